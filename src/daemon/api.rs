@@ -1,0 +1,331 @@
+//! What the CLI and the daemon say to each other over the control socket, and the documented shape of `--json`.
+//!
+//! JSON lines: one [`Request`], then any number of [`Reply::Event`]s, then exactly one [`Reply::Done`] or
+//! [`Reply::Failed`]. `--json` prints the value inside `Done` as it stands here (docs/json.md), so a field may be added,
+//! never renamed or removed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Code;
+use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::point::{PointName, RoleId, Term};
+use crate::logic::progress::TransferView;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+pub enum Request {
+    /// Done: [`Status`].
+    Status,
+    /// Events until the client goes away: a `Status` event every second and all others as they happen.
+    Watch,
+    /// Done: [`Points`].
+    Points { role: Option<RoleName> },
+    /// A cycle now. Done: [`CycleReport`]. With `attach`, joins a cycle that is already running instead of failing with
+    /// `locked`. Closing the connection leaves the work running; `Cancel` stops it.
+    Run {
+        role: Option<RoleName>,
+        dry_run: bool,
+        attach: bool,
+    },
+    /// Stops running cycles (transfers checkpoint first). Done: null.
+    Cancel { role: Option<RoleName> },
+    /// Done: [`PruneReport`].
+    Prune {
+        role: Option<RoleName>,
+        dry_run: bool,
+    },
+    /// Done: [`RestoreReport`].
+    Restore(RestoreRequest),
+    /// Done: [`CheckReport`].
+    Check,
+    /// Done: [`Invitation`].
+    PairInvite {
+        expires_s: u64,
+        address: Option<String>,
+    },
+    /// Done: [`Paired`].
+    PairAccept { line: String },
+    /// Done: [`Paired`].
+    PairRemove { peer: NodeName },
+    /// Reads the config file again. Done: null.
+    Reload,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    Event {
+        event: Event,
+    },
+    Done {
+        value: serde_json::Value,
+    },
+    Failed {
+        code: Code,
+        what: String,
+        hint: Option<String>,
+    },
+}
+
+/// What happens while work goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A sentence for people: a step begun or done.
+    Note {
+        at: Timestamp,
+        role: Option<RoleName>,
+        text: String,
+    },
+    /// The same, for what somebody should look at.
+    Warning {
+        at: Timestamp,
+        role: Option<RoleName>,
+        text: String,
+    },
+    /// Figures of a running transfer, a few times a second.
+    Transfer {
+        transfer: TransferView,
+    },
+    /// A transfer is over.
+    TransferEnd {
+        id: u64,
+        ok: bool,
+        text: String,
+    },
+    Status {
+        status: Box<Status>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub node: NodeName,
+    pub version: String,
+    pub now: Timestamp,
+    pub started: Timestamp,
+    pub peers: Vec<PeerStatus>,
+    pub roles: Vec<RoleStatus>,
+    pub transfers: Vec<TransferView>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    pub name: NodeName,
+    /// host:port or command, as configured; none where the peer dials.
+    pub address: Option<String>,
+    pub paired: bool,
+    pub linked: bool,
+    /// When the present state of the link began.
+    pub since: Option<Timestamp>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+    pub version: Option<String>,
+    /// Their clock minus ours, in seconds, at the last hello.
+    pub clock_difference_s: Option<f64>,
+    /// Round trip in milliseconds, from the last heartbeat.
+    pub rtt_ms: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoleStatus {
+    pub name: RoleName,
+    pub id: Option<RoleId>,
+    /// `active` or `standby` (more states with role moves).
+    pub state: String,
+    pub term: Option<Term>,
+    /// The node that is active, as far as this node knows.
+    pub active: Option<NodeName>,
+    /// The schedule as configured.
+    pub every: String,
+    pub next_run: Option<Timestamp>,
+    /// End of the last cycle that went well.
+    pub last_good: Option<Timestamp>,
+    pub last_error: Option<String>,
+    /// Running now: `snapshot`, `transfer`, `prune` ...; none when idle.
+    pub phase: Option<String>,
+    pub points: usize,
+    pub newest: Option<PointSummary>,
+    /// One per peer of the role, on the active node.
+    pub replicas: Vec<ReplicaStatus>,
+    pub datasets: Vec<DatasetStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatasetStatus {
+    pub name: DatasetName,
+    pub path: PathBuf,
+    pub free_bytes: Option<u64>,
+    pub total_bytes: Option<u64>,
+}
+
+/// Exposure towards one peer: what would be lost if it took over now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    pub peer: NodeName,
+    /// Newest point complete on the peer, as far as this node knows.
+    pub newest: Option<PointSummary>,
+    /// Seconds since that point was taken: all younger writes would be lost. 0 when nothing changed since.
+    pub exposure_s: Option<f64>,
+    /// Points taken here that the peer does not hold.
+    pub behind: usize,
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PointSummary {
+    pub name: PointName,
+    /// `epoch.sequence`.
+    pub short: String,
+    pub taken: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Points {
+    pub roles: Vec<RolePoints>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolePoints {
+    pub role: RoleName,
+    /// Oldest first.
+    pub points: Vec<PointView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PointView {
+    pub name: PointName,
+    pub short: String,
+    pub taken: Timestamp,
+    /// The node that took it.
+    pub node: NodeName,
+    /// `schedule`, `asked`, `before-restore`.
+    pub reason: String,
+    /// The node it was received from; none where it was taken here.
+    pub from: Option<NodeName>,
+    pub datasets: BTreeMap<DatasetName, PathBuf>,
+    /// File data received for it, in bytes, over all datasets; none where it was taken here.
+    pub data_bytes: Option<u64>,
+    /// Peers that are known to hold it.
+    pub on_peers: Vec<NodeName>,
+    /// Why pruning must not touch it now: `base of birch`, `newest` ...
+    pub pinned: Vec<String>,
+    pub not_replicated: BTreeMap<DatasetName, Vec<String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CycleReport {
+    pub dry_run: bool,
+    pub roles: Vec<RoleCycle>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoleCycle {
+    pub role: RoleName,
+    /// The plan and, unless it was a dry run, what came of it; one line per step, in order.
+    pub steps: Vec<Step>,
+    pub code: Code,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// `snapshot`, `send`, `prune`, `nothing` ...
+    pub what: String,
+    /// The sentence: "send 1.42 on top of 1.41 to birch".
+    pub text: String,
+    /// None in a dry run.
+    pub ok: Option<bool>,
+    /// What went wrong and what to do.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PruneReport {
+    pub dry_run: bool,
+    pub roles: Vec<RolePrune>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolePrune {
+    pub role: RoleName,
+    /// Newest first.
+    pub verdicts: Vec<VerdictView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerdictView {
+    pub name: PointName,
+    pub short: String,
+    pub taken: Timestamp,
+    pub keep: bool,
+    /// Why it stays (`last 3`, `daily 2026-11-20`, `base of birch`) or goes (`no rule keeps it`).
+    pub reasons: Vec<String>,
+    /// Set when it should have gone but could not: `a send is using it`.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    pub role: RoleName,
+    /// `latest`, a point name, `epoch.sequence`, or an unambiguous beginning of a name.
+    pub point: String,
+    pub dataset: Option<DatasetName>,
+    /// A path inside the dataset (relative, or absolute below its live path); needs one dataset.
+    pub path: Option<PathBuf>,
+    /// Where to; none: over the live data.
+    pub to: Option<PathBuf>,
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoreReport {
+    pub dry_run: bool,
+    pub role: RoleName,
+    pub point: PointSummary,
+    /// The point that holds what was live before; none when nothing live was replaced.
+    pub kept: Option<PointSummary>,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckReport {
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    pub level: Level,
+    /// `config`, `kernel`, `filesystem web/files`, `peer birch` ...
+    pub subject: String,
+    pub text: String,
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    Ok,
+    Warning,
+    Problem,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// The line to give to `standin pair accept` on the other node.
+    pub line: String,
+    pub expires: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Paired {
+    pub peer: NodeName,
+    pub key: String,
+    /// What was changed and what to do next, for people.
+    pub text: String,
+}

@@ -1,0 +1,3 @@
+//! `standin serve`: the one brain of a node. Schedules cycles, keeps links, answers peers and the control socket.
+
+pub mod api;

@@ -1,0 +1,279 @@
+//! Touches the filesystem: one trait, [`Filesystem`], for what a role needs of the disk; `btrfs` implements it.
+//!
+//! Contracts live on the trait's methods and are asserted by `contract` (tests/contract.rs) on every implementation.
+//! Everything here blocks; callers run it on threads of their own. Nothing in here knows peers, config or the network.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
+use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::point::PointId;
+
+pub mod btrfs;
+
+/// Result of an edge: context chains, with [`FsError`] inside where a caller branches.
+pub type Result<T> = anyhow::Result<T>;
+
+/// The failures a caller tells apart; found in a chain by `downcast_ref`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FsError {
+    /// A send or another holder still uses it; try again later.
+    #[error("{0} is in use")]
+    Busy(String),
+    #[error("{path}: not enough space, {needed} bytes needed and {free} free above the reserve")]
+    NoSpace {
+        path: PathBuf,
+        needed: u64,
+        free: u64,
+    },
+    /// The base of an incremental stream is missing or was changed here.
+    #[error("base of {dataset} is not usable: {why}")]
+    BadBase { dataset: DatasetName, why: String },
+    /// The stream breaks the rules; nothing of it is kept beyond the last checkpoint.
+    #[error("stream refused at byte {offset}, command {command}: {why}")]
+    BadStream {
+        offset: u64,
+        command: String,
+        why: String,
+    },
+    #[error("{0} does not exist")]
+    Missing(String),
+}
+
+/// What identifies the bytes of one dataset's stream. Equal identities on one kernel give equal bytes; the prefix hash
+/// proves it. Recorded with the transfer by the receiver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamIdentity {
+    /// Identity of the snapshot (see `DatasetFacts::identity`).
+    pub snapshot: Uuid,
+    /// Identity of the base's snapshot; none for a full stream.
+    pub base: Option<Uuid>,
+    /// Version of the send stream protocol: 1 or 2 (kernel: fs/btrfs/send.h).
+    pub version: u32,
+}
+
+/// What a send will carry, known before its first byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    pub identity: StreamIdentity,
+    /// File data in the stream, in bytes: exact, from the no-data pass.
+    pub data_bytes: u64,
+}
+
+/// A stream being produced. `read` gives the stream's bytes; 0 is the end.
+pub trait Outgoing: Read + Send {
+    /// Whether the source ended well. Only after `read` returned 0. An error names the dataset and, for EIO, the file.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// Where an incoming transfer stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Stream bytes applied (or, after `receive`, found in the newest checkpoint).
+    pub offset: u64,
+    /// File data applied, in bytes.
+    pub data_bytes: u64,
+    /// Stream bytes safe in the newest checkpoint.
+    pub checkpoint: u64,
+    /// Prefix hash at `offset`, hex.
+    pub prefix: String,
+    /// The file being written, lossy, for people.
+    pub file: String,
+}
+
+/// A stream being received into staging. Dropping it leaves the last checkpoint, nothing else is promised.
+pub trait Incoming: Send {
+    fn standing(&self) -> Standing;
+    /// Applies the next bytes of the stream, cut anywhere. May take a checkpoint.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Makes everything applied so far durable and resumable (at the last whole command).
+    fn checkpoint(&mut self) -> Result<()>;
+    /// Throws away everything received and starts at offset 0 (the sender's prefix differs).
+    fn restart(&mut self) -> Result<()>;
+    /// The stream is complete: `bytes` and `hash` are the sender's count and prefix hash of the whole. On success the
+    /// snapshot is read-only, has its identity, is on disk, and waits in staging for `publish`.
+    fn finish(self: Box<Self>, bytes: u64, hash: &str) -> Result<LocalDataset>;
+}
+
+/// A half-received dataset in staging.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partial {
+    pub point: PointId,
+    pub dataset: DatasetName,
+    /// Stream bytes in the newest checkpoint; none when the dataset is complete and waits for the others.
+    pub offset: Option<u64>,
+}
+
+/// What `receive` is told of the stream to come. All of it was checked for shape by the caller; none of it is trusted.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// The whole point, as the sender describes it. Names the staging directory; written beside the data.
+    pub manifest: Manifest,
+    pub dataset: DatasetName,
+    pub identity: StreamIdentity,
+    /// The base, when incremental: a point held here.
+    pub base: Option<PointId>,
+    /// File data to come, in bytes, as the sender measured it: refused early when there is no room.
+    pub data_bytes: u64,
+}
+
+/// Facts about one live dataset, for `check` and for the cycle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    pub path: PathBuf,
+    /// Rises with every committed change; after a sync it tells whether anything changed.
+    pub generation: u64,
+    pub uuid: Uuid,
+    /// What a snapshot of it would not hold, one sentence each.
+    pub not_replicated: Vec<String>,
+}
+
+/// Space of the filesystem that holds a dataset, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Space {
+    pub total: u64,
+    pub free: u64,
+}
+
+/// How a restore of a whole dataset ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    pub dataset: DatasetName,
+    pub path: PathBuf,
+    /// Something was written to the old live copy between the point kept before and the exchange; it was kept in this
+    /// point too.
+    pub late_writes: bool,
+}
+
+/// What a role needs of the disk. One value serves one role on this node; all methods may be called from several threads.
+pub trait Filesystem: Send + Sync {
+    fn role(&self) -> &RoleName;
+
+    /// The configured datasets and their live paths.
+    fn datasets(&self) -> &BTreeMap<DatasetName, PathBuf>;
+
+    /// Makes `.standin` and the role's directories where they are missing. Idempotent. The live paths need not exist
+    /// (they do not on a standby), but the filesystem must be there and be of the right kind.
+    fn prepare(&self) -> Result<()>;
+
+    /// Every complete point of the role, oldest first by rank. Half-made and half-deleted ones are not in it; a point whose
+    /// files cannot be read is logged and left out.
+    fn list(&self) -> Result<Vec<Stored>>;
+
+    /// Facts about a live dataset; `Missing` when there is none. With `scan`, looks for what is not replicated.
+    fn live(&self, dataset: &DatasetName, scan: Scan) -> Result<Live>;
+
+    /// Whether any live dataset has changed since the snapshots of `point` were taken from it. Syncs first: dirty pages
+    /// do not move a generation. True when in doubt (another subvolume is live now, the point was received).
+    fn changed(&self, point: &Stored) -> Result<bool>;
+
+    /// Takes a point: read-only snapshots of all datasets, as close together as the filesystem allows. `manifest` comes
+    /// with empty `datasets`; identities are filled in. Visible in `list` when this returns, never before it is whole.
+    fn snapshot(&self, manifest: Manifest) -> Result<Stored>;
+
+    /// What sending `point` on top of `base` would carry. `version_max` is the newest stream version the peer reads.
+    fn measure(
+        &self,
+        dataset: &DatasetName,
+        base: Option<&PointId>,
+        point: &PointId,
+        version_max: u32,
+    ) -> Result<Measured>;
+
+    /// Starts the stream that was measured.
+    fn send(
+        &self,
+        dataset: &DatasetName,
+        base: Option<&PointId>,
+        point: &PointId,
+        version: u32,
+    ) -> Result<Box<dyn Outgoing>>;
+
+    /// Opens a transfer: resumes the newest checkpoint of the same identity, else starts anew (another identity's remains
+    /// are removed). A dataset that is already complete in staging is answered with `Opened::Complete`.
+    fn receive(&self, receipt: &Receipt) -> Result<Opened>;
+
+    /// What lies half-received in staging.
+    fn partials(&self) -> Result<Vec<Partial>>;
+
+    /// Makes a wholly received point visible: every dataset of `manifest` must be complete in staging. Atomic and durable.
+    /// Idempotent: a point already visible is success.
+    fn publish(&self, manifest: &Manifest, from: &NodeName) -> Result<Stored>;
+
+    /// Removes a point: hidden at once, then its snapshots are destroyed. Idempotent. `FsError::Busy` while a send uses it.
+    fn destroy(&self, point: &PointId) -> Result<()>;
+
+    /// Removes from staging and trash what no transfer can use any more: everything older than or equal to the newest
+    /// complete point, and the remains of interrupted deletions. Never touches what an open transfer works on.
+    fn sweep(&self) -> Result<()>;
+
+    /// Puts a writable copy of the point's dataset in place of the live one, atomically. What was live is returned to the
+    /// caller as a new point through `keep` when it changed after that point was taken (P5); otherwise it is removed.
+    fn restore_live(
+        &self,
+        dataset: &DatasetName,
+        point: &PointId,
+        kept: &Stored,
+        keep: Manifest,
+    ) -> Result<Restored>;
+
+    /// A writable copy of the point's dataset at `target`, which must not exist.
+    fn restore_to(&self, dataset: &DatasetName, point: &PointId, target: &Path) -> Result<()>;
+
+    /// A path by which this process and its children can read the point's dataset.
+    fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<PathBuf>;
+
+    fn space(&self, dataset: &DatasetName) -> Result<Space>;
+}
+
+/// Whether `live` looks through the dataset for what is not replicated (slow on large trees) or only at its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scan {
+    Root,
+    Whole,
+}
+
+/// The answer to `receive`.
+pub enum Opened {
+    Transfer(Box<dyn Incoming>),
+    Complete(LocalDataset),
+}
+
+/// Limits of a receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// A checkpoint at least after this many stream bytes ...
+    pub checkpoint_bytes: u64,
+    /// ... or this long after the last one, whichever is first.
+    pub checkpoint_every: std::time::Duration,
+    /// Free space that a receive never uses, in bytes.
+    pub reserve: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            checkpoint_bytes: 256 << 20,
+            checkpoint_every: std::time::Duration::from_secs(30),
+            reserve: 1 << 30,
+        }
+    }
+}
+
+/// Local facts of a freshly taken point, before anything was received.
+pub(crate) fn local_facts(
+    stored: jiff::Timestamp,
+    from: Option<NodeName>,
+    datasets: BTreeMap<DatasetName, LocalDataset>,
+) -> LocalFacts {
+    LocalFacts {
+        stored: Some(stored),
+        from,
+        datasets,
+    }
+}

@@ -1,0 +1,12 @@
+//! Decides. Pure: no clock, disk, network, process or log in here; facts come in as arguments, plans go out as values.
+
+pub mod lineage;
+pub mod manifest;
+pub mod name;
+pub mod plan;
+pub mod point;
+pub mod prefix;
+pub mod progress;
+pub mod retention;
+pub mod schedule;
+pub mod units;

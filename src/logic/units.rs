@@ -1,0 +1,1 @@
+//! Sizes, rates and durations as people write them.

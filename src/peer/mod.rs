@@ -1,0 +1,6 @@
+//! Talks to other nodes: identity, link, messages, bulk frames, pairing.
+//!
+//! Knows neither the filesystem nor the config nor the state database: what it needs comes in as arguments, what a peer
+//! says goes out as typed, bounded values. Everything read from the network is hostile until it is one of those values.
+
+pub mod message;
