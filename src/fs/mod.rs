@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::PointId;
+use crate::logic::transfer::{Partial, StreamIdentity};
 
 pub mod btrfs;
 
@@ -43,18 +44,6 @@ pub enum FsError {
     },
     #[error("{0} does not exist")]
     Missing(String),
-}
-
-/// What identifies the bytes of one dataset's stream. Equal identities on one kernel give equal bytes; the prefix hash
-/// proves it. Recorded with the transfer by the receiver.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamIdentity {
-    /// Identity of the snapshot (see `DatasetFacts::identity`).
-    pub snapshot: Uuid,
-    /// Identity of the base's snapshot; none for a full stream.
-    pub base: Option<Uuid>,
-    /// Version of the send stream protocol: 1 or 2 (kernel: fs/btrfs/send.h).
-    pub version: u32,
 }
 
 /// What a send will carry, known before its first byte.
@@ -98,15 +87,6 @@ pub trait Incoming: Send {
     /// The stream is complete: `bytes` and `hash` are the sender's count and prefix hash of the whole. On success the
     /// snapshot is read-only, has its identity, is on disk, and waits in staging for `publish`.
     fn finish(self: Box<Self>, bytes: u64, hash: &str) -> Result<LocalDataset>;
-}
-
-/// A half-received dataset in staging.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Partial {
-    pub point: PointId,
-    pub dataset: DatasetName,
-    /// Stream bytes in the newest checkpoint; none when the dataset is complete and waits for the others.
-    pub offset: Option<u64>,
 }
 
 /// What `receive` is told of the stream to come. All of it was checked for shape by the caller; none of it is trusted.

@@ -9,4 +9,5 @@ pub mod prefix;
 pub mod progress;
 pub mod retention;
 pub mod schedule;
+pub mod transfer;
 pub mod units;

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Code;
-use crate::fs::{Partial, StreamIdentity};
 use crate::logic::lineage::Lineage;
 use crate::logic::manifest::Manifest;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
+use crate::logic::transfer::{Partial, StreamIdentity};
 
 /// Versions of this protocol that this build speaks, lowest and highest. History:
 /// 1: first.
