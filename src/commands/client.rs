@@ -101,20 +101,17 @@ impl Control {
             partial: Vec::new(),
         };
         loop {
-            match lines.next().map_err(|why| self.lost(why))? {
-                Some(line) => match reply(&line)? {
-                    Some(Reply::Event { event }) => watcher.event(event)?,
-                    Some(Reply::Done { value }) => return Ok(Some(value)),
-                    Some(Reply::Failed { code, what, hint }) => {
-                        return Err(Failure { code, what, hint }.into());
-                    }
-                    None => {}
-                },
-                None => {
-                    if watcher.tick()? == Patience::Leave {
-                        return Ok(None);
-                    }
+            let line = lines.next().map_err(|why| self.lost(why))?;
+            match line.map(|line| reply(&line)).transpose()?.flatten() {
+                Some(Reply::Event { event }) => watcher.event(event)?,
+                Some(Reply::Done { value }) => return Ok(Some(value)),
+                Some(Reply::Failed { code, what, hint }) => {
+                    return Err(Failure { code, what, hint }.into());
                 }
+                None => {}
+            }
+            if watcher.tick()? == Patience::Leave {
+                return Ok(None);
             }
         }
     }

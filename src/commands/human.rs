@@ -57,9 +57,24 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
 
 /// Local time, to the second.
 pub fn local(at: Timestamp) -> String {
-    at.to_zoned(jiff::tz::TimeZone::system())
+    at.to_zoned(zone())
         .strftime("%Y-%m-%d %H:%M:%S")
         .to_string()
+}
+
+/// The zone people here live in; in tests always UTC, so that they read the same everywhere.
+fn zone() -> jiff::tz::TimeZone {
+    if cfg!(test) {
+        jiff::tz::TimeZone::UTC
+    } else {
+        jiff::tz::TimeZone::system()
+    }
+}
+
+/// `1 point`, `3 points`.
+pub fn count(number: usize, word: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {word}{plural}")
 }
 
 fn scaled(value: f64) -> (f64, &'static str) {

@@ -3,7 +3,7 @@
 //! Promise: a bar per dataset and peer with the exact total; as plain lines, one at the start and one at the end of each
 //! transfer and at most one every ten seconds between. The figures are the daemon's; nothing is measured here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -25,6 +25,8 @@ pub struct Progress {
     view: View,
     /// Only events of this role are shown.
     role: Option<RoleName>,
+    /// Transfers of that role that are under way.
+    followed: HashSet<u64>,
     interrupts: Interrupts,
     on_interrupt: OnInterrupt,
 }
@@ -59,6 +61,7 @@ impl Progress {
         Progress {
             view,
             role,
+            followed: HashSet::new(),
             interrupts,
             on_interrupt,
         }
@@ -75,14 +78,20 @@ impl Progress {
         self.interrupts.count() > 0
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&mut self, event: &Event) -> bool {
         let Some(role) = &self.role else { return true };
         match event {
             Event::Note { role: of, .. } | Event::Warning { role: of, .. } => {
                 of.as_ref().is_none_or(|of| of == role)
             }
-            Event::Transfer { transfer } => transfer.role == *role,
-            Event::TransferEnd { .. } => true,
+            Event::Transfer { transfer } => {
+                let concerns = transfer.role == *role;
+                if concerns {
+                    self.followed.insert(transfer.id);
+                }
+                concerns
+            }
+            Event::TransferEnd { id, .. } => self.followed.remove(id),
             Event::Status { .. } => false,
         }
     }
@@ -272,14 +281,23 @@ mod tests {
             .map(|tick| (f64::from(tick) * 0.25, transfer(1 << 30)))
             .collect();
         events.push((28.0, end(true, "2.0 GiB in 28s")));
-        check(&events, expect![""]);
+        check(
+            &events,
+            expect![[r#"
+            web/files -> birch  1.43 begins: 2.0 GiB, resumed at 512 MiB
+            web/files -> birch   50 %  1.0 of 2.0 GiB  34 MiB/s  24s left  resumed at 512 MiB  the link is the slow side  var/www/video/intro.mp4
+            web/files -> birch   50 %  1.0 of 2.0 GiB  34 MiB/s  24s left  resumed at 512 MiB  the link is the slow side  var/www/video/intro.mp4
+            web/files -> birch  2.0 GiB in 28s"#]],
+        );
     }
 
     #[test]
     fn an_end_that_was_cut() {
         check(
             &[(0.0, transfer(0)), (1.0, end(false, "the link went down"))],
-            expect![""],
+            expect![[r#"
+                web/files -> birch  1.43 begins: 2.0 GiB, resumed at 512 MiB
+                web/files -> birch  STOPPED: the link went down"#]],
         );
     }
 }

@@ -44,9 +44,15 @@ pub fn cycle_code(report: &CycleReport) -> Code {
 }
 
 pub fn restore(report: &RestoreReport) -> String {
+    let failed = report.steps.iter().any(|step| step.ok == Some(false));
+    let word = match (report.dry_run, failed) {
+        (true, _) => "restore",
+        (false, false) => "restored",
+        (false, true) => "partly restored",
+    };
     let mut lines = vec![format!(
         "{}  from point {}, taken {}",
-        heading(&format!("restore {}", report.role)),
+        heading(&format!("{word} {}", report.role)),
         report.point.short,
         human::local(report.point.taken),
     )];
@@ -85,13 +91,25 @@ mod tests {
     #[test]
     fn a_cycle_with_one_peer_away() {
         console::set_colors_enabled(false);
-        expect![""].assert_eq(&cycle(&samples::cycle()));
+        expect![[r#"
+            role web  partly done in 1m 15s
+              ok  take point 1.43
+              ok  send 1.43 on top of 1.42 to birch
+              FAILED  send 1.43 to cedar
+                  cedar cannot be reached: connection refused
+                  the next cycle tries again
+              ok  remove 1.12"#]]
+        .assert_eq(&cycle(&samples::cycle()));
     }
 
     #[test]
     fn a_restore_says_how_to_undo_it() {
         console::set_colors_enabled(false);
-        expect![""].assert_eq(&restore(&samples::restore()));
+        expect![[r#"
+            restored web  from point 1.42, taken 2026-11-20 12:30:05
+              ok  keep what is live now as point 1.44
+              ok  put files of 1.42 in place of /srv/web
+            what was live before is kept as point 1.44; to undo: standin restore web --point 1.44"#]].assert_eq(&restore(&samples::restore()));
     }
 
     fn check(codes: &[Code], code: Code) {

@@ -1,6 +1,7 @@
 //! `standin check`: problems first, then warnings, then what is well.
 
 use super::{attention, trouble};
+use crate::commands::human;
 use crate::daemon::api::{CheckReport, Finding, Level};
 use crate::error::Code;
 
@@ -16,10 +17,10 @@ pub fn findings(report: &CheckReport) -> String {
     }
     let count = |level| report.findings.iter().filter(|f| f.level == level).count();
     lines.push(format!(
-        "{} ok, {} warnings, {} problems",
+        "{} ok, {}, {}",
         count(Level::Ok),
-        count(Level::Warning),
-        count(Level::Problem)
+        human::count(count(Level::Warning), "warning"),
+        human::count(count(Level::Problem), "problem")
     ));
     lines.join("\n")
 }
@@ -66,7 +67,14 @@ mod tests {
     #[test]
     fn the_worst_first() {
         console::set_colors_enabled(false);
-        expect![""].assert_eq(&findings(&samples::check()));
+        expect![[r#"
+            PROBLEM  peer cedar: is not paired
+                     hint: standin pair invite, here; standin pair accept, on cedar
+            warning  peer birch: its clock is 3s ahead
+                     hint: run a time service on both nodes
+            ok       config: /etc/standin/standin.toml is in order
+            1 ok, 1 warning, 1 problem"#]]
+        .assert_eq(&findings(&samples::check()));
     }
 
     fn check(problems: &[&str], code: Code) {

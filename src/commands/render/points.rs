@@ -70,6 +70,13 @@ mod tests {
     #[test]
     fn newest_first() {
         console::set_colors_enabled(false);
-        expect![""].assert_eq(&points(&samples::points()));
+        expect![[r#"
+            role web
+              POINT  TAKEN                ON     WHY       RECEIVED  ALSO ON  PINNED
+              1.43   2026-11-20 12:35:05  alder  schedule         -  -        newest
+              1.42   2026-11-20 12:30:05  alder  schedule         -  birch    base of birch
+              1.41   2026-11-20 12:25:05  alder  schedule         -  birch
+              not in 1.43: files: nested subvolume cache/thumbs"#]]
+        .assert_eq(&points(&samples::points()));
     }
 }

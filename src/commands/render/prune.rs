@@ -11,11 +11,15 @@ pub fn prune(report: &PruneReport) -> String {
         if !lines.is_empty() {
             lines.push(String::new());
         }
-        let going = role.verdicts.iter().filter(|v| !v.keep).count();
+        let going = role
+            .verdicts
+            .iter()
+            .filter(|v| !v.keep && v.error.is_none());
+        let going = going.count();
         let staying = role.verdicts.len() - going;
         let tense = if report.dry_run { "would go" } else { "went" };
         let title = heading(&format!("role {}", role.role));
-        lines.push(format!("{title}  {staying} stay, {going} {tense}"));
+        lines.push(format!("{title}  {staying} left, {going} {tense}"));
         let mut table = Table::bare();
         for verdict in &role.verdicts {
             table.row(row(verdict, report.dry_run));
@@ -60,6 +64,12 @@ mod tests {
     #[test]
     fn reasons_for_both() {
         console::set_colors_enabled(false);
-        expect![""].assert_eq(&prune(&samples::prune()));
+        expect![[r#"
+            role web  3 left, 1 went
+              stays         1.43  2026-11-20 12:35:05  newest
+              stays         1.42  2026-11-20 12:30:05  base of birch
+              could not go  1.41  2026-11-20 12:25:05  no rule keeps it: a send is using it
+              went          1.40  2026-11-20 12:20:05  no rule keeps it"#]]
+        .assert_eq(&prune(&samples::prune()));
     }
 }

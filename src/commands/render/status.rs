@@ -142,7 +142,7 @@ fn role_lines(role: &RoleStatus, status: &Status) -> Vec<String> {
     lines.push(format!(
         "  newest point  {}   {} here",
         newest(role.newest.as_ref(), now),
-        count(role.points, "point"),
+        human::count(role.points, "point"),
     ));
     if let Some(error) = &role.last_error {
         lines.push(format!("  {}  {error}", trouble("last cycle failed")));
@@ -178,7 +178,7 @@ fn state(role: &RoleStatus) -> String {
 fn replica_row(replica: &ReplicaStatus, now: Timestamp) -> [String; 5] {
     let behind = match replica.behind {
         0 => "-".to_owned(),
-        points => count(points, "point"),
+        points => human::count(points, "point"),
     };
     let error = replica.last_error.as_deref().map(trouble);
     [
@@ -255,11 +255,6 @@ fn peer_remark(peer: &PeerStatus) -> String {
     }
 }
 
-fn count(number: usize, word: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {word}{plural}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,7 +264,25 @@ mod tests {
     #[test]
     fn an_active_node_in_the_middle_of_a_transfer() {
         console::set_colors_enabled(false);
-        expect![""].assert_eq(&status(&samples::status()));
+        expect![[r#"
+            node alder  standin 0.1.0, up 4h 05m
+
+            role web  active, term 1 (alder), running: transfer
+              newest point  1.43 (40s ago)   43 points here
+              PEER   HOLDS              EXPOSURE    BEHIND
+              birch  1.42 (5m 40s ago)  5m 40s      1 point
+              cedar  none               everything  43 points  cedar is not paired
+              dataset files  /srv/web  40 GiB free of 100 GiB
+
+            PEER   LINK                       VERSION
+            birch  up          2h 35m, 12 ms  0.1.0    its clock is 3s ahead
+            cedar  not paired                          pair it: standin pair invite
+
+            transfers
+              web/files -> birch  1.43 on 1.42   61 %  1.2 of 2.0 GiB  34 MiB/s  24s left  resumed at 512 MiB  the link is the slow side  var/www/video/intro.mp4
+
+            warnings
+              web: files holds a swap file, which is not replicated: swap.img"#]].assert_eq(&status(&samples::status()));
     }
 
     #[test]
@@ -282,7 +295,10 @@ mod tests {
             warnings: vec![],
             ..samples::status()
         };
-        expect![""].assert_eq(&status(&bare));
+        expect![[r#"
+            node alder  standin 0.1.0, up 4h 05m
+            no roles configured"#]]
+        .assert_eq(&status(&bare));
     }
 
     #[test]
