@@ -233,8 +233,8 @@ pub struct Points {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  standin restore web --dataset files --path srv/index.html
-  standin restore web --dataset files --path srv --to /root/old-srv
+  standin restore web --dataset files --path www/index.html
+  standin restore web --dataset files --path www --to /srv/old
   standin restore web --point 1.42 --dry-run
   standin restore web --point 20261120T123105Z --dataset db --yes")]
 pub struct Restore {

@@ -71,36 +71,40 @@ pub fn transfer() -> TransferView {
     }
 }
 
+fn peers() -> Vec<PeerStatus> {
+    vec![
+        PeerStatus {
+            name: node("birch"),
+            address: Some("birch.example.org:7321".into()),
+            paired: true,
+            linked: true,
+            since: Some(at("10:00:00")),
+            last_error: None,
+            version: Some("0.1.0".into()),
+            clock_difference_s: Some(3.2),
+            rtt_ms: Some(12.4),
+        },
+        PeerStatus {
+            name: node("cedar"),
+            address: None,
+            paired: false,
+            linked: false,
+            since: None,
+            last_error: None,
+            version: None,
+            clock_difference_s: None,
+            rtt_ms: None,
+        },
+    ]
+}
+
 pub fn status() -> Status {
     Status {
         node: node("alder"),
         version: "0.1.0".into(),
         now: at("12:35:45"),
         started: at("08:30:45"),
-        peers: vec![
-            PeerStatus {
-                name: node("birch"),
-                address: Some("birch.example.org:7321".into()),
-                paired: true,
-                linked: true,
-                since: Some(at("10:00:00")),
-                last_error: None,
-                version: Some("0.1.0".into()),
-                clock_difference_s: Some(3.2),
-                rtt_ms: Some(12.4),
-            },
-            PeerStatus {
-                name: node("cedar"),
-                address: None,
-                paired: false,
-                linked: false,
-                since: None,
-                last_error: None,
-                version: None,
-                clock_difference_s: None,
-                rtt_ms: None,
-            },
-        ],
+        peers: peers(),
         roles: vec![RoleStatus {
             name: role(),
             id: Some(RoleId(
