@@ -47,6 +47,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Restore(args) => restore::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
         Verb::Check(args) => check::run(global, args),
+        Verb::Reload(_) => serve::reload(global),
         Verb::Link(_) => link::run(global),
         Verb::Completions(args) => completions::run(args),
     }
@@ -69,6 +70,7 @@ pub fn phrase(verb: &Verb) -> &'static str {
         Verb::Restore(_) => "restore",
         Verb::Prune(_) => "prune",
         Verb::Check(_) => "check",
+        Verb::Reload(_) => "reload the configuration",
         Verb::Link(_) => "carry a link",
         Verb::Completions(_) => "print completions",
     }
