@@ -23,13 +23,12 @@ pub enum InRoles {
 /// Adds `[peer.NAME]`, or updates its key and, where one is given, its address. Other keys of the peer stay; an address
 /// given here takes the place of a `via`.
 pub fn set_peer(text: &str, name: &NodeName, address: Option<&str>, key: &str) -> Result<String> {
-    for checked in [
+    let complaints = [
         read::fingerprint(key).err(),
         address.and_then(|a| read::address(a).err()),
-    ] {
-        if let Some(why) = checked {
-            return Err(anyhow!("peer {name}: {why}"));
-        }
+    ];
+    if let Some(why) = complaints.into_iter().flatten().next() {
+        return Err(anyhow!("peer {name}: {why}"));
     }
     let mut document = parse(text)?;
     let peers = document
