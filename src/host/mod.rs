@@ -1,1 +1,3 @@
-//! (to come)
+//! The rest of this machine: the state database, and what else belongs neither to the filesystem nor to a peer.
+
+pub mod state;
