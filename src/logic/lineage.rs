@@ -37,9 +37,9 @@ impl Entry {
     }
 }
 
-/// Points of one role on one node, oldest first by rank.
+/// Points of one role on one node, oldest first by rank, each id once. In whatever order a peer spells it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "Vec<Entry>", into = "Vec<Entry>")]
 pub struct Lineage {
     entries: Vec<Entry>,
 }
@@ -47,6 +47,7 @@ pub struct Lineage {
 impl Lineage {
     pub fn new(mut entries: Vec<Entry>) -> Lineage {
         entries.sort_by_key(|entry| entry.point.rank());
+        entries.dedup_by(|later, earlier| later.point == earlier.point);
         Lineage { entries }
     }
 
@@ -60,12 +61,67 @@ impl Lineage {
     }
 
     pub fn get(&self, point: &PointId) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.point == *point)
+        let rank = point.rank();
+        let from = self
+            .entries
+            .partition_point(|entry| entry.point.rank() < rank);
+        self.entries[from..]
+            .iter()
+            .take_while(|entry| entry.point.rank() == rank)
+            .find(|entry| entry.point == *point)
     }
 
     /// Whether both hold this very point: same id and, for the datasets both know, the same snapshots.
     pub fn holds(&self, entry: &Entry) -> bool {
         self.get(&entry.point)
             .is_some_and(|ours| ours.datasets == entry.datasets)
+    }
+}
+
+impl From<Vec<Entry>> for Lineage {
+    fn from(entries: Vec<Entry>) -> Lineage {
+        Lineage::new(entries)
+    }
+}
+
+impl From<Lineage> for Vec<Entry> {
+    fn from(lineage: Lineage) -> Vec<Entry> {
+        lineage.entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::name::NodeName;
+    use super::super::point::Term;
+    use super::*;
+
+    fn entry(epoch: u64, sequence: u64) -> Entry {
+        let holder = NodeName::parse("alder").unwrap();
+        let term = Term {
+            epoch,
+            holder,
+            nonce: 1,
+        };
+        Entry {
+            point: PointId { term, sequence },
+            taken: Timestamp::UNIX_EPOCH,
+            datasets: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_peer_may_spell_it_in_any_order() {
+        let entries = vec![entry(2, 3), entry(1, 2), entry(1, 1), entry(1, 2)];
+        let text = serde_json::to_string(&entries).unwrap();
+        let lineage: Lineage = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            lineage.entries(),
+            [entry(1, 1), entry(1, 2), entry(2, 3)],
+            "{text}"
+        );
+        assert_eq!(lineage.get(&entry(1, 2).point), Some(&entry(1, 2)));
+        assert_eq!(lineage.get(&entry(1, 3).point), None);
+        assert!(lineage.holds(&entry(2, 3)));
     }
 }
