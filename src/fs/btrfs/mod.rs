@@ -1,1 +1,5 @@
 //! (to come)
+
+mod apply;
+pub mod scan;
+pub mod stream;
