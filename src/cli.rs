@@ -1,1 +1,361 @@
-//! The command line as a value.
+//! The command line as a value: every verb, flag and word of help, and nothing that acts.
+//!
+//! Promise: docs/cli.md holds the help of every verb word for word (tests/tidy keeps it so). Words are those of the
+//! glossary. A flag exists only for what one run wants; everything lasting stands in the configuration file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::logic::name::{DatasetName, NodeName, RoleName};
+
+/// Where the configuration is unless `--config` or `STANDIN_CONFIG` says otherwise.
+pub const CONFIG_PATH: &str = "/etc/standin/standin.toml";
+
+/// Keeps a second server ready to take over: snapshot replication and failover for btrfs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "standin",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    after_help = "\
+First steps, on each of two servers:
+  standin init                    writes /etc/standin/standin.toml, to be edited
+  systemctl start standin         starts the daemon (or: standin serve)
+  standin pair invite             on the first server: prints one line
+  standin pair accept             on the second one: asks for that line
+  standin check                   on both: says what is still missing
+  standin run                     on the active server: takes a point and sends it
+
+Exit codes are listed in docs/exit-codes.md: 0 done, 1 failed, 2 usage or configuration, 3 partly done, ..."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "STANDIN_CONFIG",
+        default_value = CONFIG_PATH,
+        hide_env_values = true
+    )]
+    pub config: PathBuf,
+    /// Control socket of the daemon [default: what the configuration says]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON instead of text (shapes: docs/json.md)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log more to stderr; twice: everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Init(Init),
+    Pair(Pair),
+    Serve(Serve),
+    Run(Run),
+    Cancel(Cancel),
+    Status(Status),
+    Points(Points),
+    Restore(Restore),
+    Prune(Prune),
+    Check(Check),
+    Link(Link),
+    Completions(Completions),
+}
+
+/// Write a first configuration and make this node's key
+///
+/// Looks for btrfs filesystems, offers the subvolumes it finds as roles (commented out), and makes the key by which
+/// peers know this node. An existing configuration is never overwritten.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin init
+  standin init --name alder --config /etc/standin/standin.toml")]
+pub struct Init {
+    /// Name of this node [default: the first part of the host name]
+    #[arg(long)]
+    pub name: Option<NodeName>,
+}
+
+/// Make two nodes know and trust each other
+#[derive(Debug, Args)]
+#[command(
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Example, with the nodes alder and birch:
+  alder# standin pair invite
+  standin-pair:...                       (one line; send it to birch over a channel you trust)
+  birch# standin pair accept             (paste the line, press Enter)"
+)]
+pub struct Pair {
+    #[command(subcommand)]
+    pub step: PairStep,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PairStep {
+    Invite(PairInvite),
+    Accept(PairAccept),
+    Remove(PairRemove),
+}
+
+/// Print a line with which another node can pair with this one
+///
+/// The line holds a secret and works once, until it expires.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin pair invite
+  standin pair invite --expires 1h --address alder.example.org:7321")]
+pub struct PairInvite {
+    /// How long the invitation is good: 30s, 15m, 1h ...
+    #[arg(long, value_name = "TIME", default_value = "15m")]
+    pub expires: String,
+    /// Where the other node reaches this one [default: advertise or listen of the configuration]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+}
+
+/// Accept an invitation made on another node
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin pair accept                      asks for the line (it stays out of the shell's history)
+  standin pair accept < invitation.txt
+  standin pair accept standin-pair:...")]
+pub struct PairAccept {
+    /// The line `standin pair invite` printed [default: read from standard input]
+    pub line: Option<String>,
+}
+
+/// Forget a peer: its key is no longer accepted
+///
+/// Points it sent stay where they are.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  standin pair remove birch")]
+pub struct PairRemove {
+    pub peer: NodeName,
+}
+
+/// Be the daemon: keep links, start cycles, answer the other verbs
+///
+/// Usually started by systemd (scripts/standin.service). Logs to stderr.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  systemctl enable --now standin
+  standin serve -v                         in the foreground, with more in the log")]
+pub struct Serve {}
+
+/// Run a cycle now: take a point, send it to the peers, prune
+///
+/// Shows the progress until the cycle is over. Ctrl-C stops the showing and leaves the work running.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin run                              all roles that are active here
+  standin run web --dry-run                what would be done for the role web
+  standin run --attach                     show a cycle the timer started")]
+pub struct Run {
+    /// Only this role [default: all]
+    pub role: Option<RoleName>,
+    /// Print the plan and change nothing
+    #[arg(long, conflicts_with_all = ["attach", "cancel"])]
+    pub dry_run: bool,
+    /// Join a cycle that is already running instead of failing
+    #[arg(long)]
+    pub attach: bool,
+    /// Let Ctrl-C stop the work too (transfers keep their last checkpoint)
+    #[arg(long)]
+    pub cancel: bool,
+}
+
+/// Stop running cycles
+///
+/// Transfers take a checkpoint first; the next cycle goes on from it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin cancel
+  standin cancel web")]
+pub struct Cancel {
+    /// Only this role [default: all]
+    pub role: Option<RoleName>,
+}
+
+/// Show roles, peers, exposure and running transfers
+///
+/// Exposure is what would be lost if that peer took over now.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin status
+  standin status --watch                   redrawn every second until Ctrl-C
+  standin status --json | jq '.roles[].replicas[].exposure_s'")]
+pub struct Status {
+    /// Keep showing, every second
+    #[arg(long, short)]
+    pub watch: bool,
+}
+
+/// List recovery points, newest first
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin points
+  standin points web --json")]
+pub struct Points {
+    /// Only this role [default: all]
+    pub role: Option<RoleName>,
+}
+
+/// Bring back a role, a dataset or one path from a point
+///
+/// Over the live data unless --to names another place; the live state is then first kept as a point of its own, so a
+/// restore can itself be undone. Shows what will happen, and asks before it touches live data.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin restore web --dataset files --path www/index.html
+  standin restore web --dataset files --path www --to /srv/old
+  standin restore web --point 1.42 --dry-run
+  standin restore web --point 20261120T123105Z --dataset db --yes")]
+pub struct Restore {
+    pub role: RoleName,
+    /// Which point: latest, epoch.sequence (1.42), or the beginning of a name
+    #[arg(long, default_value = "latest")]
+    pub point: String,
+    /// Only this dataset [default: all of the role]
+    #[arg(long)]
+    pub dataset: Option<DatasetName>,
+    /// Only this path inside the dataset
+    #[arg(long, requires = "dataset")]
+    pub path: Option<PathBuf>,
+    /// Restore into this directory instead of over the live data
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// Show what would happen and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask; needed over live data where there is no terminal to ask on
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Remove the points that no rule keeps
+///
+/// The daemon does this at the end of every cycle. The newest point, and the base shared with a peer, always stay.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin prune --dry-run                  each point, and why it stays or goes
+  standin prune web")]
+pub struct Prune {
+    /// Only this role [default: all]
+    pub role: Option<RoleName>,
+    /// Show each point and why it stays or goes; remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Look for what is wrong or missing: configuration, kernel, filesystems, space, peers, clocks
+///
+/// Exit code 0: nothing is wrong (warnings are allowed). 2: the configuration is wrong. 14: all is well but the daemon
+/// is not running. 1: any other problem.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin check
+  standin check --config new.toml --show-config    is this file right, and what does it mean?")]
+pub struct Check {
+    /// Only read the configuration file, and print what it means with all defaults filled in
+    #[arg(long)]
+    pub show_config: bool,
+}
+
+/// Carry a link over standard input and output
+///
+/// For links through ssh: a peer configured with via = "ssh alder standin link --stdio" starts this on alder.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example, in the configuration of the node that dials:
+  [peer.alder]
+  via = \"ssh alder standin link --stdio\"")]
+pub struct Link {
+    /// Standard input and output carry the link
+    #[arg(long, required = true)]
+    pub stdio: bool,
+}
+
+/// Print the completions for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  standin completions bash > /etc/bash_completion.d/standin")]
+pub struct Completions {
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn check(line: &str, ok: bool) {
+        let parsed = Cli::try_parse_from(line.split(' '));
+        assert_eq!(parsed.is_ok(), ok, "{line}: {parsed:?}");
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lines_that_are_understood() {
+        for line in [
+            "standin status --watch --json",
+            "standin --json points web",
+            "standin run",
+            "standin run web --dry-run",
+            "standin run --attach --cancel",
+            "standin restore web --dataset files --path a/b --to /tmp/x",
+            "standin pair accept",
+            "standin link --stdio",
+            "standin completions zsh",
+        ] {
+            check(line, true);
+        }
+    }
+
+    #[test]
+    fn lines_that_are_not() {
+        for line in [
+            "standin run ../etc",
+            "standin run --dry-run --attach",
+            "standin restore",
+            "standin restore web --path a/b",
+            "standin link",
+            "standin pair",
+        ] {
+            check(line, false);
+        }
+    }
+}

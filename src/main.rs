@@ -1,1 +1,15 @@
-fn main() {}
+//! The program: reads the command line, runs one verb, and ends with a published exit code. Nothing else.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use standin::cli::Cli;
+use standin::commands;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let global = cli.global.clone();
+    let phrase = commands::phrase(&cli.verb);
+    let code = commands::run(cli).unwrap_or_else(|error| commands::failed(&global, phrase, &error));
+    ExitCode::from(code as u8)
+}

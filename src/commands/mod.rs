@@ -1,1 +1,102 @@
-//! (to come)
+//! One file per verb the user types; each gathers, has the daemon or `logic` decide, shows, and performs.
+//!
+//! Promise: text for people goes to stdout and is what was asked for; what went wrong goes to stderr with a hint; the
+//! exit code is a published one; a reader that goes away (`| head`) is not an error. Only here does the program print.
+//!
+//! It deliberately decides nothing about points, peers or filesystems: the daemon does, and the verbs show its answers.
+
+pub mod client;
+pub mod human;
+pub mod output;
+pub mod progress;
+pub mod render;
+
+mod check;
+mod completions;
+mod interrupt;
+mod link;
+mod logging;
+mod pair;
+mod points;
+mod prune;
+mod restore;
+mod run;
+mod serve;
+mod status;
+mod table;
+
+#[cfg(test)]
+mod samples;
+
+use crate::cli::{self, Cli, Global, PairStep, Verb};
+use crate::error::{Code, Failure};
+use output::Output;
+
+/// Runs one verb. The code is the exit status; an error has one of its own ([`Failure::code_of`]).
+pub fn run(cli: Cli) -> anyhow::Result<Code> {
+    let global = &cli.global;
+    logging::start(global, matches!(cli.verb, Verb::Serve(_)));
+    match &cli.verb {
+        Verb::Init(args) => init(global, args),
+        Verb::Pair(args) => pair::run(global, args),
+        Verb::Serve(_) => serve::run(global),
+        Verb::Run(args) => run::run(global, args),
+        Verb::Cancel(args) => run::cancel(global, args),
+        Verb::Status(args) => status::run(global, args),
+        Verb::Points(args) => points::run(global, args),
+        Verb::Restore(args) => restore::run(global, args),
+        Verb::Prune(args) => prune::run(global, args),
+        Verb::Check(args) => check::run(global, args),
+        Verb::Link(_) => link::run(global),
+        Verb::Completions(args) => completions::run(args),
+    }
+}
+
+/// What a verb is about, to follow "could not".
+pub fn phrase(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Init(_) => "write a first configuration",
+        Verb::Pair(pair) => match pair.step {
+            PairStep::Invite(_) => "make an invitation",
+            PairStep::Accept(_) => "accept the invitation",
+            PairStep::Remove(_) => "remove the peer",
+        },
+        Verb::Serve(_) => "serve",
+        Verb::Run(_) => "run a cycle",
+        Verb::Cancel(_) => "cancel",
+        Verb::Status(_) => "show the status",
+        Verb::Points(_) => "list points",
+        Verb::Restore(_) => "restore",
+        Verb::Prune(_) => "prune",
+        Verb::Check(_) => "check",
+        Verb::Link(_) => "carry a link",
+        Verb::Completions(_) => "print completions",
+    }
+}
+
+/// Tells a person (and, with `--json`, a program) what failed and what to do next. The one place where errors end.
+pub fn failed(global: &Global, phrase: &str, error: &anyhow::Error) -> Code {
+    if output::reader_left(error) {
+        return Code::Done;
+    }
+    let code = Failure::code_of(error);
+    let hint = Failure::of(error).and_then(|failure| failure.hint.as_deref());
+    let mut text = format!("standin: could not {phrase}: {error:#}");
+    if let Some(hint) = hint {
+        text.push_str("\nhint: ");
+        text.push_str(hint);
+    }
+    output::complain(&text);
+    if global.json {
+        let value = serde_json::json!({
+            "error": { "code": code, "exit": code as u8, "what": format!("{error:#}"), "hint": hint }
+        });
+        // A reader of stdout that is gone has nothing more to be told, and stderr has it all.
+        let _ = Output::of(global).json(&value);
+    }
+    code
+}
+
+fn init(_: &Global, _: &cli::Init) -> anyhow::Result<Code> {
+    Err(Failure::new(Code::Failed, "not in this build").into())
+}

@@ -1,0 +1,281 @@
+//! The daemon's client: one request over the control socket, events while it works, one answer.
+//!
+//! Promise: a daemon that is not there is [`Code::NoDaemon`] with the next step; one that goes away in the middle is a
+//! failure that says so, never an empty answer. Events of a newer daemon that this build does not know are skipped.
+//! Closing the connection never stops the daemon's work.
+//!
+//! It deliberately does not read the whole configuration: a mistake in it must not keep anyone from asking a running
+//! daemon how it is.
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::cli::Global;
+use crate::daemon::api::{Event, Reply, Request, Status};
+use crate::error::{Code, Failure};
+use crate::logic::name::RoleName;
+
+/// Where the daemon listens unless the configuration says otherwise.
+const CONTROL_PATH: &str = "/run/standin/control.sock";
+
+/// How often a waiting client looks up to redraw and to notice Ctrl-C.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Longest line taken from the daemon, in bytes: a catalogue of 20,000 points fits several times.
+const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// How a caller follows a request while it is being answered.
+pub trait Watcher {
+    fn event(&mut self, event: Event) -> Result<()>;
+
+    /// Called after each event and a few times a second.
+    fn tick(&mut self) -> Result<Patience> {
+        Ok(Patience::Wait)
+    }
+}
+
+/// Whether to wait on for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    Wait,
+    Leave,
+}
+
+/// For requests whose events are of no interest.
+pub struct Unwatched;
+
+impl Watcher for Unwatched {
+    fn event(&mut self, _: Event) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The way to the daemon. Each request is a connection of its own.
+#[derive(Debug, Clone)]
+pub struct Control {
+    socket: PathBuf,
+    config: PathBuf,
+}
+
+impl Control {
+    pub fn of(global: &Global) -> Control {
+        let socket = match &global.socket {
+            Some(socket) => socket.clone(),
+            None => socket_of(&global.config).unwrap_or_else(|| CONTROL_PATH.into()),
+        };
+        Control {
+            socket,
+            config: global.config.clone(),
+        }
+    }
+
+    /// The control socket's path.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Asks and waits. The value as it came, and what it means.
+    pub fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<(Value, T)> {
+        let value = self.call(request, &mut Unwatched)?.unwrap_or(Value::Null);
+        let meaning = meaning(&value)?;
+        Ok((value, meaning))
+    }
+
+    /// Asks, and shows the watcher what happens until the answer. None: the watcher left before it came.
+    pub fn call(&self, request: &Request, watcher: &mut dyn Watcher) -> Result<Option<Value>> {
+        let mut stream = self.connect()?;
+        let mut line = serde_json::to_vec(request).context("write the request")?;
+        line.push(b'\n');
+        stream.write_all(&line).context("write the request")?;
+        stream
+            .set_read_timeout(Some(TICK))
+            .context("prepare the control connection")?;
+        let mut lines = Lines {
+            reader: BufReader::new(stream),
+            partial: Vec::new(),
+        };
+        loop {
+            let line = lines.next().map_err(|why| self.lost(why))?;
+            match line.map(|line| reply(&line)).transpose()?.flatten() {
+                Some(Reply::Event { event }) => watcher.event(event)?,
+                Some(Reply::Done { value }) => return Ok(Some(value)),
+                Some(Reply::Failed { code, what, hint }) => {
+                    return Err(Failure { code, what, hint }.into());
+                }
+                None => {}
+            }
+            if watcher.tick()? == Patience::Leave {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Refuses a role the daemon does not have, naming the one that was probably meant.
+    pub fn know_role(&self, role: Option<&RoleName>) -> Result<()> {
+        let Some(role) = role else { return Ok(()) };
+        let (_, status): (_, Status) = self.ask(&Request::Status)?;
+        let names: Vec<&str> = status.roles.iter().map(|r| r.name.as_str()).collect();
+        if names.contains(&role.as_str()) {
+            return Ok(());
+        }
+        let failure = Failure::new(
+            Code::NotFound,
+            format!("there is no role {role} on this node"),
+        );
+        Err(match (nearest(role.as_str(), &names), names.is_empty()) {
+            (Some(name), _) => failure.hint(format!("did you mean {name}?")),
+            (None, true) => failure.hint(format!(
+                "the configuration {} has no roles yet",
+                self.config.display()
+            )),
+            (None, false) => failure.hint(format!("the roles here are: {}", names.join(", "))),
+        }
+        .into())
+    }
+
+    fn connect(&self) -> Result<UnixStream> {
+        let error = match UnixStream::connect(&self.socket) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        let socket = self.socket.display();
+        let failure = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                let failure = Failure::new(
+                    Code::NoDaemon,
+                    format!("the daemon is not running (nothing answers on {socket})"),
+                );
+                if self.config.exists() {
+                    failure.hint("start it: systemctl start standin, or: standin serve")
+                } else {
+                    failure.hint(format!(
+                        "there is no configuration {}: standin init writes a first one",
+                        self.config.display()
+                    ))
+                }
+            }
+            ErrorKind::PermissionDenied => Failure::new(
+                Code::Failed,
+                format!("the control socket {socket} is for root only"),
+            )
+            .hint("run it as root, for instance with sudo"),
+            _ => Failure::new(Code::Failed, format!("connect to {socket}: {error}")),
+        };
+        Err(failure.into())
+    }
+
+    fn lost(&self, why: std::io::Error) -> anyhow::Error {
+        Failure::new(
+            Code::Failed,
+            format!("the daemon ended the conversation before it answered: {why}"),
+        )
+        .hint("journalctl -u standin tells why; what was begun goes on when it is back")
+        .into()
+    }
+}
+
+/// Reads what a `Done` value means.
+pub fn meaning<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    serde_json::from_value(value.clone())
+        .context("understand the daemon's answer (is it of another version? restart it)")
+}
+
+/// The best guess at what was meant, if one is near enough.
+pub fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
+    names
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(word, name), *name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// `node.control` of a configuration file, whatever else is wrong with it.
+fn socket_of(config: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(config).ok()?;
+    let table: toml::Table = text.parse().ok()?;
+    let control = table.get("node")?.get("control")?.as_str()?;
+    Some(control.into())
+}
+
+/// A reply; none for an event that this build does not know.
+fn reply(line: &[u8]) -> Result<Option<Reply>> {
+    let value: Value = serde_json::from_slice(line).context("read the daemon's answer")?;
+    let is_event = value.get("reply").and_then(Value::as_str) == Some("event");
+    match serde_json::from_value(value) {
+        Ok(reply) => Ok(Some(reply)),
+        Err(_) if is_event => Ok(None),
+        Err(error) => Err(error).context("understand the daemon's answer"),
+    }
+}
+
+struct Lines {
+    reader: BufReader<UnixStream>,
+    /// The beginning of a line that has not ended yet.
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    /// The next whole line; none when none came within a tick.
+    fn next(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        match self.reader.read_until(b'\n', &mut self.partial) {
+            Ok(_) if self.partial.ends_with(b"\n") => Ok(Some(std::mem::take(&mut self.partial))),
+            Ok(_) => Err(std::io::Error::new(
+                ErrorKind::UnexpectedEof,
+                "connection closed",
+            )),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                if self.partial.len() > LINE_BYTES_MAX {
+                    return Err(std::io::Error::new(
+                        ErrorKind::InvalidData,
+                        "its answer is too long",
+                    ));
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(word: &str, names: &[&str], guess: Option<&str>) {
+        assert_eq!(nearest(word, names), guess, "{word}");
+    }
+
+    #[test]
+    fn guesses() {
+        check("wbe", &["web", "mail"], Some("web"));
+        check("webb", &["web", "mail"], Some("web"));
+        check("mial", &["web", "mail"], Some("mail"));
+        check("backup", &["web", "mail"], None);
+        check("web", &[], None);
+    }
+
+    #[test]
+    fn the_socket_is_found_in_a_file_with_mistakes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("standin.toml");
+        std::fs::write(&path, "[node]\ncontrol = \"/run/x.sock\"\nnmae = 3\n").unwrap();
+        assert_eq!(socket_of(&path), Some("/run/x.sock".into()));
+        std::fs::write(&path, "[node\n").unwrap();
+        assert_eq!(socket_of(&path), None);
+    }
+
+    #[test]
+    fn unknown_events_are_skipped_unknown_replies_are_not() {
+        let event = br#"{"reply":"event","event":{"event":"eclipse","of":"the moon"}}"#;
+        assert_eq!(reply(event).unwrap(), None);
+        assert!(reply(br#"{"reply":"perhaps"}"#).is_err());
+        assert!(reply(b"hello").is_err());
+    }
+}

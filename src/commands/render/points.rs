@@ -1,0 +1,82 @@
+//! `standin points`: newest first, one line each.
+
+use super::{attention, heading};
+use crate::commands::human;
+use crate::commands::table::Table;
+use crate::daemon::api::{PointView, Points, RolePoints};
+
+pub fn points(points: &Points) -> String {
+    let mut lines = Vec::new();
+    for role in &points.roles {
+        if !lines.is_empty() {
+            lines.push(String::new());
+        }
+        lines.extend(role_lines(role));
+    }
+    if lines.is_empty() {
+        lines.push("no roles configured".into());
+    }
+    lines.join("\n")
+}
+
+fn role_lines(role: &RolePoints) -> Vec<String> {
+    let mut lines = vec![heading(&format!("role {}", role.role))];
+    if role.points.is_empty() {
+        lines.push("  no points yet (standin run takes one on the active node)".into());
+        return lines;
+    }
+    let mut table = Table::new([
+        "POINT", "TAKEN", "ON", "WHY", "RECEIVED", "ALSO ON", "PINNED",
+    ])
+    .right([4]);
+    for point in role.points.iter().rev() {
+        table.row(row(point));
+    }
+    lines.extend(table.lines("  "));
+    for point in role.points.iter().rev() {
+        for (dataset, left_out) in &point.not_replicated {
+            for what in left_out {
+                let text = format!("not in {}: {dataset}: {what}", point.short);
+                lines.push(format!("  {}", attention(&text)));
+            }
+        }
+    }
+    lines
+}
+
+fn row(point: &PointView) -> [String; 7] {
+    let peers: Vec<&str> = point.on_peers.iter().map(|peer| peer.as_str()).collect();
+    [
+        point.short.clone(),
+        human::local(point.taken),
+        point.node.to_string(),
+        point.reason.clone(),
+        point.data_bytes.map(human::bytes).unwrap_or("-".into()),
+        if peers.is_empty() {
+            "-".into()
+        } else {
+            peers.join(" ")
+        },
+        point.pinned.join(", "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::samples;
+    use expect_test::expect;
+
+    #[test]
+    fn newest_first() {
+        console::set_colors_enabled(false);
+        expect![[r#"
+            role web
+              POINT  TAKEN                ON     WHY       RECEIVED  ALSO ON  PINNED
+              1.43   2026-11-20 12:35:05  alder  schedule         -  -        newest
+              1.42   2026-11-20 12:30:05  alder  schedule         -  birch    base of birch
+              1.41   2026-11-20 12:25:05  alder  schedule         -  birch
+              not in 1.43: files: nested subvolume cache/thumbs"#]]
+        .assert_eq(&points(&samples::points()));
+    }
+}

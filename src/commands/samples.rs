@@ -1,0 +1,394 @@
+//! One example of each value the daemon answers with: what the renderings are tested on, and what docs/json.md shows.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::daemon::api::*;
+use crate::error::Code;
+use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::point::{PointId, PointName, RoleId, Term};
+use crate::logic::progress::{Bottleneck, Direction, TransferView};
+
+fn at(word: &str) -> Timestamp {
+    format!("2026-11-20T{word}Z").parse().unwrap()
+}
+
+fn node(word: &str) -> NodeName {
+    NodeName::parse(word).unwrap()
+}
+
+fn role() -> RoleName {
+    RoleName::parse("web").unwrap()
+}
+
+fn dataset(word: &str) -> DatasetName {
+    DatasetName::parse(word).unwrap()
+}
+
+fn term() -> Term {
+    Term {
+        epoch: 1,
+        holder: node("alder"),
+        nonce: 7_203_511,
+    }
+}
+
+fn name(sequence: u64, taken: &str) -> PointName {
+    let id = PointId {
+        term: term(),
+        sequence,
+    };
+    PointName::of(&id, at(taken))
+}
+
+fn summary(sequence: u64, taken: &str) -> PointSummary {
+    PointSummary {
+        name: name(sequence, taken),
+        short: format!("1.{sequence}"),
+        taken: at(taken),
+    }
+}
+
+pub fn transfer() -> TransferView {
+    TransferView {
+        id: 12,
+        role: role(),
+        dataset: dataset("files"),
+        peer: node("birch"),
+        point: name(43, "12:35:05"),
+        base: Some(name(42, "12:30:05")),
+        direction: Direction::Sending,
+        done_bytes: 1_310_720_000,
+        total_bytes: 2_147_483_648,
+        resumed_at: 536_870_912,
+        wire_bytes: 402_653_184,
+        rate: 35_651_584.0,
+        eta_s: Some(23.5),
+        file: "var/www/video/intro.mp4".into(),
+        bottleneck: Some(Bottleneck::Link),
+    }
+}
+
+fn peers() -> Vec<PeerStatus> {
+    vec![
+        PeerStatus {
+            name: node("birch"),
+            address: Some("birch.example.org:7321".into()),
+            paired: true,
+            linked: true,
+            since: Some(at("10:00:00")),
+            last_error: None,
+            version: Some("0.1.0".into()),
+            clock_difference_s: Some(3.2),
+            rtt_ms: Some(12.4),
+        },
+        PeerStatus {
+            name: node("cedar"),
+            address: None,
+            paired: false,
+            linked: false,
+            since: None,
+            last_error: None,
+            version: None,
+            clock_difference_s: None,
+            rtt_ms: None,
+        },
+    ]
+}
+
+pub fn status() -> Status {
+    Status {
+        node: node("alder"),
+        version: "0.1.0".into(),
+        now: at("12:35:45"),
+        started: at("08:30:45"),
+        peers: peers(),
+        roles: vec![RoleStatus {
+            name: role(),
+            id: Some(RoleId(
+                "5f0c2a52-6a0e-4c3e-9d35-0d7b0f2f9a11".parse().unwrap(),
+            )),
+            state: "active".into(),
+            term: Some(term()),
+            active: Some(node("alder")),
+            every: "5m".into(),
+            next_run: Some(at("12:40:05")),
+            last_good: Some(at("12:31:10")),
+            last_error: None,
+            phase: Some("transfer".into()),
+            points: 43,
+            newest: Some(summary(43, "12:35:05")),
+            replicas: vec![
+                ReplicaStatus {
+                    peer: node("birch"),
+                    newest: Some(summary(42, "12:30:05")),
+                    exposure_s: Some(340.0),
+                    behind: 1,
+                    last_error: None,
+                },
+                ReplicaStatus {
+                    peer: node("cedar"),
+                    newest: None,
+                    exposure_s: None,
+                    behind: 43,
+                    last_error: Some("cedar is not paired".into()),
+                },
+            ],
+            datasets: vec![DatasetStatus {
+                name: dataset("files"),
+                path: "/srv/web".into(),
+                free_bytes: Some(42_949_672_960),
+                total_bytes: Some(107_374_182_400),
+            }],
+        }],
+        transfers: vec![transfer()],
+        warnings: vec!["web: files holds a swap file, which is not replicated: swap.img".into()],
+    }
+}
+
+pub fn points() -> Points {
+    let view = |sequence, taken: &str, peers: &[&str], pinned: &[&str]| PointView {
+        name: name(sequence, taken),
+        short: format!("1.{sequence}"),
+        taken: at(taken),
+        node: node("alder"),
+        reason: "schedule".into(),
+        from: None,
+        datasets: BTreeMap::from([(
+            dataset("files"),
+            format!("/mnt/pool/.standin/web/{}/files", name(sequence, taken)).into(),
+        )]),
+        data_bytes: None,
+        on_peers: peers.iter().map(|peer| node(peer)).collect(),
+        pinned: pinned.iter().map(|&why| why.to_owned()).collect(),
+        not_replicated: BTreeMap::new(),
+    };
+    let mut newest = view(43, "12:35:05", &[], &["newest"]);
+    newest.not_replicated = BTreeMap::from([(
+        dataset("files"),
+        vec!["nested subvolume cache/thumbs".into()],
+    )]);
+    Points {
+        roles: vec![RolePoints {
+            role: role(),
+            points: vec![
+                view(41, "12:25:05", &["birch"], &[]),
+                view(42, "12:30:05", &["birch"], &["base of birch"]),
+                newest,
+            ],
+        }],
+    }
+}
+
+fn step(what: &str, text: &str, ok: bool, error: Option<&str>) -> Step {
+    Step {
+        what: what.into(),
+        text: text.into(),
+        ok: Some(ok),
+        error: error.map(str::to_owned),
+    }
+}
+
+pub fn cycle() -> CycleReport {
+    CycleReport {
+        dry_run: false,
+        roles: vec![RoleCycle {
+            role: role(),
+            steps: vec![
+                step("snapshot", "take point 1.43", true, None),
+                step("send", "send 1.43 on top of 1.42 to birch", true, None),
+                step(
+                    "send",
+                    "send 1.43 to cedar",
+                    false,
+                    Some("cedar cannot be reached: connection refused\nthe next cycle tries again"),
+                ),
+                step("prune", "remove 1.12", true, None),
+            ],
+            code: Code::Partial,
+            seconds: 75.25,
+        }],
+    }
+}
+
+pub fn prune() -> PruneReport {
+    let verdict = |sequence, taken: &str, keep, reason: &str| VerdictView {
+        name: name(sequence, taken),
+        short: format!("1.{sequence}"),
+        taken: at(taken),
+        keep,
+        reasons: vec![reason.to_owned()],
+        error: None,
+    };
+    PruneReport {
+        dry_run: false,
+        roles: vec![RolePrune {
+            role: role(),
+            verdicts: vec![
+                verdict(43, "12:35:05", true, "newest"),
+                verdict(42, "12:30:05", true, "base of birch"),
+                VerdictView {
+                    error: Some("a send is using it".into()),
+                    ..verdict(41, "12:25:05", false, "no rule keeps it")
+                },
+                verdict(40, "12:20:05", false, "no rule keeps it"),
+            ],
+        }],
+    }
+}
+
+pub fn restore() -> RestoreReport {
+    RestoreReport {
+        dry_run: false,
+        role: role(),
+        point: summary(42, "12:30:05"),
+        kept: Some(summary(44, "12:36:00")),
+        steps: vec![
+            step(
+                "snapshot",
+                "keep what is live now as point 1.44",
+                true,
+                None,
+            ),
+            step(
+                "exchange",
+                "put files of 1.42 in place of /srv/web",
+                true,
+                None,
+            ),
+        ],
+    }
+}
+
+pub fn check() -> CheckReport {
+    let finding = |level, subject: &str, text: &str, hint: Option<&str>| Finding {
+        level,
+        subject: subject.into(),
+        text: text.into(),
+        hint: hint.map(str::to_owned),
+    };
+    CheckReport {
+        findings: vec![
+            finding(
+                Level::Ok,
+                "config",
+                "/etc/standin/standin.toml is in order",
+                None,
+            ),
+            finding(
+                Level::Warning,
+                "peer birch",
+                "its clock is 3s ahead",
+                Some("run a time service on both nodes"),
+            ),
+            finding(
+                Level::Problem,
+                "peer cedar",
+                "is not paired",
+                Some("standin pair invite, here; standin pair accept, on cedar"),
+            ),
+        ],
+    }
+}
+
+fn invitation() -> Invitation {
+    Invitation {
+        line: "standin-pair:eyJ2IjoxLCJub2RlIjoiYWxkZXIifQ".into(),
+        expires: at("12:50:45"),
+    }
+}
+
+fn paired() -> Paired {
+    Paired {
+        peer: node("birch"),
+        key: "SHA256:2jmj7l5rSw0yVb1vlWAYkK1YBwk3PVnlxCQ0dZ7m9sA".into(),
+        text: "birch is a peer now; give roles to it with peers = [\"birch\"]".into(),
+    }
+}
+
+/// The examples of docs/json.md: heading, what prints it, value.
+fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
+    fn value(of: impl Serialize) -> serde_json::Value {
+        serde_json::to_value(of).unwrap()
+    }
+    let findings = value(check());
+    let failure = serde_json::json!({
+        "error": { "code": Code::NoDaemon, "exit": Code::NoDaemon as u8,
+            "what": "the daemon is not running (nothing answers on /run/standin/control.sock)",
+            "hint": "start it: systemctl start standin, or: standin serve" }
+    });
+    vec![
+        (
+            "Status",
+            "`standin status --json`; with `--watch`, one such value a line, every second",
+            value(status()),
+        ),
+        (
+            "Points",
+            "`standin points --json`; oldest first",
+            value(points()),
+        ),
+        (
+            "Cycle",
+            "`standin run --json`, also with `--dry-run` (`ok` is then null)",
+            value(cycle()),
+        ),
+        (
+            "Prune",
+            "`standin prune --json`, also with `--dry-run`",
+            value(prune()),
+        ),
+        (
+            "Restore",
+            "`standin restore --json`, also with `--dry-run`",
+            value(restore()),
+        ),
+        (
+            "Check",
+            "`standin check --json`; levels are `ok`, `warning`, `problem`",
+            findings,
+        ),
+        (
+            "Invitation",
+            "`standin pair invite --json`",
+            value(invitation()),
+        ),
+        (
+            "Paired",
+            "`standin pair accept --json` and `standin pair remove --json`",
+            value(paired()),
+        ),
+        (
+            "Failure",
+            "any verb that fails; the process exits with `exit` (docs/exit-codes.md)",
+            failure,
+        ),
+    ]
+}
+
+const JSON_DOC_HEAD: &str = "\
+# What `--json` prints
+
+Every verb prints one JSON value to standard output when `--json` is given, and nothing else there.
+Fields are added over time, never renamed or removed; read what you know and ignore the rest.
+Times are RFC 3339 in UTC, sizes are bytes, spans are seconds (`_s`) or milliseconds (`_ms`).
+A value that is not known is `null`.
+Roles, nodes and datasets are named by their names; a point by its `name` (time, epoch, sequence) and its `short` form.
+
+This page is made from the values the tests use: `UPDATE_EXPECT=1 cargo test --lib json_doc` writes it anew.
+";
+
+#[test]
+fn json_doc_shows_what_is_printed() {
+    let mut text = JSON_DOC_HEAD.to_owned();
+    for (heading, printer, value) in examples() {
+        let json = serde_json::to_string_pretty(&value).unwrap();
+        text.push_str(&format!(
+            "\n## {heading}\n\n{printer}.\n\n```json\n{json}\n```\n"
+        ));
+    }
+    expect_test::expect_file![concat!(env!("CARGO_MANIFEST_DIR"), "/docs/json.md")]
+        .assert_eq(&text);
+}
