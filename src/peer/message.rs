@@ -125,6 +125,9 @@ pub enum Answer {
         data_bytes: u64,
         checkpoint: u64,
         file: String,
+        /// Share of the time since the last mark in which the receiver waited for input, 0 to 1.
+        #[serde(default)]
+        waiting: f64,
     },
     /// The dataset is complete, verified and on disk.
     Stored,

@@ -1,0 +1,264 @@
+//! Keeps one link to each peer: dials where an address is known, accepts what dials in, and serves what peers ask.
+//!
+//! Promise: an unknown key gets no further than the pairing conversation; a slow or silent client occupies a task of its
+//! own and its deadline, never the accept loop. A lost link is dialled again after a growing, jittered pause.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+
+use super::node::{Linked, Node, PeerRun, lock};
+use super::{incoming, pairing, replicate};
+use crate::logic::name::NodeName;
+use crate::peer::accept::{Accepted, accept};
+use crate::peer::dial::{Target, dial};
+use crate::peer::link::{Incoming, Link, Timing};
+use crate::peer::message::{Hello, PROTOCOL};
+
+/// First and longest pause between two attempts to dial.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Connections that have not shown a known key yet: more are turned away at once.
+const UNKNOWN_MAX: usize = 32;
+
+/// Two links that cross are told apart within this time.
+const CROSSING: Duration = Duration::from_secs(10);
+
+/// What this node says first on a link.
+pub fn hello(node: &Node) -> Hello {
+    Hello {
+        node: node.name(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL,
+        capabilities: Vec::new(),
+        now: Timestamp::now(),
+        stream_version_max: crate::fs::btrfs::stream_version_max(),
+    }
+}
+
+/// Keeps dialling every peer that has an address, until the daemon stops; looks anew after each reload.
+pub async fn keep(node: Arc<Node>) {
+    let mut known: Vec<Arc<PeerRun>> = Vec::new();
+    loop {
+        for run in node.peers() {
+            if !known.iter().any(|old| Arc::ptr_eq(old, &run)) {
+                tokio::spawn(dialling(node.clone(), run.clone()));
+                known.push(run);
+            }
+        }
+        known.retain(|run| !run.gone.is_cancelled());
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            () = node.reloaded.notified() => {}
+        }
+    }
+}
+
+async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
+    let (Some(target), Some(key)) = (target(&run), run.peer.key.clone()) else { return };
+    let mut pause = BACKOFF.0;
+    loop {
+        let linked = lock(&run.contact).link.clone();
+        if let Some(linked) = linked {
+            tokio::select! {
+                _ = linked.link.closed() => {}
+                () = run.gone.cancelled() => return,
+                () = node.stop.cancelled() => return,
+            }
+            pause = BACKOFF.0;
+        }
+        let attempt = dial(&node.identity, target.clone(), &key, &run.peer.name, hello(&node), Timing::default());
+        let attempt = tokio::select! {
+            attempt = attempt => attempt,
+            () = run.gone.cancelled() => return,
+            () = node.stop.cancelled() => return,
+        };
+        match attempt {
+            Ok((link, incoming)) => {
+                adopt(&node, &run, link, incoming, true);
+                pause = BACKOFF.0;
+                continue;
+            }
+            Err(error) => missed(&node, &run, &error),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(jittered(pause)) => {}
+            () = run.changed.notified() => {}
+            () = run.gone.cancelled() => return,
+            () = node.stop.cancelled() => return,
+        }
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+fn target(run: &PeerRun) -> Option<Target> {
+    match (&run.peer.via, &run.peer.address) {
+        (Some(command), _) => Some(Target::Command(command.clone())),
+        (None, Some(address)) => Some(Target::Tcp(address.clone())),
+        (None, None) => None,
+    }
+}
+
+/// Between three quarters and five quarters of the pause, so that two nodes do not stay in step.
+fn jittered(pause: Duration) -> Duration {
+    let draw = crate::peer::identity::random_u64().unwrap_or(0) % 512;
+    pause.mul_f64(0.75 + draw as f64 / 1024.0)
+}
+
+/// A failed attempt is told once, not each time it fails the same way.
+fn missed(node: &Node, run: &PeerRun, error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    let mut contact = lock(&run.contact);
+    if contact.link.is_some() {
+        return;
+    }
+    if contact.last_error.as_deref() != Some(&text) {
+        contact.since.get_or_insert(Timestamp::now());
+        contact.last_error = Some(text.clone());
+        drop(contact);
+        node.hub.note(None, format!("no link to {}: {text}", run.peer.name));
+    }
+}
+
+/// Makes a fresh link the peer's link and serves what comes over it.
+fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, dialled: bool) {
+    let hello = link.hello();
+    let clock_difference_s = (hello.now.as_millisecond() - Timestamp::now().as_millisecond()) as f64 / 1000.0;
+    let linked = Linked { link: link.clone(), since: Instant::now(), dialled, clock_difference_s };
+    {
+        let mut contact = lock(&run.contact);
+        if let Some(old) = &contact.link {
+            if old.since.elapsed() < CROSSING && preferred(node, run, old.dialled) && !preferred(node, run, dialled) {
+                drop(contact);
+                link.close("another link between the same nodes was first");
+                return;
+            }
+            old.link.close("a newer link took its place");
+        }
+        contact.link = Some(linked);
+        contact.since = Some(Timestamp::now());
+        contact.last_error = None;
+    }
+    run.changed.notify_waiters();
+    let version = link.hello().version.clone();
+    node.hub.note(None, format!("link to {} is up (standin {version})", run.peer.name));
+    // What could not be sent while the peer was away is sent now.
+    for role in node.roles().iter().filter(|role| role.role.peers.contains(&run.peer.name)) {
+        replicate::catch_up(node, role, &run.peer.name);
+    }
+    tokio::spawn(serve(node.clone(), run.clone(), link, incoming));
+}
+
+/// Both nodes prefer the link that the node with the smaller name dialled, so that both keep the same of two that cross.
+fn preferred(node: &Node, run: &PeerRun, dialled: bool) -> bool {
+    let ours: NodeName = node.name();
+    (ours < run.peer.name) == dialled
+}
+
+async fn serve(node: Arc<Node>, run: Arc<PeerRun>, link: Link, mut incoming: Incoming) {
+    loop {
+        tokio::select! {
+            next = incoming.next() => match next {
+                Some((request, exchange)) => {
+                    tokio::spawn(incoming::serve(node.clone(), run.clone(), request, exchange));
+                }
+                None => break,
+            },
+            () = run.gone.cancelled() => {
+                link.close("the peer was removed from the config");
+                break;
+            }
+        }
+    }
+    let why = link.closed().await;
+    let lost = {
+        let mut contact = lock(&run.contact);
+        let ours = contact.link.as_ref().is_some_and(|linked| linked.link.same(&link));
+        if ours {
+            contact.link = None;
+            contact.since = Some(Timestamp::now());
+            contact.last_error = Some(why.clone());
+        }
+        ours
+    };
+    if lost && !node.stop.is_cancelled() {
+        run.changed.notify_waiters();
+        node.hub.warn(None, format!("link to {} is down: {why}", run.peer.name));
+    }
+}
+
+/// Opens the configured listeners.
+pub async fn listen(node: &Node) -> Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for address in &node.config().node.listen {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// Accepts links until the daemon stops.
+pub async fn accept_tcp(node: Arc<Node>, listener: TcpListener) {
+    let slots = Arc::new(Semaphore::new(UNKNOWN_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = node.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let Ok(slot) = slots.clone().try_acquire_owned() else {
+                    tracing::warn!("turned {from} away: {UNKNOWN_MAX} connections are still in their handshake");
+                    continue;
+                };
+                crate::peer::link::tune(&stream);
+                let node = node.clone();
+                tokio::spawn(async move { welcome(node, stream, from.to_string(), slot).await });
+            }
+            Err(error) => {
+                // Out of descriptors, usually: the pause lets others end.
+                tracing::warn!("could not accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+/// Accepts links that `standin link --stdio` carries, on a socket that only root may open.
+pub async fn accept_local(node: Arc<Node>, listener: UnixListener) {
+    let slots = Arc::new(Semaphore::new(UNKNOWN_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = node.stop.cancelled() => return,
+        };
+        let (Ok((stream, _)), Ok(slot)) = (accepted, slots.clone().acquire_owned().await) else { continue };
+        let node = node.clone();
+        tokio::spawn(async move { welcome(node, stream, "a local pipe".to_owned(), slot).await });
+    }
+}
+
+async fn welcome<S>(node: Arc<Node>, stream: S, from: String, slot: tokio::sync::OwnedSemaphorePermit)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let known = {
+        let node = node.clone();
+        move |key: &str| node.peers().iter().find(|run| run.peer.key.as_deref() == Some(key)).map(|run| run.peer.name.clone())
+    };
+    match accept(stream, &node.identity, known, hello(&node), Timing::default()).await {
+        Ok(Accepted::Link(link, incoming)) => {
+            drop(slot);
+            match node.peer(link.peer()) {
+                Some(run) => adopt(&node, &run, link, incoming, false),
+                None => link.close("the peer was removed from the config"),
+            }
+        }
+        Ok(Accepted::Pairing(conversation)) => pairing::answer(&node, conversation, &from).await,
+        Err(error) => node.hub.warn(None, format!("refused a connection from {from}: {error:#}")),
+    }
+}
