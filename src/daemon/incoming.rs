@@ -18,7 +18,7 @@ use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::Manifest;
 use crate::logic::name::{NodeName, RoleName};
 use crate::logic::point::{RoleId, Term};
-use crate::peer::link::Exchange;
+use crate::peer::exchange::Exchange;
 use crate::peer::message::{Answer, Refusal, Request};
 
 /// Answers one request; what it cannot do is told to the peer and, where it matters, to our log.
@@ -85,7 +85,7 @@ fn admit_role(node: &Node, peer: &NodeName, name: &RoleName, id: RoleId, term: &
             format!("add {peer:?} to `peers` of [role.{name}] in the config of {ours}", peer = peer.as_str()),
         ));
     }
-    let granted = node.peer(peer).is_some_and(|run| run.peer.grants.contains(&Grant::Send));
+    let granted = node.peer(peer).is_some_and(|run| lock(&run.grants).contains(&Grant::Send));
     if !granted {
         return Err(refused(
             format!("{ours} does not grant {peer} to send"),

@@ -134,10 +134,10 @@ fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, d
         if let Some(old) = &contact.link {
             if old.since.elapsed() < CROSSING && preferred(node, run, old.dialled) && !preferred(node, run, dialled) {
                 drop(contact);
-                link.close("another link between the same nodes was first");
+                close(link, "another link between the same nodes was first");
                 return;
             }
-            old.link.close("a newer link took its place");
+            close(old.link.clone(), "a newer link took its place");
         }
         contact.link = Some(linked);
         contact.since = Some(Timestamp::now());
@@ -151,6 +151,11 @@ fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, d
         replicate::catch_up(node, role, &run.peer.name);
     }
     tokio::spawn(serve(node.clone(), run.clone(), link, incoming));
+}
+
+/// Closes a link without waiting for its goodbye.
+fn close(link: Link, why: &'static str) {
+    tokio::spawn(async move { link.close(why).await });
 }
 
 /// Both nodes prefer the link that the node with the smaller name dialled, so that both keep the same of two that cross.
@@ -169,7 +174,7 @@ async fn serve(node: Arc<Node>, run: Arc<PeerRun>, link: Link, mut incoming: Inc
                 None => break,
             },
             () = run.gone.cancelled() => {
-                link.close("the peer was removed from the config");
+                link.close("the peer was removed from the config").await;
                 break;
             }
         }
@@ -255,7 +260,7 @@ where
             drop(slot);
             match node.peer(link.peer()) {
                 Some(run) => adopt(&node, &run, link, incoming, false),
-                None => link.close("the peer was removed from the config"),
+                None => link.close("the peer was removed from the config").await,
             }
         }
         Ok(Accepted::Pairing(conversation)) => pairing::answer(&node, conversation, &from).await,

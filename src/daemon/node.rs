@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::RoleCycle;
 use super::hub::Hub;
-use crate::config::{Config, Dataset, Peer, Role};
+use crate::config::{Config, Dataset, Grant, Peer, Role};
 use crate::error::{Code, Failure};
 use crate::fs::{Filesystem, Limits, btrfs::Btrfs};
 use crate::host::state::{RoleRecord, State};
@@ -88,7 +88,9 @@ pub struct Receiving {
 
 /// One peer of this node.
 pub struct PeerRun {
+    /// As the config names it. Grants and bandwidth may have changed since: `grants` and `limiter` are in force.
     pub peer: Peer,
+    pub grants: Mutex<Vec<Grant>>,
     pub limiter: Arc<Limiter>,
     pub contact: Mutex<Contact>,
     /// Rung when the link comes or goes.
@@ -219,7 +221,11 @@ impl Node {
         let mut peers = BTreeMap::new();
         for peer in config.peers.values() {
             let run = match self.peer(&peer.name) {
-                Some(old) if old.peer == *peer => old,
+                Some(old) if old.reaches_the_same(peer) => {
+                    old.limiter.set_rate(peer.bandwidth);
+                    lock(&old.grants).clone_from(&peer.grants);
+                    old
+                }
                 _ => Arc::new(PeerRun::new(peer.clone())),
             };
             peers.insert(peer.name.clone(), run);
@@ -293,6 +299,7 @@ impl PeerRun {
     fn new(peer: Peer) -> PeerRun {
         let limiter = Arc::new(Limiter::new(peer.bandwidth));
         PeerRun {
+            grants: Mutex::new(peer.grants.clone()),
             peer,
             limiter,
             contact: Mutex::default(),
@@ -301,11 +308,18 @@ impl PeerRun {
         }
     }
 
+    /// Whether a link to `peer` is a link to this one: what a reload may change without dropping it is not compared.
+    fn reaches_the_same(&self, peer: &Peer) -> bool {
+        let ours = &self.peer;
+        (&ours.name, &ours.address, &ours.via, &ours.key) == (&peer.name, &peer.address, &peer.via, &peer.key)
+    }
+
     /// Closes the link and stops dialling.
     pub fn end(&self, why: &str) {
         self.gone.cancel();
         if let Some(linked) = lock(&self.contact).link.take() {
-            linked.link.close(why);
+            let why = why.to_owned();
+            tokio::spawn(async move { linked.link.close(&why).await });
         }
     }
 }

@@ -20,7 +20,8 @@ use crate::logic::manifest::Manifest;
 use crate::logic::name::DatasetName;
 use crate::logic::point::{PointId, PointName};
 use crate::logic::progress::{Bottleneck, Direction};
-use crate::peer::link::{Exchange, FrameReceiver, FrameSender, Link};
+use crate::peer::exchange::{Exchange, Receiving, Sending};
+use crate::peer::link::Link;
 use crate::peer::message::{Answer, Offer, Request};
 
 /// Frames between the reading thread and the link: with the chunk size, what a transfer holds in memory.
@@ -73,7 +74,7 @@ pub async fn send_dataset(
         data_bytes: measured.data_bytes,
     };
     let mut exchange = link.open(&Request::Offer(Box::new(offer))).await?;
-    let held = match answer(exchange.receiver()).await? {
+    let held = match answer(exchange.recv()).await? {
         Answer::Have { offset, prefix } => (offset, prefix),
         Answer::Stored => return Ok(()),
         other => bail!("{} answered an offer with {other:?}", peer.peer.name),
@@ -161,7 +162,7 @@ async fn carry(
 
 /// Writes what the reading thread gives, at the peer's rate limit.
 async fn write(
-    mut sender: FrameSender,
+    mut sender: Sending,
     mut queue: mpsc::Receiver<Piece>,
     peer: &PeerRun,
     tracked: &Tracked,
@@ -169,9 +170,9 @@ async fn write(
     while let Some(piece) = queue.recv().await {
         match piece {
             Piece::Frame(frame) => {
-                let bytes = frame.wire_bytes();
+                let bytes = frame.wire_bytes() as u64;
                 peer.limiter.take(bytes).await;
-                sender.send_frame(frame).await?;
+                sender.send_frame(&frame).await?;
                 tracked.wire(bytes);
             }
             Piece::Word(word) => sender.send(&word).await?,
@@ -181,9 +182,9 @@ async fn write(
 }
 
 /// Follows the peer's marks until it says `stored`.
-async fn watch(mut receiver: FrameReceiver, tracked: &Tracked, pace: &Pace) -> Result<()> {
+async fn watch(mut receiver: Receiving, tracked: &Tracked, pace: &Pace) -> Result<()> {
     loop {
-        match answer(&mut receiver).await? {
+        match answer(receiver.recv()).await? {
             Answer::Mark { data_bytes, file, waiting, .. } => {
                 tracked.done(data_bytes, &file);
                 let side = if waiting < TARGET_BUSY {
@@ -201,14 +202,16 @@ async fn watch(mut receiver: FrameReceiver, tracked: &Tracked, pace: &Pace) -> R
     }
 }
 
-/// The next answer; a refusal becomes an error with its code and hint.
-pub async fn answer(receiver: &mut FrameReceiver) -> Result<Answer> {
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, receiver.recv()).await;
-    match answer.map_err(|_| anyhow::anyhow!("the peer said nothing for {} s", ANSWER_TIMEOUT.as_secs()))?? {
-        Answer::Refused(refusal) => {
+/// Waits for the next answer; a refusal becomes an error with its code and hint.
+pub async fn answer(next: impl Future<Output = Result<Answer>>) -> Result<Answer> {
+    let waited = ANSWER_TIMEOUT.as_secs();
+    match tokio::time::timeout(ANSWER_TIMEOUT, next).await {
+        Err(_) => bail!("hear from the peer: it said nothing for {waited} s"),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(Answer::Refused(refusal))) => {
             let failure = Failure { code: refusal.code, what: refusal.why, hint: refusal.hint };
             Err(anyhow::Error::from(failure).context("the peer refused"))
         }
-        answer => Ok(answer),
+        Ok(Ok(answer)) => Ok(answer),
     }
 }

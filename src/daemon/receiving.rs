@@ -21,7 +21,7 @@ use crate::logic::point::PointName;
 use crate::logic::progress::{Bottleneck, Direction};
 use crate::peer::bulk::Unpacker;
 use crate::peer::frame::Frame;
-use crate::peer::link::{Exchange, FrameReceiver, FrameSender};
+use crate::peer::exchange::{Exchange, Item, Receiving};
 use crate::peer::message::{Answer, Offer, SenderWord};
 
 /// Frames between the link and the applying thread.
@@ -37,8 +37,6 @@ const TARGET_BUSY: f64 = 0.3;
 enum Piece {
     Frame(Frame),
     Word(SenderWord),
-    /// A message that is no word of a sender.
-    Broken(anyhow::Error),
 }
 
 /// How the applying thread and the reading task are doing, for the marks.
@@ -192,21 +190,19 @@ fn mark(shared: &Shared, tracked: &Tracked, elapsed: Duration) -> Answer {
 }
 
 /// Hands frames to the applying thread until the sender has no more or the link ends.
-async fn read(mut receiver: FrameReceiver, pieces: mpsc::Sender<Piece>, shared: Arc<Shared>) {
+async fn read(mut receiver: Receiving, pieces: mpsc::Sender<Piece>, shared: Arc<Shared>) {
     loop {
-        let frame = match receiver.recv_frame().await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return,
+        let piece = match receiver.next().await {
+            Ok(Item::Data(frame)) => {
+                shared.wire_bytes.fetch_add(frame.wire_bytes() as u64, Ordering::Relaxed);
+                Piece::Frame(frame)
+            }
+            Ok(Item::Word(word)) => Piece::Word(word),
+            Ok(Item::End) => return,
             Err(error) => {
                 tracing::debug!("the link gives no more frames: {error:#}");
                 return;
             }
-        };
-        shared.wire_bytes.fetch_add(frame.wire_bytes(), Ordering::Relaxed);
-        let piece = match frame.message::<SenderWord>() {
-            None => Piece::Frame(frame),
-            Some(Ok(word)) => Piece::Word(word),
-            Some(Err(error)) => Piece::Broken(error),
         };
         if pieces.send(piece).await.is_err() {
             return;
@@ -239,10 +235,6 @@ fn apply(mut incoming: Box<dyn Incoming>, mut queue: mpsc::Receiver<Piece>, shar
             Some(Piece::Word(SenderWord::Failed { why })) => {
                 incoming.checkpoint()?;
                 bail!("the sender's source failed: {why}");
-            }
-            Some(Piece::Broken(error)) => {
-                incoming.checkpoint()?;
-                return Err(error);
             }
             None => {
                 incoming.checkpoint()?;

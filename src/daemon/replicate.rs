@@ -140,7 +140,7 @@ fn newest_common<'a>(ours: &'a Lineage, theirs: &Lineage) -> Option<&'a Entry> {
 async fn ask(run: &RoleRun, record: &RoleRecord, peer: &NodeName, link: &Link) -> Result<(Lineage, Vec<Partial>)> {
     let request = Request::Lineage { role: run.name.clone(), role_id: record.id, term: record.term.clone() };
     let mut exchange = link.open(&request).await?;
-    match answer(exchange.receiver()).await? {
+    match answer(exchange.recv()).await? {
         Answer::Lineage { lineage, partials, .. } => Ok((lineage, partials)),
         other => bail!("{peer} answered a question for its lineage with {other:?}"),
     }
@@ -181,7 +181,7 @@ async fn send(
         return Err(error);
     }
     let mut exchange = link.open(&Request::Commit { manifest: stored.manifest.clone() }).await?;
-    match answer(exchange.receiver()).await? {
+    match answer(exchange.recv()).await? {
         Answer::Committed => {
             node.hub.note(Some(&run.name), format!("{} is complete on {peer}", step.to));
             let mut replicas = lock(&run.replicas);
