@@ -1,19 +1,39 @@
-//! The configuration file: words first, checked meaning second.
+//! The configuration file: words first (`document`), checked meaning second (`read`).
 //!
 //! Promise: whoever holds a [`Config`] holds parsed names, real durations, absolute paths and resolved peers; nothing is
-//! validated again. Every complaint about a file is reported at once, each with key, value and the nearest valid key.
+//! validated again. Every complaint about a file is reported at once, each with line, key, value and the nearest valid key.
+//! docs/standin.toml explains every key; a test reads it.
 //!
 //! It deliberately does not know the state database or the disk: `standin check` compares the file with the machine.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
 
+mod complaint;
+mod document;
+pub mod edit;
+mod read;
+mod show;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
+pub use complaint::{Complaint, Complaints};
+
+/// Where the file is unless `--config` says otherwise.
+pub const PATH_DEFAULT: &str = "/etc/standin/standin.toml";
+/// Default of `node.state-dir`.
+pub const STATE_DIR_DEFAULT: &str = "/var/lib/standin";
+/// Default of `node.control`.
+pub const CONTROL_DEFAULT: &str = "/run/standin/control.sock";
+
+/// A whole configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The file it was read from, absolute.
@@ -23,6 +43,45 @@ pub struct Config {
     pub roles: BTreeMap<RoleName, Role>,
 }
 
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Config, Complaints> {
+        let unreadable = |error: std::io::Error| Complaints {
+            path: path.to_owned(),
+            list: vec![Complaint {
+                line: 0,
+                column: None,
+                key: String::new(),
+                value: None,
+                what: format!("cannot be read: {error}"),
+            }],
+        };
+        let absolute = std::path::absolute(path).map_err(unreadable)?;
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        Config::parse(&text, &absolute)
+    }
+
+    /// Checks the text of a file; `path`, absolute, is only for messages and [`Config::path`].
+    pub fn parse(text: &str, path: &Path) -> Result<Config, Complaints> {
+        read::config(text, path)
+    }
+
+    /// The effective configuration as TOML, defaults filled in. Parses back to an equal value.
+    pub fn show(&self) -> String {
+        show::config(self)
+    }
+
+    /// The live path of every dataset, with its role and name.
+    pub fn live_paths(&self) -> impl Iterator<Item = (&RoleName, &DatasetName, &Path)> {
+        self.roles.values().flat_map(|role| {
+            role.datasets
+                .iter()
+                .map(|(name, Dataset::Btrfs(path))| (&role.name, name, path.as_path()))
+        })
+    }
+}
+
+/// This node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
     pub name: NodeName,
@@ -42,6 +101,7 @@ pub struct Node {
     pub checkpoint_every: Duration,
 }
 
+/// Another node that this one is, or will be, paired with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Peer {
     pub name: NodeName,
@@ -66,6 +126,19 @@ pub enum Grant {
     Receive,
 }
 
+impl Grant {
+    pub const ALL: [Grant; 2] = [Grant::Send, Grant::Receive];
+
+    /// The word in the file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Grant::Send => "send",
+            Grant::Receive => "receive",
+        }
+    }
+}
+
+/// What fails over together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Role {
     pub name: RoleName,
@@ -83,7 +156,9 @@ pub struct Role {
     pub datasets: BTreeMap<DatasetName, Dataset>,
 }
 
+/// The live data, by kind of filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dataset {
+    /// Path of a subvolume, absolute.
     Btrfs(PathBuf),
 }

@@ -1,0 +1,493 @@
+//! From a document to its meaning: every key of the file, its default and its rules.
+//!
+//! Promise: either a [`Config`] of which everything was checked, or every complaint there is. A value that is wrong in itself
+//! gives one complaint, not a second one from each place that would have used it. Values that were complained of may be
+//! passed on incomplete: with one complaint, nothing of the result is used.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use super::document::{Found, Page, Section, nearest};
+use super::{
+    CONTROL_DEFAULT, Complaints, Config, Dataset, Grant, Node, Peer, Role, STATE_DIR_DEFAULT,
+};
+use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::retention::Keep;
+use crate::logic::schedule::Every;
+use crate::logic::units;
+
+/// Longest path of a unix socket, in bytes (unix(7): sun_path is 108 with the final NUL).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Largest count of a retention rule: beyond any use, and small enough to add up.
+const KEEP_MAX: u64 = 100_000;
+
+pub fn config(text: &str, path: &Path) -> Result<Config, Complaints> {
+    let page = Page::new(text);
+    let config = page
+        .parse()
+        .and_then(|document| whole(Section::top(&page, &document), path));
+    let list = page.into_complaints();
+    match config {
+        Some(config) if list.is_empty() => Ok(config),
+        _ => Err(Complaints {
+            path: path.to_owned(),
+            list,
+        }),
+    }
+}
+
+/// The names that roles may refer to. `here` is none where the node's own name is wrong or missing.
+struct Known {
+    here: Option<NodeName>,
+    peers: BTreeSet<NodeName>,
+}
+
+fn whole(mut top: Section, path: &Path) -> Option<Config> {
+    let node = match top.section("node") {
+        Some(section) => Some(node(section)),
+        None => {
+            // A `node` that is no table has been complained of.
+            if top.get("node").is_none() {
+                top.complain("node", "missing: write [node] and name = \"...\"");
+            }
+            None
+        }
+    };
+    let mut known = Known {
+        here: node.as_ref().and_then(|(name, _)| name.clone()),
+        peers: BTreeSet::new(),
+    };
+    let mut peers = BTreeMap::new();
+    for found in top.section("peer").iter().flat_map(Section::entries) {
+        let Some(name) = named(&found, NodeName::parse) else {
+            continue;
+        };
+        if known.here.as_ref() == Some(&name) {
+            found.refuse_key("this is the name of this node: a peer is another one");
+            continue;
+        }
+        known.peers.insert(name.clone());
+        if let Some(peer) = found.section().and_then(|section| peer(section, &name)) {
+            peers.insert(name, peer);
+        }
+    }
+    let mut roles = BTreeMap::new();
+    let mut live_paths = BTreeMap::new();
+    for found in top.section("role").iter().flat_map(Section::entries) {
+        let Some(name) = named(&found, RoleName::parse) else {
+            continue;
+        };
+        let role = found
+            .section()
+            .and_then(|section| role(section, &name, &known, &mut live_paths));
+        if let Some(role) = role {
+            roles.insert(name, role);
+        }
+    }
+    top.finish();
+    Some(Config {
+        path: path.to_owned(),
+        node: node?.1?,
+        peers,
+        roles,
+    })
+}
+
+/// A key that is itself a name.
+fn named<T, E: std::fmt::Display>(
+    found: &Found,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Option<T> {
+    match parse(found.name) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            found.refuse_key(error.to_string());
+            None
+        }
+    }
+}
+
+/// The name alone when the rest is wrong, so that roles can still be checked against it.
+fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
+    let name = section
+        .need("name", "\"...\"")
+        .and_then(|found| found.parsed(NodeName::parse));
+    let listen = section.get("listen").map(|found| listen(&found));
+    let advertise = section.get("advertise").map(|found| found.parsed(address));
+    let state_dir = section.get("state-dir").map(|found| found.parsed(absolute));
+    let control = section.get("control").map(|found| found.parsed(socket));
+    let reserve = section.get("reserve").map(|found| size(&found));
+    let checkpoint = section.get("checkpoint").map(checkpoint);
+    section.finish();
+    let node = || {
+        let (checkpoint_bytes, checkpoint_every) =
+            checkpoint.unwrap_or(Some(CHECKPOINT_DEFAULT))?;
+        Some(Node {
+            name: name.clone()?,
+            listen: listen.unwrap_or(Some(Vec::new()))?,
+            advertise: or_none(advertise)?,
+            state_dir: state_dir.unwrap_or_else(|| Some(PathBuf::from(STATE_DIR_DEFAULT)))?,
+            control: control.unwrap_or_else(|| Some(PathBuf::from(CONTROL_DEFAULT)))?,
+            reserve: reserve.unwrap_or(Some(1 << 30))?,
+            checkpoint_bytes,
+            checkpoint_every,
+        })
+    };
+    let node = node();
+    (name, node)
+}
+
+const CHECKPOINT_DEFAULT: (u64, Duration) = (256 << 20, Duration::from_secs(30));
+
+/// Absent is fine (`Some(None)`), present but wrong is not (`None`).
+fn or_none<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(None) => None,
+        Some(value) => Some(value),
+    }
+}
+
+fn listen(found: &Found) -> Option<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    for word in found.texts()? {
+        let address = word.parsed(|text| {
+            text.parse::<SocketAddr>().map_err(
+                |_| "not an IP address with a port, such as \"0.0.0.0:7321\" or \"[::]:7321\"",
+            )
+        });
+        let Some(address) = address else { continue };
+        if addresses.contains(&address) {
+            word.refuse("listed twice");
+        }
+        addresses.push(address);
+    }
+    Some(addresses)
+}
+
+fn checkpoint(found: Found) -> Option<(u64, Duration)> {
+    let mut section = found.section()?;
+    let bytes = section.get("bytes").map(|found| {
+        let bytes = size(&found)?;
+        if bytes == 0 {
+            found.refuse("must be more than nothing");
+        }
+        Some(bytes)
+    });
+    let every = section.get("every").map(|found| {
+        let every = found.parsed(units::parse_duration)?;
+        if every.is_zero() {
+            found.refuse("must be more than nothing");
+        }
+        Some(every)
+    });
+    section.finish();
+    Some((
+        bytes.unwrap_or(Some(CHECKPOINT_DEFAULT.0))?,
+        every.unwrap_or(Some(CHECKPOINT_DEFAULT.1))?,
+    ))
+}
+
+fn peer(mut section: Section, name: &NodeName) -> Option<Peer> {
+    let address = section.get("address").map(|found| found.parsed(address));
+    let via = section.get("via").map(|found| via(&found));
+    if address.is_some() && via.is_some() {
+        section.complain(
+            "",
+            "has both `address` and `via`: the link goes one way, write one of them",
+        );
+    }
+    let key = section.get("key").map(|found| found.parsed(fingerprint));
+    let bandwidth = section.get("bandwidth").map(|found| {
+        let rate = found.parsed(units::parse_rate)?;
+        if rate == 0 {
+            found.refuse("nothing would ever be sent: leave it out for no limit");
+        }
+        Some(rate)
+    });
+    let grants = section.get("grants").map(|found| grants(&found));
+    section.finish();
+    Some(Peer {
+        name: name.clone(),
+        address: or_none(address)?,
+        via: or_none(via)?,
+        key: or_none(key)?,
+        bandwidth: or_none(bandwidth)?,
+        grants: grants.unwrap_or_else(|| Some(Grant::ALL.to_vec()))?,
+    })
+}
+
+/// An argument vector: a list, or a text cut at blanks.
+fn via(found: &Found) -> Option<Vec<String>> {
+    let words: Vec<String> = if found.is_text() {
+        found
+            .text()?
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
+    } else {
+        found
+            .texts()?
+            .iter()
+            .map(|word| word.text.to_owned())
+            .collect()
+    };
+    if words.first().is_none_or(String::is_empty) {
+        found.refuse("empty: write a command such as \"ssh birch standin link --stdio\"");
+        return None;
+    }
+    Some(words)
+}
+
+fn grants(found: &Found) -> Option<Vec<Grant>> {
+    let mut grants = Vec::new();
+    for word in found.texts()? {
+        let grant = word.parsed(|text| {
+            Grant::ALL
+                .into_iter()
+                .find(|grant| grant.word() == text)
+                .ok_or("not a grant: use \"send\" and \"receive\"")
+        });
+        let Some(grant) = grant else { continue };
+        if grants.contains(&grant) {
+            word.refuse("listed twice");
+        }
+        grants.push(grant);
+    }
+    Some(grants)
+}
+
+fn role(
+    mut section: Section,
+    name: &RoleName,
+    known: &Known,
+    live_paths: &mut BTreeMap<PathBuf, String>,
+) -> Option<Role> {
+    let peers = match section.get("peers") {
+        Some(found) => role_peers(&found, known),
+        None => Some(Vec::new()),
+    };
+    let home = section
+        .need("home", "\"NODE\", the node on which the role lives")
+        .and_then(|found| home(&found, known, peers.as_deref()));
+    let every = section
+        .need("every", "\"5m\"")
+        .and_then(|found| found.parsed(Every::parse));
+    let keep = section
+        .need("keep", "{ last = 3, daily = 7 }")
+        .and_then(keep);
+    let keep_standby = section.get("keep-standby").map(self::keep);
+    let snapshot_unchanged = section.get("snapshot-unchanged").map(|found| found.flag());
+    let datasets = datasets(&mut section, live_paths);
+    section.finish();
+    Some(Role {
+        name: name.clone(),
+        home: home?,
+        peers: peers?,
+        every: every?,
+        keep: keep?,
+        keep_standby: keep_standby.unwrap_or(keep)?,
+        snapshot_unchanged: snapshot_unchanged.unwrap_or(Some(false))?,
+        datasets: datasets?,
+    })
+}
+
+fn role_peers(found: &Found, known: &Known) -> Option<Vec<NodeName>> {
+    let mut peers: Vec<NodeName> = Vec::new();
+    for word in found.texts()? {
+        let Some(peer) = word.parsed(NodeName::parse) else {
+            continue;
+        };
+        if known.here.as_ref() == Some(&peer) {
+            word.refuse("is this node: list the other ones");
+        } else if !known.peers.contains(&peer) {
+            let near = nearest(peer.as_str(), known.peers.iter().map(NodeName::as_str));
+            let hint =
+                near.map_or_else(String::new, |near| format!("did you mean \"{near}\", or "));
+            let end = if hint.is_empty() { "" } else { "?" };
+            word.refuse(format!("no such peer: {hint}is [peer.{peer}] missing{end}"));
+        } else if peers.contains(&peer) {
+            word.refuse("listed twice");
+        }
+        peers.push(peer);
+    }
+    Some(peers)
+}
+
+fn home(found: &Found, known: &Known, peers: Option<&[NodeName]>) -> Option<NodeName> {
+    let home = found.parsed(NodeName::parse)?;
+    // With a wrong name of this node nobody can tell which home is meant.
+    let here = known.here.as_ref()?;
+    if home == *here {
+        return Some(home);
+    }
+    if !known.peers.contains(&home) {
+        found.refuse(format!("neither this node ({here}) nor one of the peers"));
+    } else if peers.is_some_and(|peers| !peers.contains(&home)) {
+        found.refuse(format!(
+            "not among the role's peers: add \"{home}\" to `peers`"
+        ));
+    }
+    Some(home)
+}
+
+fn keep(found: Found) -> Option<Keep> {
+    let place = found.clone();
+    let mut section = found.section()?;
+    let mut count = |name| match section.get(name) {
+        None => Some(0),
+        Some(found) => {
+            let count = found.whole()?;
+            if count > KEEP_MAX {
+                found.refuse(format!("more than {KEEP_MAX}"));
+            }
+            u32::try_from(count).ok()
+        }
+    };
+    let (last, hourly, daily) = (count("last"), count("hourly"), count("daily"));
+    let (weekly, monthly, yearly) = (count("weekly"), count("monthly"), count("yearly"));
+    let refused = section.finish();
+    let keep = Keep {
+        last: last?,
+        hourly: hourly?,
+        daily: daily?,
+        weekly: weekly?,
+        monthly: monthly?,
+        yearly: yearly?,
+    };
+    // Where a rule is misspelt, that is the one complaint to make.
+    if keep.is_empty() && refused == 0 {
+        place.refuse("keeps nothing: write at least one rule, such as last = 3");
+    }
+    Some(keep)
+}
+
+fn datasets(
+    role: &mut Section,
+    live_paths: &mut BTreeMap<PathBuf, String>,
+) -> Option<BTreeMap<DatasetName, Dataset>> {
+    let entries = match role.get("dataset") {
+        None => Vec::new(),
+        Some(found) => found.section()?.entries(),
+    };
+    if entries.is_empty() {
+        role.complain(
+            "dataset",
+            "missing: a role needs at least one, such as [role.ROLE.dataset.files] with btrfs = \"/srv/files\"",
+        );
+        return None;
+    }
+    let mut datasets = BTreeMap::new();
+    let mut whole = true;
+    for found in entries {
+        let name = named(&found, DatasetName::parse);
+        let dataset = found
+            .section()
+            .and_then(|section| dataset(section, live_paths));
+        match (name, dataset) {
+            (Some(name), Some(dataset)) => {
+                datasets.insert(name, dataset);
+            }
+            _ => whole = false,
+        }
+    }
+    whole.then_some(datasets)
+}
+
+fn dataset(mut section: Section, live_paths: &mut BTreeMap<PathBuf, String>) -> Option<Dataset> {
+    if let Some(found) = section.get("zfs") {
+        found.refuse("this version knows btrfs only");
+        section.get("btrfs");
+        section.finish();
+        return None;
+    }
+    let found = section.need("btrfs", "\"/path/of/the/subvolume\"");
+    section.finish();
+    let found = found?;
+    let path = found.parsed(absolute)?;
+    if let Some(other) = live_paths.insert(path.clone(), found.key.clone()) {
+        found.refuse(format!(
+            "{other} is the same path: data belong to one dataset"
+        ));
+    }
+    Some(Dataset::Btrfs(path))
+}
+
+/// Bytes as a bare number, or text with a unit.
+fn size(found: &Found) -> Option<u64> {
+    if found.is_number() {
+        return found.whole();
+    }
+    found.parsed(units::parse_size)
+}
+
+/// An absolute path without `..`; `/srv//web/./` is read as `/srv/web`.
+fn absolute(text: &str) -> Result<PathBuf, &'static str> {
+    let path = Path::new(text);
+    if !path.is_absolute() {
+        return Err("not an absolute path: it must begin with /");
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err("write the path without \"..\"");
+    }
+    if text.contains('\0') {
+        return Err("a path cannot hold a NUL");
+    }
+    Ok(path.components().collect())
+}
+
+fn socket(text: &str) -> Result<PathBuf, String> {
+    let path = absolute(text)?;
+    if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        return Err(format!(
+            "too long for a socket: at most {SOCKET_PATH_BYTES_MAX} bytes"
+        ));
+    }
+    Ok(path)
+}
+
+/// `host:port`; the host is a name or an IP address, IPv6 in brackets.
+pub(super) fn address(text: &str) -> Result<String, &'static str> {
+    const WRONG: &str =
+        "not host:port, such as \"birch.example.org:7321\" or \"[2001:db8::7]:7321\"";
+    let (host, port) = text.rsplit_once(':').ok_or(WRONG)?;
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let host_good = match bracketed {
+        Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+        }
+    };
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    let port_good = digits && port.parse::<u16>().is_ok_and(|port| port > 0);
+    if host_good && port_good {
+        Ok(text.to_owned())
+    } else {
+        Err(WRONG)
+    }
+}
+
+/// `SHA256:` and the base64 of 32 bytes without padding, the spelling of ssh-keygen(1).
+pub(super) fn fingerprint(text: &str) -> Result<String, &'static str> {
+    use base64::Engine;
+    let bytes = text.strip_prefix("SHA256:").and_then(|hash| {
+        base64::engine::general_purpose::STANDARD_NO_PAD
+            .decode(hash)
+            .ok()
+    });
+    if bytes.is_some_and(|bytes| bytes.len() == 32) {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "not a key fingerprint: \"SHA256:\" and 43 letters and digits, as `standin pair` prints it",
+        )
+    }
+}

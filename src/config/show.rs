@@ -1,0 +1,105 @@
+//! The effective configuration as TOML: what the node works with once defaults are filled in.
+//!
+//! Promise: it parses back to an equal [`Config`].
+
+use std::path::Path;
+
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
+
+use super::{Config, Dataset, Node, Peer, Role};
+use crate::logic::retention::Keep;
+use crate::logic::units;
+
+pub fn config(config: &Config) -> String {
+    let mut document = DocumentMut::new();
+    document["node"] = Item::Table(node(&config.node));
+    let mut peers = implicit();
+    for (name, one) in &config.peers {
+        peers.insert(name.as_str(), Item::Table(peer(one)));
+    }
+    document["peer"] = Item::Table(peers);
+    let mut roles = implicit();
+    for (name, one) in &config.roles {
+        roles.insert(name.as_str(), Item::Table(role(one)));
+    }
+    document["role"] = Item::Table(roles);
+    document.to_string()
+}
+
+/// A table that has no header of its own, only its children's.
+fn implicit() -> Table {
+    let mut table = Table::new();
+    table.set_implicit(true);
+    table
+}
+
+fn text(path: &Path) -> Item {
+    // Paths come from a TOML text, which is UTF-8: nothing is lost here.
+    value(path.to_string_lossy().as_ref())
+}
+
+fn list(words: impl Iterator<Item = String>) -> Item {
+    value(words.collect::<Array>())
+}
+
+fn node(node: &Node) -> Table {
+    let mut table = Table::new();
+    table["name"] = value(node.name.as_str());
+    table["listen"] = list(node.listen.iter().map(ToString::to_string));
+    if let Some(advertise) = &node.advertise {
+        table["advertise"] = value(advertise);
+    }
+    table["state-dir"] = text(&node.state_dir);
+    table["control"] = text(&node.control);
+    table["reserve"] = value(units::exact_size(node.reserve));
+    let mut checkpoint = InlineTable::new();
+    checkpoint.insert("bytes", units::exact_size(node.checkpoint_bytes).into());
+    checkpoint.insert("every", units::exact_duration(node.checkpoint_every).into());
+    table["checkpoint"] = value(checkpoint);
+    table
+}
+
+fn peer(peer: &Peer) -> Table {
+    let mut table = Table::new();
+    if let Some(address) = &peer.address {
+        table["address"] = value(address);
+    }
+    if let Some(via) = &peer.via {
+        table["via"] = list(via.iter().cloned());
+    }
+    if let Some(key) = &peer.key {
+        table["key"] = value(key);
+    }
+    if let Some(bandwidth) = peer.bandwidth {
+        table["bandwidth"] = value(units::exact_rate(bandwidth));
+    }
+    table["grants"] = list(peer.grants.iter().map(|grant| grant.word().to_owned()));
+    table
+}
+
+fn role(role: &Role) -> Table {
+    let mut table = Table::new();
+    table["home"] = value(role.home.as_str());
+    table["peers"] = list(role.peers.iter().map(ToString::to_string));
+    table["every"] = value(role.every.to_string());
+    table["keep"] = keep(&role.keep);
+    table["keep-standby"] = keep(&role.keep_standby);
+    table["snapshot-unchanged"] = value(role.snapshot_unchanged);
+    let mut datasets = implicit();
+    for (name, Dataset::Btrfs(path)) in &role.datasets {
+        let mut dataset = Table::new();
+        dataset["btrfs"] = text(path);
+        datasets.insert(name.as_str(), Item::Table(dataset));
+    }
+    table["dataset"] = Item::Table(datasets);
+    table
+}
+
+fn keep(keep: &Keep) -> Item {
+    let rules = keep.rules().into_iter().filter(|(_, count)| *count > 0);
+    value(
+        rules
+            .map(|(name, count)| (name, Value::from(i64::from(count))))
+            .collect::<InlineTable>(),
+    )
+}

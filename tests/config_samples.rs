@@ -1,0 +1,67 @@
+//! docs/standin.toml keeps in step with the program: it is accepted as it stands and with every commented key set, the
+//! defaults it tells are the real ones, and no key is left out of it.
+
+use std::path::Path;
+
+use standin::config::Config;
+
+const SAMPLE: &str = include_str!("../docs/standin.toml");
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, Path::new("/docs/standin.toml")).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The sample with the "#" taken from the keys whose lines pass.
+fn uncommented(take: impl Fn(&str) -> bool) -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) && take(key) => {
+            key.to_owned()
+        }
+        _ => line.to_owned(),
+    };
+    SAMPLE.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Keys of which the sample gives an example, because their default is "none" or another key's value.
+const EXAMPLES: [&str; 4] = ["advertise", "via", "bandwidth", "keep-standby"];
+
+fn is_example(line: &str) -> bool {
+    EXAMPLES
+        .iter()
+        .any(|key| line.starts_with(&format!("{key} =")))
+}
+
+#[test]
+fn the_sample_is_accepted() {
+    let config = parse(SAMPLE);
+    assert_eq!(config.roles.len(), 1);
+    assert_eq!(config.peers.len(), 1);
+}
+
+#[test]
+fn the_defaults_it_tells_are_the_real_ones() {
+    let text = uncommented(|line| !is_example(line));
+    assert_ne!(text, SAMPLE.trim_end());
+    assert_eq!(parse(&text), parse(SAMPLE));
+}
+
+#[test]
+fn its_examples_are_accepted() {
+    let text = uncommented(|line| !line.starts_with("via ="));
+    parse(&text);
+    let text = uncommented(is_example).replace("\naddress =", "\n#address =");
+    parse(&text);
+}
+
+#[test]
+fn every_key_is_in_it() {
+    let text =
+        uncommented(|line| !line.starts_with("via =")) + "\n[peer.cedar]\nvia = \"ssh cedar\"\n";
+    for line in parse(&text).show().lines() {
+        let Some((key, _)) = line.split_once(" = ") else {
+            continue;
+        };
+        let told = |prefix: &str| SAMPLE.contains(&format!("\n{prefix}{key} = "));
+        assert!(told("") || told("#"), "{key} is not in docs/standin.toml");
+    }
+}
