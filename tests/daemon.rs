@@ -11,7 +11,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use support::cluster::{MIB, Pair, btrfs, wait};
-use support::{assert_same_tree, needs_btrfs};
+use support::fixture;
+use support::same::assert_same;
 
 /// Small checkpoints, so that a transfer has several.
 const OFTEN: &str = "checkpoint = { bytes = \"4MiB\", every = \"1s\" }";
@@ -41,13 +42,16 @@ fn fill(dir: &std::path::Path, files: usize, bytes: usize, seed: u64) {
 
 fn same_on_both(pair: &Pair, short: &str, datasets: &[&str]) {
     for dataset in datasets {
-        assert_same_tree(&pair.alder.snapshot(short, dataset), &pair.birch.snapshot(short, dataset));
+        let (ours, theirs) = (pair.alder.snapshot(short, dataset), pair.birch.snapshot(short, dataset));
+        assert_same(&ours, &theirs, &format!("{dataset} of {short}"));
     }
 }
 
 #[test]
 fn replicates_full_and_incremental_and_prunes() {
-    needs_btrfs!();
+    if !fixture::ready("replicates_full_and_incremental_and_prunes") {
+        return;
+    }
     let role = "every = \"manual\"\nkeep = { last = 2 }\nkeep-standby = { last = 3 }";
     let pair = Pair::new(&["files", "db"], "", role);
     fill(&pair.alder.live("files"), 300, 3000, 1);
@@ -115,7 +119,9 @@ fn interrupted(incremental: bool, interrupt: impl FnOnce(&mut Pair)) {
 
 #[test]
 fn resumes_after_the_receiver_was_killed() {
-    needs_btrfs!();
+    if !fixture::ready("resumes_after_the_receiver_was_killed") {
+        return;
+    }
     for incremental in [false, true] {
         interrupted(incremental, |pair| {
             pair.birch.kill();
@@ -126,7 +132,9 @@ fn resumes_after_the_receiver_was_killed() {
 
 #[test]
 fn resumes_after_the_sender_was_killed() {
-    needs_btrfs!();
+    if !fixture::ready("resumes_after_the_sender_was_killed") {
+        return;
+    }
     for incremental in [false, true] {
         interrupted(incremental, |pair| {
             pair.alder.kill();
@@ -137,7 +145,9 @@ fn resumes_after_the_sender_was_killed() {
 
 #[test]
 fn resumes_after_the_link_was_cut() {
-    needs_btrfs!();
+    if !fixture::ready("resumes_after_the_link_was_cut") {
+        return;
+    }
     for incremental in [false, true] {
         interrupted(incremental, |pair| {
             pair.link.cut();
@@ -150,7 +160,9 @@ fn resumes_after_the_link_was_cut() {
 
 #[test]
 fn an_orderly_stop_keeps_every_byte() {
-    needs_btrfs!();
+    if !fixture::ready("an_orderly_stop_keeps_every_byte") {
+        return;
+    }
     interrupted(false, |pair| {
         assert_eq!(pair.birch.stop(), 0);
         pair.birch.start();
@@ -159,7 +171,9 @@ fn an_orderly_stop_keeps_every_byte() {
 
 #[test]
 fn a_silent_link_is_declared_dead_and_dialled_again() {
-    needs_btrfs!();
+    if !fixture::ready("a_silent_link_is_declared_dead_and_dialled_again") {
+        return;
+    }
     let pair = Pair::new(&["files"], "", MANUAL);
     pair.link.silence();
     let down = || pair.alder.status()["peers"][0]["linked"] == false;
@@ -175,7 +189,9 @@ fn a_silent_link_is_declared_dead_and_dialled_again() {
 
 #[test]
 fn a_reload_does_not_drop_a_transfer() {
-    needs_btrfs!();
+    if !fixture::ready("a_reload_does_not_drop_a_transfer") {
+        return;
+    }
     let pair = Pair::new(&["files"], OFTEN, MANUAL);
     fill(&pair.alder.live("files"), 30, MIB as usize, 50);
     pair.alder.edit("[peer.birch]\n", "[peer.birch]\nbandwidth = \"16MiB/s\"\n");
@@ -194,7 +210,9 @@ fn a_reload_does_not_drop_a_transfer() {
 
 #[test]
 fn strangers_get_nowhere_and_disturb_nobody() {
-    needs_btrfs!();
+    if !fixture::ready("strangers_get_nowhere_and_disturb_nobody") {
+        return;
+    }
     let pair = Pair::new(&["files"], "", MANUAL);
     let address = pair.birch.address;
     // A client that says nothing, one that drips, and garbage; all stay open while work goes on.
@@ -231,12 +249,15 @@ fn strangers_get_nowhere_and_disturb_nobody() {
 
 #[test]
 fn pairing_refuses_wrong_expired_and_used_invitations() {
-    needs_btrfs!();
+    if !fixture::ready("pairing_refuses_wrong_expired_and_used_invitations") {
+        return;
+    }
     let mut pair = Pair::new(&["files"], "", MANUAL);
     // A third node, not paired with anybody.
     let mut cedar = support::cluster::TestNode::new("cedar", 256 * MIB);
     fs::create_dir_all(cedar.disk.path().join("srv")).unwrap();
     cedar.configure("alder", &["files"], "", MANUAL);
+    cedar.edit("[peer.alder]\n", "");
     cedar.edit("home = \"alder\"\npeers = [\"alder\"]", "home = \"cedar\"\npeers = []");
     standin::peer::identity::Identity::create(&cedar.dir.join("state/node.key")).unwrap();
     cedar.start();
@@ -277,7 +298,9 @@ fn pairing_refuses_wrong_expired_and_used_invitations() {
 
 #[test]
 fn the_link_may_ride_on_any_pipe() {
-    needs_btrfs!();
+    if !fixture::ready("the_link_may_ride_on_any_pipe") {
+        return;
+    }
     let mut pair = Pair::new(&["files"], "", MANUAL);
     // What ssh would run on the other side.
     let via = format!(
@@ -298,7 +321,9 @@ fn the_link_may_ride_on_any_pipe() {
 
 #[test]
 fn restores_a_path_a_dataset_and_a_role() {
-    needs_btrfs!();
+    if !fixture::ready("restores_a_path_a_dataset_and_a_role") {
+        return;
+    }
     let pair = Pair::new(&["files", "db"], "", MANUAL);
     let (files, db) = (pair.alder.live("files"), pair.alder.live("db"));
     fill(&files, 10, 1000, 1);
@@ -321,7 +346,7 @@ fn restores_a_path_a_dataset_and_a_role() {
     pair.alder.run(&["restore", "web", "--point", "1.1", "--to", to, "--dry-run"]).ok();
     assert!(!std::path::Path::new(to).exists());
     pair.alder.run(&["restore", "web", "--point", "1.1", "--to", to]).ok();
-    assert_same_tree(&std::path::Path::new(to).join("files"), &pair.alder.snapshot("1.1", "files"));
+    assert_same(&std::path::Path::new(to).join("files"), &pair.alder.snapshot("1.1", "files"), "restored files");
     assert_eq!(pair.alder.run(&["restore", "web", "--point", "1.1", "--to", to]).code, 2);
 
     // A whole role over the live data; what was live is kept.
@@ -330,8 +355,8 @@ fn restores_a_path_a_dataset_and_a_role() {
     let refused = pair.alder.run(&["restore", "web", "--point", "1.1"]);
     assert_eq!(refused.code, 2, "without --yes and a terminal nothing live is replaced: {refused:?}");
     let said = pair.alder.run(&["restore", "web", "--point", "1.1", "--yes", "--json"]).ok().json();
-    assert_same_tree(&files, &pair.alder.snapshot("1.1", "files"));
-    assert_same_tree(&db, &pair.alder.snapshot("1.1", "db"));
+    assert_same(&files, &pair.alder.snapshot("1.1", "files"), "restored files");
+    assert_same(&db, &pair.alder.snapshot("1.1", "db"), "restored db");
     let kept = said["kept"]["short"].as_str().unwrap();
     assert_eq!(fs::read(pair.alder.snapshot(kept, "db").join("wrong")).unwrap(), b"wrong");
 
@@ -347,7 +372,9 @@ fn restores_a_path_a_dataset_and_a_role() {
 
 #[test]
 fn outcomes_have_their_exit_codes() {
-    needs_btrfs!();
+    if !fixture::ready("outcomes_have_their_exit_codes") {
+        return;
+    }
     let mut pair = Pair::new(&["files"], "", MANUAL);
     let check = |node: &support::cluster::TestNode, args: &[&str], code: i32| {
         let said = node.run(args);
@@ -374,7 +401,9 @@ fn outcomes_have_their_exit_codes() {
 
 #[test]
 fn two_histories_are_shown_and_nothing_is_touched() {
-    needs_btrfs!();
+    if !fixture::ready("two_histories_are_shown_and_nothing_is_touched") {
+        return;
+    }
     let mut pair = Pair::new(&["files"], "", MANUAL);
     fs::write(pair.alder.live("files").join("a"), "a").unwrap();
     pair.alder.run(&["run"]).ok();
@@ -394,7 +423,9 @@ fn two_histories_are_shown_and_nothing_is_touched() {
 
 #[test]
 fn the_schedule_takes_points_by_itself_and_makes_up_for_a_missed_time_once() {
-    needs_btrfs!();
+    if !fixture::ready("the_schedule_takes_points_by_itself_and_makes_up_for_a_missed_time_once") {
+        return;
+    }
     let mut pair = Pair::new(&["files"], "", "every = \"1s\"\nkeep = { last = 100 }");
     pair.wait_stored("1.1");
     fs::write(pair.alder.live("files").join("x"), "x").unwrap();

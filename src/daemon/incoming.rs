@@ -170,17 +170,18 @@ async fn lineage(node: &Arc<Node>, peer: &NodeName, role: &RoleName, id: RoleId,
 
 async fn commit(node: &Arc<Node>, peer: &NodeName, manifest: Manifest) -> Result<()> {
     let run = admit(node, peer, &manifest)?;
+    let point = manifest.point.clone();
     {
         let _catalogue = run.catalogue.lock().await;
-        let (fs, from, manifest) = (run.fs.clone(), peer.clone(), manifest.clone());
+        let (fs, from) = (run.fs.clone(), peer.clone());
         blocking(move || {
             fs.publish(&manifest, &from)?;
             fs.sweep()
         })
         .await
-        .with_context(|| format!("publish {}", manifest.point))?;
+        .with_context(|| format!("publish {point}"))?;
     }
-    node.hub.note(Some(&run.name), format!("{} from {peer} is complete and stored", manifest.point));
+    node.hub.note(Some(&run.name), format!("{point} from {peer} is complete and stored"));
     // The answer does not wait for pruning: what was asked for is done.
     let (node, run) = (node.clone(), run.clone());
     tokio::spawn(async move {

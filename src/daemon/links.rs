@@ -8,22 +8,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use super::node::{Linked, Node, PeerRun, lock};
 use super::{incoming, pairing, replicate};
 use crate::logic::name::NodeName;
-use crate::peer::accept::{Accepted, accept};
-use crate::peer::dial::{Target, dial};
-use crate::peer::link::{Incoming, Link, Timing};
+use crate::peer::accept::{Accepted, Acceptor};
+use crate::peer::dial::{Expected, Target, dial};
+use crate::peer::identity::Fingerprint;
+use crate::peer::link::{Incoming, Link};
 use crate::peer::message::{Hello, PROTOCOL};
+use crate::peer::timing::Timing;
 
 /// First and longest pause between two attempts to dial.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// Connections that have not shown a known key yet: more are turned away at once.
-const UNKNOWN_MAX: usize = 32;
 
 /// Two links that cross are told apart within this time.
 const CROSSING: Duration = Duration::from_secs(10);
@@ -59,7 +58,9 @@ pub async fn keep(node: Arc<Node>) {
 }
 
 async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
-    let (Some(target), Some(key)) = (target(&run), run.peer.key.clone()) else { return };
+    let (Some(target), Some(key)) = (target(&run), run.peer.key.as_ref()) else { return };
+    let Ok(fingerprint) = key.parse::<Fingerprint>() else { return };
+    let expected = Expected { name: run.peer.name.clone(), fingerprint };
     let mut pause = BACKOFF.0;
     loop {
         let linked = lock(&run.contact).link.clone();
@@ -71,9 +72,9 @@ async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
             }
             pause = BACKOFF.0;
         }
-        let attempt = dial(&node.identity, target.clone(), &key, &run.peer.name, hello(&node), Timing::default());
+        let greeting = hello(&node);
         let attempt = tokio::select! {
-            attempt = attempt => attempt,
+            attempt = dial(&node.identity, &target, &expected, &greeting, Timing::default()) => attempt,
             () = run.gone.cancelled() => return,
             () = node.stop.cancelled() => return,
         };
@@ -98,14 +99,14 @@ async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
 fn target(run: &PeerRun) -> Option<Target> {
     match (&run.peer.via, &run.peer.address) {
         (Some(command), _) => Some(Target::Command(command.clone())),
-        (None, Some(address)) => Some(Target::Tcp(address.clone())),
+        (None, Some(address)) => address.parse().ok(),
         (None, None) => None,
     }
 }
 
 /// Between three quarters and five quarters of the pause, so that two nodes do not stay in step.
 fn jittered(pause: Duration) -> Duration {
-    let draw = crate::peer::identity::random_u64().unwrap_or(0) % 512;
+    let draw = crate::host::random::number().unwrap_or(0) % 512;
     pause.mul_f64(0.75 + draw as f64 / 1024.0)
 }
 
@@ -206,64 +207,34 @@ pub async fn listen(node: &Node) -> Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// Accepts links until the daemon stops.
-pub async fn accept_tcp(node: Arc<Node>, listener: TcpListener) {
-    let slots = Arc::new(Semaphore::new(UNKNOWN_MAX));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = node.stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, from)) => {
-                let Ok(slot) = slots.clone().try_acquire_owned() else {
-                    tracing::warn!("turned {from} away: {UNKNOWN_MAX} connections are still in their handshake");
-                    continue;
-                };
-                crate::peer::link::tune(&stream);
-                let node = node.clone();
-                tokio::spawn(async move { welcome(node, stream, from.to_string(), slot).await });
-            }
-            Err(error) => {
-                // Out of descriptors, usually: the pause lets others end.
-                tracing::warn!("could not accept a connection: {error}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
-    }
-}
-
-/// Accepts links that `standin link --stdio` carries, on a socket that only root may open.
-pub async fn accept_local(node: Arc<Node>, listener: UnixListener) {
-    let slots = Arc::new(Semaphore::new(UNKNOWN_MAX));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = node.stop.cancelled() => return,
-        };
-        let (Ok((stream, _)), Ok(slot)) = (accepted, slots.clone().acquire_owned().await) else { continue };
-        let node = node.clone();
-        tokio::spawn(async move { welcome(node, stream, "a local pipe".to_owned(), slot).await });
-    }
-}
-
-async fn welcome<S>(node: Arc<Node>, stream: S, from: String, slot: tokio::sync::OwnedSemaphorePermit)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let known = {
-        let node = node.clone();
-        move |key: &str| node.peers().iter().find(|run| run.peer.key.as_deref() == Some(key)).map(|run| run.peer.name.clone())
+/// What the listeners hand their connections to.
+pub fn acceptor(node: &Arc<Node>) -> Result<Acceptor> {
+    let (keys, greeter) = (node.clone(), node.clone());
+    let known = move |key: &Fingerprint| {
+        let key = key.to_string();
+        let pinned = |run: &&Arc<PeerRun>| run.peer.key.as_deref() == Some(&key);
+        keys.peers().iter().find(pinned).map(|run| run.peer.name.clone())
     };
-    match accept(stream, &node.identity, known, hello(&node), Timing::default()).await {
-        Ok(Accepted::Link(link, incoming)) => {
-            drop(slot);
-            match node.peer(link.peer()) {
+    Acceptor::new(&node.identity, known, move || hello(&greeter), Timing::default())
+}
+
+/// Takes what the listeners accepted until the daemon stops.
+pub async fn welcome(node: Arc<Node>, mut accepted: mpsc::Receiver<Accepted>) {
+    loop {
+        let next = tokio::select! {
+            next = accepted.recv() => next,
+            () = node.stop.cancelled() => return,
+        };
+        match next {
+            Some(Accepted::Link(link, incoming)) => match node.peer(link.peer()) {
                 Some(run) => adopt(&node, &run, link, incoming, false),
-                None => link.close("the peer was removed from the config").await,
+                None => close(link, "the peer was removed from the config"),
+            },
+            Some(Accepted::Pairing(conversation)) => {
+                let node = node.clone();
+                tokio::spawn(async move { pairing::answer(&node, conversation).await });
             }
+            None => return,
         }
-        Ok(Accepted::Pairing(conversation)) => pairing::answer(&node, conversation, &from).await,
-        Err(error) => node.hub.warn(None, format!("refused a connection from {from}: {error:#}")),
     }
 }

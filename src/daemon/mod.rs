@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::error::{Code, Failure};
 use crate::host::state::State;
+use crate::peer::accept;
 use crate::peer::identity::Identity;
 
 pub mod api;
@@ -42,6 +44,9 @@ const WORKERS: usize = 2;
 /// An orderly stop that takes longer is cut short: checkpoints are taken, the rest is safe to lose.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Fresh links that wait to be taken over.
+const ACCEPTED_MAX: usize = 8;
+
 /// File name of the node key in the state directory.
 pub const KEY_FILE: &str = "node.key";
 
@@ -52,7 +57,7 @@ pub fn link_socket(control: &Path) -> std::path::PathBuf {
 
 /// Runs the daemon until it is told to stop.
 pub fn serve(config: &Path) -> Result<()> {
-    let config = Config::load(config)?;
+    let config = Config::load(config).map_err(Failure::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -80,10 +85,13 @@ async fn run(config: Config) -> Result<()> {
     let listeners = links::listen(&node).await?;
 
     let mut tasks = tokio::task::JoinSet::new();
+    let acceptor = links::acceptor(&node)?;
+    let (accepted, arrivals) = mpsc::channel(ACCEPTED_MAX);
     for listener in listeners {
-        tasks.spawn(links::accept_tcp(node.clone(), listener));
+        tasks.spawn(accept::listen_tcp(listener, acceptor.clone(), accepted.clone()));
     }
-    tasks.spawn(links::accept_local(node.clone(), link_listener));
+    tasks.spawn(accept::listen_unix(link_listener, acceptor, accepted));
+    tasks.spawn(links::welcome(node.clone(), arrivals));
     tasks.spawn(control::serve(node.clone(), control_listener));
     tasks.spawn(links::keep(node.clone()));
     tasks.spawn(schedule::keep(node.clone()));

@@ -255,7 +255,7 @@ impl Node {
                 RoleRecord { id: newest.role, active: home && newest.point.term.holder == self.name(), term: newest.point.term }
             }
             None if home => {
-                let nonce = crate::peer::identity::random_u64().context("draw a nonce for the first term")?;
+                let nonce = crate::host::random::number().context("draw a nonce for the first term")?;
                 let term = Term { epoch: 1, holder: self.name(), nonce };
                 RoleRecord { id: RoleId(uuid::Uuid::new_v4()), term, active: true }
             }

@@ -5,21 +5,24 @@
 //! next `accept` is told that the invitation was used, and a new one finishes the job.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
-use super::api::{Invitation, Paired};
+use super::api::{self, Invitation};
 use super::node::{Node, blocking};
-use crate::config::{Config, edit};
+use crate::config::edit::{self, InRoles};
+use crate::config::{Config, store};
 use crate::error::{Code, Failure};
-use crate::host::state::InviteRecord;
 use crate::logic::name::NodeName;
-use crate::peer::accept::PairConversation;
+use crate::peer::identity::Fingerprint;
 use crate::peer::message::PairAnswer;
-use crate::peer::pair::{self, Invite, Judged, StoredInvite};
+use crate::peer::pair::{self, Invite, StoredInvite, Verdict};
+use crate::peer::pairing::{PairConversation, Paired, accept_invite};
+use crate::peer::timing::Timing;
 
 /// Makes an invitation, valid for `expires`.
 pub async fn invite(node: &Arc<Node>, expires: Duration, address: Option<String>) -> Result<Invitation> {
@@ -27,17 +30,16 @@ pub async fn invite(node: &Arc<Node>, expires: Duration, address: Option<String>
         Some(address) => address,
         None => own_address(node)?,
     };
-    let invite = Invite::new(node.name(), address, node.identity.fingerprint(), expires, Timestamp::now())?;
-    let record = InviteRecord {
-        id: invite.id.clone(),
-        secret: invite.secret_hex(),
-        expires: invite.expires,
-        attempts: 0,
-        used_by: None,
-    };
-    node.state.record_invite(&record, Timestamp::now())?;
-    node.hub.note(None, format!("made invitation {}, valid until {}", invite.id, invite.expires));
+    let now = Timestamp::now();
+    let until = now.checked_add(expires).context("add the time the invitation is valid")?;
+    let invite = Invite::new(node.name(), address, node.identity.fingerprint(), until)?;
+    record(node, &invite.stored(), now)?;
+    node.hub.note(None, format!("made invitation {}, valid until {until}", invite.id));
     Ok(Invitation { line: invite.to_line(), expires: invite.expires })
+}
+
+fn record(node: &Node, invite: &StoredInvite, now: Timestamp) -> Result<()> {
+    node.state.record_invite(&invite.id, invite.expires, &serde_json::to_string(invite)?, now)
 }
 
 /// Where other nodes can dial this one.
@@ -58,121 +60,111 @@ fn own_address(node: &Node) -> Result<String> {
 }
 
 /// Accepts the invitation in `line`: proves its secret to the inviting node and pins its key here.
-pub async fn accept(node: &Arc<Node>, line: &str) -> Result<Paired> {
-    let invite = Invite::parse(line)?;
-    if invite.node == node.name() {
-        bail!(
-            Failure::new(Code::Usage, "accept the invitation: it was made by this very node")
-                .hint("run `standin pair accept` on the other node")
-        );
-    }
+pub async fn accept(node: &Arc<Node>, line: &str) -> Result<api::Paired> {
+    let ours = node.name();
     let address = own_address(node).ok();
-    let paired = pair::accept_invite(&invite, &node.identity, &node.name(), address, Timestamp::now()).await?;
-    pin(node, &paired.node, Some(paired.address.clone()), &paired.fingerprint).await?;
+    let accepting = accept_invite(line, &node.identity, &ours, address, None, Timing::default());
+    let Paired { node: peer, fingerprint, address } = accepting.await?;
+    pin(node, &peer, address, fingerprint).await?;
+    let path = node.config().path.display().to_string();
+    node.hub.note(None, format!("paired with {peer} (key {fingerprint})"));
     let text = format!(
-        "paired with {}: its key {} is pinned in {} and ours is pinned there. Add {} to `peers` of a role on both nodes to replicate it",
-        paired.node,
-        paired.fingerprint,
-        node.config().path.display(),
-        paired.node,
+        "paired with {peer}: its key {fingerprint} is pinned in {path}, and ours is pinned there.\n\
+         Name it in `peers` of a role on both nodes to replicate that role."
     );
-    node.hub.note(None, format!("paired with {} (key {})", paired.node, paired.fingerprint));
-    Ok(Paired { peer: paired.node, key: paired.fingerprint, text })
+    Ok(api::Paired { peer, key: fingerprint.to_string(), text })
 }
 
 /// Removes a peer: its key, its link, and what was pinned for it.
-pub async fn remove(node: &Arc<Node>, peer: &NodeName) -> Result<Paired> {
+pub async fn remove(node: &Arc<Node>, peer: &NodeName) -> Result<api::Paired> {
     let config = node.config();
     let Some(known) = config.peers.get(peer) else {
         let names: Vec<&str> = config.peers.keys().map(NodeName::as_str).collect();
         bail!(Failure::new(Code::NotFound, format!("find peer {peer}")).hint(format!("peers: {}", names.join(", "))));
     };
-    let roles: Vec<&str> =
-        config.roles.values().filter(|role| role.peers.contains(peer)).map(|role| role.name.as_str()).collect();
-    if !roles.is_empty() {
-        let what = format!("remove {peer}: it is still a peer of {}", roles.join(", "));
-        let hint = format!("take {peer} out of `peers` of those roles in {}, then try again", config.path.display());
-        bail!(Failure::new(Code::Refused, what).hint(hint));
-    }
     let key = known.key.clone().unwrap_or_default();
     let (path, name) = (config.path.clone(), peer.clone());
-    blocking(move || edit::file(&path, |text| edit::remove_peer(text, &name))).await?;
+    blocking(move || rewrite(&path, |text| edit::remove_peer(text, &name, InRoles::Refuse))).await?;
     node.state.forget_peer(peer)?;
     reload(node).await?;
     node.hub.note(None, format!("removed peer {peer} (key {key})"));
     let text = format!("removed {peer} here; on {peer} run `standin pair remove {}`", node.name());
-    Ok(Paired { peer: peer.clone(), key, text })
+    Ok(api::Paired { peer: peer.clone(), key, text })
 }
 
 /// The inviting end: judges a request that came in on a connection with an unknown key.
-pub async fn answer(node: &Arc<Node>, conversation: PairConversation, from: &str) {
+pub async fn answer(node: &Arc<Node>, conversation: PairConversation) {
     let request = conversation.request().clone();
-    let key = conversation.fingerprint().to_owned();
-    let verdict = judge(node, &conversation).await;
-    let answer = match verdict {
+    let key = conversation.fingerprint();
+    let answer = match judge(node, &conversation).await {
         Ok(answer) => answer,
         Err(error) => {
-            node.hub.warn(None, format!("could not pair with {} at {from}: {error:#}", request.node));
+            node.hub.warn(None, format!("could not pair with {}: {error:#}", request.node));
             PairAnswer::Refused(super::incoming::refusal(&error))
         }
     };
     let paired = matches!(answer, PairAnswer::Paired { .. });
-    if let Err(error) = conversation.answer(answer).await {
-        node.hub.warn(None, format!("could not answer the pairing of {} at {from}: {error:#}", request.node));
+    if let Err(error) = conversation.answer(&answer).await {
+        node.hub.warn(None, format!("could not answer the pairing of {}: {error:#}", request.node));
     } else if paired {
-        node.hub.note(None, format!("paired with {} at {from} (key {key})", request.node));
+        node.hub.note(None, format!("paired with {} (key {key})", request.node));
     }
 }
 
 async fn judge(node: &Arc<Node>, conversation: &PairConversation) -> Result<PairAnswer> {
     let request = conversation.request();
-    let key = conversation.fingerprint();
-    let now = Timestamp::now();
-    let record = node.state.invite(&request.invite)?;
-    let stored = record.as_ref().map(|record| StoredInvite {
-        id: record.id.clone(),
-        secret: record.secret.clone(),
-        expires: record.expires,
-        attempts: record.attempts,
-        used_by: record.used_by.clone(),
-    });
-    let judged = pair::judge(stored.as_ref(), request, &node.name(), &node.identity.fingerprint(), key, now);
-    match judged {
-        Judged::Accept { proof } => {
-            if node.config().peers.get(&request.node).is_some_and(|known| known.key.is_some()) {
-                let what = format!("pair with {}: a node of that name is paired already", request.node);
-                let hint = format!("run `standin pair remove {}` on {} first", request.node, node.name());
+    let (key, now) = (conversation.fingerprint(), Timestamp::now());
+    let stored: Option<StoredInvite> = match node.state.invite(&request.invite)? {
+        Some(body) => Some(serde_json::from_str(&body).context("read the invitation")?),
+        None => None,
+    };
+    let ours = node.name();
+    match pair::judge(stored.as_ref(), request, &ours, conversation.own_fingerprint(), key, now) {
+        Verdict::Accept { proof } => {
+            let known = node.config().peers.get(&request.node).and_then(|peer| peer.key.clone());
+            if known.is_some_and(|known| known != key.to_string()) {
+                let what = format!("pair with {}: a node of that name is paired already, with another key", request.node);
+                let hint = format!("run `standin pair remove {}` on {ours} first", request.node);
                 bail!(Failure::new(Code::Refused, what).hint(hint));
             }
-            if let Some(record) = record {
-                node.state.record_invite(&InviteRecord { used_by: Some(request.node.to_string()), ..record }, now)?;
+            if let Some(stored) = stored {
+                record(node, &StoredInvite { used_by: Some(key), ..stored }, now)?;
             }
             pin(node, &request.node, request.address.clone(), key).await?;
-            Ok(PairAnswer::Paired { node: node.name(), proof })
+            Ok(PairAnswer::Paired { node: ours, proof })
         }
-        Judged::Refuse { refusal, log, wrong_proof } => {
-            if let (Some(record), true) = (record, wrong_proof) {
-                node.state.record_invite(&InviteRecord { attempts: record.attempts + 1, ..record }, now)?;
+        Verdict::Refuse { refusal, fault, count } => {
+            if let (Some(stored), true) = (stored, count) {
+                let attempts = stored.attempts + 1;
+                record(node, &StoredInvite { attempts, ..stored }, now)?;
             }
-            node.hub.warn(None, format!("refused to pair with {}: {log}", request.node));
+            node.hub.warn(None, format!("refused to pair with {} (key {key}): {fault}", request.node));
             Ok(PairAnswer::Refused(refusal))
         }
     }
 }
 
 /// Writes the key into the config file and takes the new config over.
-async fn pin(node: &Arc<Node>, peer: &NodeName, address: Option<String>, key: &str) -> Result<()> {
-    let (path, peer, key) = (node.config().path.clone(), peer.clone(), key.to_owned());
-    blocking(move || edit::file(&path, |text| edit::set_peer(text, &peer, address.as_deref(), &key)))
+async fn pin(node: &Arc<Node>, peer: &NodeName, address: Option<String>, key: Fingerprint) -> Result<()> {
+    let (path, peer, key) = (node.config().path.clone(), peer.clone(), key.to_string());
+    blocking(move || rewrite(&path, |text| edit::set_peer(text, &peer, address.as_deref(), &key)))
         .await
         .context("pin the key in the config")?;
     reload(node).await
 }
 
+/// Changes the config file. A result that would not load is not written.
+fn rewrite(path: &Path, change: impl Fn(&str) -> Result<String>) -> Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let new = change(&text)?;
+    Config::parse(&new, path).map_err(Failure::from)?;
+    store::replace(path, &new)
+}
+
 /// Reads the config file again. A broken file changes nothing.
 pub async fn reload(node: &Arc<Node>) -> Result<()> {
     let path = node.config().path.clone();
-    let config = blocking(move || Ok(Config::load(&path)?)).await?;
+    let config = blocking(move || Ok(Config::load(&path).map_err(Failure::from)?)).await?;
     let old = node.config();
     if config.node.state_dir != old.node.state_dir || config.node.name != old.node.name {
         bail!(

@@ -12,6 +12,7 @@ use super::api::Step;
 use super::cycle::{done, failed, our_lineage, planned};
 use super::node::{Node, RoleRun, lock};
 use super::outgoing::{Job, answer, send_dataset};
+use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::host::state::RoleRecord;
 use crate::logic::lineage::{Entry, Lineage};
@@ -87,6 +88,7 @@ async fn rounds(
     cancel: &CancellationToken,
     steps: &mut Vec<Step>,
 ) -> Result<()> {
+    granted(node, peer)?;
     let link = node.link(peer)?;
     let (ours, _) = our_lineage(run).await?;
     // Points taken while this runs are the next cycle's: a busy source must not keep a cycle going for ever.
@@ -124,6 +126,15 @@ async fn rounds(
             }
         }
     }
+}
+
+fn granted(node: &Node, peer: &NodeName) -> Result<()> {
+    let granted = node.peer(peer).is_none_or(|run| lock(&run.grants).contains(&Grant::Receive));
+    if granted {
+        return Ok(());
+    }
+    let failure = Failure::new(Code::Refused, format!("send to {peer}: this node does not grant it to receive"));
+    Err(failure.hint(format!("add \"receive\" to `grants` of [peer.{peer}]")).into())
 }
 
 fn sentence(step: &plan::Step, peer: &NodeName) -> String {

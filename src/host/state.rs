@@ -46,7 +46,7 @@ CREATE TABLE event (
     id INTEGER PRIMARY KEY, at INTEGER NOT NULL, role TEXT, warning INTEGER NOT NULL, text TEXT NOT NULL
 ) STRICT;
 CREATE TABLE invite (
-    id TEXT PRIMARY KEY, secret TEXT NOT NULL, expires INTEGER NOT NULL, attempts INTEGER NOT NULL, used_by TEXT
+    id TEXT PRIMARY KEY, expires INTEGER NOT NULL, body TEXT NOT NULL
 ) STRICT;
 ";
 
@@ -87,19 +87,6 @@ pub struct TransferRecord {
     pub wire_bytes: u64,
     pub resumed_at: u64,
     pub error: Option<String>,
-}
-
-/// One invitation to pair.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InviteRecord {
-    pub id: String,
-    /// Hex.
-    pub secret: String,
-    pub expires: Timestamp,
-    /// Wrong proofs so far.
-    pub attempts: u32,
-    /// The node that used it.
-    pub used_by: Option<String>,
 }
 
 /// The open database. Calls are short and serialised.
@@ -319,47 +306,28 @@ impl State {
         Ok(())
     }
 
-    pub fn invite(&self, id: &str) -> Result<Option<InviteRecord>> {
-        let row = self
-            .lock()
-            .query_row(
-                "SELECT secret, expires, attempts, used_by FROM invite WHERE id = ?1",
-                [id],
-                |row| {
-                    Ok((
-                        row.get::<_, String>(0)?,
-                        row.get::<_, i64>(1)?,
-                        row.get::<_, u32>(2)?,
-                        row.get(3)?,
-                    ))
-                },
-            )
-            .optional()?;
-        row.map(|(secret, expires, attempts, used_by)| {
-            let expires = time(expires).context("read the expiry of an invitation")?;
-            Ok(InviteRecord {
-                id: id.to_owned(),
-                secret,
-                expires,
-                attempts,
-                used_by,
-            })
-        })
-        .transpose()
+    /// An invitation to pair, in the words of whoever recorded it.
+    pub fn invite(&self, id: &str) -> Result<Option<String>> {
+        let query = "SELECT body FROM invite WHERE id = ?1";
+        Ok(self.lock().query_row(query, [id], |row| row.get(0)).optional()?)
     }
 
     /// Adds or replaces an invitation, and drops those that expired more than a day before `now`.
-    pub fn record_invite(&self, invite: &InviteRecord, now: Timestamp) -> Result<()> {
+    pub fn record_invite(
+        &self,
+        id: &str,
+        expires: Timestamp,
+        body: &str,
+        now: Timestamp,
+    ) -> Result<()> {
         let connection = self.lock();
         connection.execute(
-            "INSERT INTO invite (id, secret, expires, attempts, used_by) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (id) DO UPDATE SET attempts = ?4, used_by = ?5",
-            params![invite.id, invite.secret, invite.expires.as_millisecond(), invite.attempts, invite.used_by],
+            "INSERT INTO invite (id, expires, body) VALUES (?1, ?2, ?3)
+             ON CONFLICT (id) DO UPDATE SET body = ?3",
+            params![id, expires.as_millisecond(), body],
         )?;
-        connection.execute(
-            "DELETE FROM invite WHERE expires < ?1",
-            [now.as_millisecond() - 86_400_000],
-        )?;
+        let yesterday = now.as_millisecond() - 86_400_000;
+        connection.execute("DELETE FROM invite WHERE expires < ?1", [yesterday])?;
         Ok(())
     }
 }
@@ -430,13 +398,6 @@ mod tests {
             good: None,
             error: Some("no link".into()),
         };
-        let invite = InviteRecord {
-            id: "a".into(),
-            secret: "b".into(),
-            expires: now,
-            attempts: 2,
-            used_by: None,
-        };
         {
             let state = State::open(dir.path()).unwrap();
             assert_eq!(state.role(&role).unwrap(), None);
@@ -446,7 +407,7 @@ mod tests {
             state.record_base(&role, &peer, &point(1)).unwrap();
             state.record_base(&role, &peer, &point(2)).unwrap();
             state.record_sending(&role, &peer, &point(3)).unwrap();
-            state.record_invite(&invite, now).unwrap();
+            state.record_invite("a", now, "body", now).unwrap();
             state.record_event(now, Some(&role), true, "x").unwrap();
         }
         let state = State::open(dir.path()).unwrap();
@@ -457,7 +418,7 @@ mod tests {
             state.sendings(&role).unwrap(),
             vec![(peer.clone(), point(3))]
         );
-        assert_eq!(state.invite("a").unwrap(), Some(invite));
+        assert_eq!(state.invite("a").unwrap().as_deref(), Some("body"));
         state.forget_peer(&peer).unwrap();
         assert!(state.bases(&role).unwrap().is_empty());
         assert!(state.sendings(&role).unwrap().is_empty());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::Loop;
+use super::fixture::Loop;
 use super::proxy::Proxy;
 
 /// Longest wait for any condition.
@@ -80,6 +80,7 @@ impl TestNode {
             self.dir.join("state").display(),
             self.dir.join("run/control.sock").display(),
         );
+        text += &format!("[peer.{peer}]\n");
         text += &format!("[role.web]\nhome = \"alder\"\npeers = [\"{peer}\"]\n{extra_role}\n");
         for dataset in datasets {
             text += &format!("[role.web.dataset.{dataset}]\nbtrfs = \"{}\"\n", self.live(dataset).display());
