@@ -135,7 +135,7 @@ const GET_EXTENDED: Opcode = opcode::read::<Extended>(b'X', 31);
 const SET_EXTENDED: Opcode = opcode::write::<Extended>(b'X', 32);
 
 /// `FS_XFLAG_*` that a stream can carry.
-pub(super) mod xflag {
+pub(in crate::fs::btrfs) mod xflag {
     pub const IMMUTABLE: u32 = 0x08;
     pub const APPEND: u32 = 0x10;
     pub const SYNC: u32 = 0x20;
@@ -154,7 +154,7 @@ pub(super) fn xflags(fd: impl AsFd) -> Result<u32> {
 }
 
 /// Sets those of `mask` as in `xflags`. Unlike FS_IOC_SETFLAGS it leaves the compression property alone.
-pub(super) fn set_xflags(fd: impl AsFd, mask: u32, xflags: u32) -> Result<()> {
+pub(in crate::fs::btrfs) fn set_xflags(fd: impl AsFd, mask: u32, xflags: u32) -> Result<()> {
     let fd = fd.as_fd();
     let mut state = extended(fd)?;
     let wanted = (state.xflags & !mask) | (xflags & mask);

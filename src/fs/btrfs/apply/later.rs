@@ -14,8 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::tree::below;
 use crate::fs::btrfs::stream::Moment;
 
-/// Bytes of paths of files whose locks wait: beyond that further ones are reported lost instead of remembered.
+/// Memory for files whose locks wait, in bytes: beyond that further ones are reported lost instead of remembered.
 const LOCKED_BYTES_MAX: usize = 4 << 20;
+
+/// What one such file costs beside its path, in bytes, roughly.
+const LOCKED_BYTES_EACH: usize = 64;
 
 /// Extended attributes of the top directory that its new entries would inherit.
 pub(super) const INHERITED: [&[u8]; 2] = [b"system.posix_acl_default", b"btrfs.compression"];
@@ -45,17 +48,17 @@ impl Later {
         if xflags == 0 {
             return;
         }
-        if self.locked_bytes + path.len() > LOCKED_BYTES_MAX {
+        if self.locked_bytes + path.len() + LOCKED_BYTES_EACH > LOCKED_BYTES_MAX {
             self.lost += 1;
             return;
         }
-        self.locked_bytes += path.len();
+        self.locked_bytes += path.len() + LOCKED_BYTES_EACH;
         self.locked.insert(path.to_vec(), xflags);
     }
 
     fn unlock(&mut self, path: &[u8]) -> Option<u32> {
         let xflags = self.locked.remove(path)?;
-        self.locked_bytes -= path.len();
+        self.locked_bytes = self.locked_bytes.saturating_sub(path.len() + LOCKED_BYTES_EACH);
         Some(xflags)
     }
 

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use uuid::Uuid;
 
-pub(super) use fault::{Applied, Fault, shown};
+pub(super) use fault::{Applied, Fault};
 pub(super) use later::Later;
 
 use super::stream::{Command, Moment};
