@@ -7,10 +7,8 @@
 pub(super) fn freeze(place: &str) {
     if cfg!(debug_assertions) && std::env::var_os("STANDIN_FREEZE").is_some_and(|at| at == place) {
         tracing::warn!(place, "frozen");
-        let stopped = rustix::process::kill_process(
-            rustix::process::getpid(),
-            rustix::process::Signal::STOP,
-        );
+        let stopped =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
         if let Err(error) = stopped {
             tracing::warn!(place, %error, "cannot freeze");
         }

@@ -191,12 +191,7 @@ pub(super) fn chmod_nofollow(parent: impl AsFd, name: &std::ffi::CStr, mode: u32
 pub(super) fn start_writeback(fd: impl AsFd) {
     // SAFETY: takes no pointers. A hint: what fails here shows when the file is synced.
     unsafe {
-        libc::sync_file_range(
-            fd.as_fd().as_raw_fd(),
-            0,
-            0,
-            libc::SYNC_FILE_RANGE_WRITE,
-        );
+        libc::sync_file_range(fd.as_fd().as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE);
     }
 }
 

@@ -58,7 +58,9 @@ impl Later {
 
     fn unlock(&mut self, path: &[u8]) -> Option<u32> {
         let xflags = self.locked.remove(path)?;
-        self.locked_bytes = self.locked_bytes.saturating_sub(path.len() + LOCKED_BYTES_EACH);
+        self.locked_bytes = self
+            .locked_bytes
+            .saturating_sub(path.len() + LOCKED_BYTES_EACH);
         Some(xflags)
     }
 
@@ -138,7 +140,12 @@ mod tests {
     #[test]
     fn locks_follow_renames() {
         check(&["a"], "a", "b", &["b"]);
-        check(&["d/a", "d/e/b", "d.x"], "d", "n/d", &["n/d/a", "n/d/e/b", "d.x"]);
+        check(
+            &["d/a", "d/e/b", "d.x"],
+            "d",
+            "n/d",
+            &["n/d/a", "n/d/e/b", "d.x"],
+        );
         check(&["a", "b"], "a", "b", &["b"]);
         check(&["a"], "c", "a", &[]);
         check(&[""], "a", "b", &[""]);
@@ -148,7 +155,9 @@ mod tests {
     fn survives_being_saved() {
         let mut later = locked(&["a", "b/c"]);
         later.lock(b"\xff\xfe", 24);
-        later.top_xattrs.insert(b"btrfs.compression".to_vec(), b"zstd".to_vec());
+        later
+            .top_xattrs
+            .insert(b"btrfs.compression".to_vec(), b"zstd".to_vec());
         later.ctransid = Some(9);
         let text = serde_json::to_string(&later).unwrap();
         assert_eq!(serde_json::from_str::<Later>(&text).unwrap(), later);

@@ -29,17 +29,20 @@ pub(super) struct State {
     /// Bytes of the stream that the snapshot holds.
     pub offset: u64,
     pub hash: SavedPrefix,
+    /// Whether that is all of it, the end command included.
+    pub ended: bool,
     /// File data applied, in bytes.
     pub data_bytes: u64,
     pub later: Later,
 }
 
 impl State {
-    pub fn new(hash: &PrefixHash, data_bytes: u64, later: &Later) -> State {
+    pub fn new(hash: &PrefixHash, ended: bool, data_bytes: u64, later: &Later) -> State {
         State {
             version: VERSION,
             offset: hash.bytes(),
             hash: hash.save(),
+            ended,
             data_bytes,
             later: later.clone(),
         }

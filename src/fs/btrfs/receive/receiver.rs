@@ -157,7 +157,9 @@ impl Receiver {
         if run.hash.bytes() == run.checkpoint {
             return Ok(());
         }
-        let state = State::new(&run.hash, run.applier.data_bytes(), run.applier.later());
+        let ended = run.parser.has_ended();
+        let data_bytes = run.applier.data_bytes();
+        let state = State::new(&run.hash, ended, data_bytes, run.applier.later());
         checkpoint::take(&self.work, run.applier.top(), &state)?;
         run.checkpoint = state.offset;
         Ok(())
@@ -206,14 +208,7 @@ impl Incoming for Receiver {
             .work
             .clear()
             .and_then(|()| self.work.write(work::IDENTITY, &self.identity))
-            .and_then(|()| {
-                resumed(
-                    &self.work,
-                    &self.identity,
-                    self.base.as_ref(),
-                    &self.clones,
-                )
-            });
+            .and_then(|()| resumed(&self.work, &self.identity, self.base.as_ref(), &self.clones));
         let run = self.noting(outcome)?;
         self.run = run;
         self.failed = None;
@@ -283,18 +278,16 @@ fn resumed(
     }
     let sources = clones.iter().chain(base);
     let sources = sources.map(|source| (source.identity, source.path.clone()));
-    let (hash, data_bytes, later) = match newest {
-        Some((hash, state, _)) => (hash, state.data_bytes, Some(state.later)),
-        None => (PrefixHash::default(), 0, None),
+    let (hash, parser, data_bytes, later) = match newest {
+        Some((hash, state, _)) => {
+            let parser = Parser::resume(identity.version, state.offset, state.ended);
+            (hash, parser, state.data_bytes, Some(state.later))
+        }
+        None => (PrefixHash::default(), Parser::new(), 0, None),
     };
     let applier: Applied<Applier> = Applier::new(&tree, identity, sources, later, data_bytes);
     let offset = hash.bytes();
     let applier = applier.or_else(|fault| located(fault, work, offset, "none"))?;
-    let parser = if offset == 0 {
-        Parser::new()
-    } else {
-        Parser::resume(identity.version, offset)
-    };
     Ok(Run {
         applier,
         parser,

@@ -5,14 +5,14 @@
 //!
 //! A crash leaves at most a `.new` file and subvolumes that nothing names; opening the place again removes them.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
-use rustix::fs::FlockOperation;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -32,7 +32,27 @@ const TREE: &str = "tree";
 pub(super) struct Work {
     dir: PathBuf,
     finished: PathBuf,
-    _lock: OwnedFd,
+    _lock: Lock,
+}
+
+/// Places in use in this process, which is the only one that receives. A lock on a file would live on in every child that is
+/// being started at the moment of its release.
+static IN_USE: Mutex<BTreeSet<Key>> = Mutex::new(BTreeSet::new());
+
+/// Device and inode: a place can be reached by several paths.
+type Key = (u64, u64);
+
+fn in_use() -> MutexGuard<'static, BTreeSet<Key>> {
+    IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Lock(Key);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        in_use().remove(&self.0);
+    }
 }
 
 impl Work {
@@ -66,13 +86,15 @@ impl Work {
     }
 
     fn locked(place: &Place, dir: PathBuf) -> Result<Work> {
-        let lock = File::open(&dir).with_context(|| format!("open {}", dir.display()))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| FsError::Busy(format!("the staging place of {}", place.dataset)))?;
+        let stat = rustix::fs::stat(&dir).with_context(|| format!("stat {}", dir.display()))?;
+        let key = (stat.st_dev, stat.st_ino);
+        if !in_use().insert(key) {
+            return Err(FsError::Busy(format!("the staging place of {}", place.dataset)).into());
+        }
         Ok(Work {
             dir,
             finished: finished_of(place),
-            _lock: lock.into(),
+            _lock: Lock(key),
         })
     }
 
