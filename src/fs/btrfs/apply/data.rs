@@ -113,7 +113,13 @@ impl Applier {
             Some((_, source)) if !same => &source.file,
             _ => &open.file,
         };
-        match ioctl::clone_range(&open.file, piece.offset, source, piece.source_offset, piece.len) {
+        match ioctl::clone_range(
+            &open.file,
+            piece.offset,
+            source,
+            piece.source_offset,
+            piece.len,
+        ) {
             Err(
                 Errno::INVAL
                 | Errno::XDEV
@@ -176,8 +182,10 @@ fn copy(file: &OwnedFd, source: &OwnedFd, piece: &Cloned<'_>) -> Applied<()> {
     let mut buffer = vec![0; COPY_BYTES];
     let mut done = 0;
     while done < piece.len {
-        let want = usize::try_from(piece.len - done).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
-        let count = match rustix::io::pread(source, &mut buffer[..want], piece.source_offset + done) {
+        let want =
+            usize::try_from(piece.len - done).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
+        let count = match rustix::io::pread(source, &mut buffer[..want], piece.source_offset + done)
+        {
             Ok(0) => {
                 let path = shown(piece.source_path);
                 return refuse(format!("clone source {path} ends before the range"));

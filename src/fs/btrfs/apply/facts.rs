@@ -186,12 +186,7 @@ impl Applier {
     }
 
     /// Files that hold data keep the mode they were written in.
-    fn set_nocow(
-        &mut self,
-        path: &[u8],
-        file: &std::os::fd::OwnedFd,
-        nocow: bool,
-    ) -> Applied<()> {
+    fn set_nocow(&mut self, path: &[u8], file: &std::os::fd::OwnedFd, nocow: bool) -> Applied<()> {
         let before = rustix::fs::ioctl_getflags(file).on("read flags of", path)?;
         let mut after = before;
         after.set(IFlags::NOCOW, nocow);

@@ -1,4 +1,4 @@
-//! The beginning and the end of applying: holding back what must wait, and doing it.
+//! The beginning and the end of applying: holding back what must wait, and doing it then.
 //!
 //! A crash in here leaves a subvolume that is not yet moved to its place: it is thrown away like any half-applied one.
 
@@ -15,13 +15,12 @@ use crate::fs::btrfs::stream::Moment;
 /// Longest value worth holding back, in bytes: an ACL or the name of an algorithm.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
-/// The tree is as the stream wants it. What is left is to be done when it has its final place.
+/// The tree is as the stream wants it.
 pub(in crate::fs::btrfs) struct Settled {
     /// The subvolume's top directory.
     pub top: OwnedFd,
     /// The ctransid that the stream stated.
     pub ctransid: u64,
-    top_lock: u32,
 }
 
 impl Applier {
@@ -72,6 +71,8 @@ impl Applier {
         let locked = self.later.locked().clone();
         for (path, xflags) in &locked {
             if path.is_empty() {
+                // A locked top directory could be neither moved into its place nor ever deleted.
+                self.lost(path, "immutable or append-only flag of the top directory");
                 continue;
             }
             match self.tree.open_plain(path) {
@@ -93,17 +94,6 @@ impl Applier {
                 .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
                 .on("keep open", b"")?,
             ctransid: self.later.ctransid.unwrap_or_default(),
-            top_lock: locked.get(&b""[..]).copied().unwrap_or_default(),
         })
-    }
-}
-
-impl Settled {
-    /// Locks the top directory, if the source's is: nothing can be moved or changed after this.
-    pub fn lock_top(&self) -> Applied<()> {
-        if self.top_lock == 0 {
-            return Ok(());
-        }
-        ioctl::set_xflags(&self.top, self.top_lock, self.top_lock).on("set flags of", b"")
     }
 }

@@ -135,7 +135,7 @@ const GET_EXTENDED: Opcode = opcode::read::<Extended>(b'X', 31);
 const SET_EXTENDED: Opcode = opcode::write::<Extended>(b'X', 32);
 
 /// `FS_XFLAG_*` that a stream can carry.
-pub(super) mod xflag {
+pub(in crate::fs::btrfs) mod xflag {
     pub const IMMUTABLE: u32 = 0x08;
     pub const APPEND: u32 = 0x10;
     pub const SYNC: u32 = 0x20;
@@ -154,7 +154,7 @@ pub(super) fn xflags(fd: impl AsFd) -> Result<u32> {
 }
 
 /// Sets those of `mask` as in `xflags`. Unlike FS_IOC_SETFLAGS it leaves the compression property alone.
-pub(super) fn set_xflags(fd: impl AsFd, mask: u32, xflags: u32) -> Result<()> {
+pub(in crate::fs::btrfs) fn set_xflags(fd: impl AsFd, mask: u32, xflags: u32) -> Result<()> {
     let fd = fd.as_fd();
     let mut state = extended(fd)?;
     let wanted = (state.xflags & !mask) | (xflags & mask);
@@ -191,12 +191,7 @@ pub(super) fn chmod_nofollow(parent: impl AsFd, name: &std::ffi::CStr, mode: u32
 pub(super) fn start_writeback(fd: impl AsFd) {
     // SAFETY: takes no pointers. A hint: what fails here shows when the file is synced.
     unsafe {
-        libc::sync_file_range(
-            fd.as_fd().as_raw_fd(),
-            0,
-            0,
-            libc::SYNC_FILE_RANGE_WRITE,
-        );
+        libc::sync_file_range(fd.as_fd().as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE);
     }
 }
 

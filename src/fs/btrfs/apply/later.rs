@@ -14,8 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::tree::below;
 use crate::fs::btrfs::stream::Moment;
 
-/// Bytes of paths of files whose locks wait: beyond that further ones are reported lost instead of remembered.
+/// Memory for files whose locks wait, in bytes: beyond that further ones are reported lost instead of remembered.
 const LOCKED_BYTES_MAX: usize = 4 << 20;
+
+/// What one such file costs beside its path, in bytes, roughly.
+const LOCKED_BYTES_EACH: usize = 64;
 
 /// Extended attributes of the top directory that its new entries would inherit.
 pub(super) const INHERITED: [&[u8]; 2] = [b"system.posix_acl_default", b"btrfs.compression"];
@@ -45,17 +48,19 @@ impl Later {
         if xflags == 0 {
             return;
         }
-        if self.locked_bytes + path.len() > LOCKED_BYTES_MAX {
+        if self.locked_bytes + path.len() + LOCKED_BYTES_EACH > LOCKED_BYTES_MAX {
             self.lost += 1;
             return;
         }
-        self.locked_bytes += path.len();
+        self.locked_bytes += path.len() + LOCKED_BYTES_EACH;
         self.locked.insert(path.to_vec(), xflags);
     }
 
     fn unlock(&mut self, path: &[u8]) -> Option<u32> {
         let xflags = self.locked.remove(path)?;
-        self.locked_bytes -= path.len();
+        self.locked_bytes = self
+            .locked_bytes
+            .saturating_sub(path.len() + LOCKED_BYTES_EACH);
         Some(xflags)
     }
 
@@ -135,7 +140,12 @@ mod tests {
     #[test]
     fn locks_follow_renames() {
         check(&["a"], "a", "b", &["b"]);
-        check(&["d/a", "d/e/b", "d.x"], "d", "n/d", &["n/d/a", "n/d/e/b", "d.x"]);
+        check(
+            &["d/a", "d/e/b", "d.x"],
+            "d",
+            "n/d",
+            &["n/d/a", "n/d/e/b", "d.x"],
+        );
         check(&["a", "b"], "a", "b", &["b"]);
         check(&["a"], "c", "a", &[]);
         check(&[""], "a", "b", &[""]);
@@ -145,7 +155,9 @@ mod tests {
     fn survives_being_saved() {
         let mut later = locked(&["a", "b/c"]);
         later.lock(b"\xff\xfe", 24);
-        later.top_xattrs.insert(b"btrfs.compression".to_vec(), b"zstd".to_vec());
+        later
+            .top_xattrs
+            .insert(b"btrfs.compression".to_vec(), b"zstd".to_vec());
         later.ctransid = Some(9);
         let text = serde_json::to_string(&later).unwrap();
         assert_eq!(serde_json::from_str::<Later>(&text).unwrap(), later);

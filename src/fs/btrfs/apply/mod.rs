@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use uuid::Uuid;
 
-pub(super) use fault::{Applied, Fault, shown};
+pub(super) use fault::{Applied, Fault};
 pub(super) use later::Later;
 
 use super::stream::{Command, Moment};
@@ -173,7 +173,8 @@ impl Applier {
             ));
         }
         if base != self.identity.base {
-            let name = |uuid: Option<Uuid>| uuid.map_or("none".to_string(), |uuid| uuid.to_string());
+            let name =
+                |uuid: Option<Uuid>| uuid.map_or("none".to_string(), |uuid| uuid.to_string());
             return refuse(format!(
                 "is on top of base {}, not of {}",
                 name(base),
@@ -223,9 +224,11 @@ impl Applier {
         if self.open.as_ref().is_some_and(stale) {
             self.open = None;
         }
-        if self.open_source.as_ref().is_some_and(|(uuid, open)| {
-            *uuid == self.identity.snapshot && stale(open)
-        }) {
+        if self
+            .open_source
+            .as_ref()
+            .is_some_and(|(uuid, open)| *uuid == self.identity.snapshot && stale(open))
+        {
             self.open_source = None;
         }
     }

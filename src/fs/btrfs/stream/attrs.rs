@@ -66,6 +66,14 @@ impl<'a> Attrs<'a> {
         self.fixed(number).map(u32::from_le_bytes)
     }
 
+    /// For attributes that newer kernels leave out when they are zero.
+    pub fn u32_or_zero(&self, number: u16) -> Result<u32, String> {
+        match self.values[usize::from(number)] {
+            Some(_) => self.u32(number),
+            None => Ok(0),
+        }
+    }
+
     pub fn u64(&self, number: u16) -> Result<u64, String> {
         self.fixed(number).map(u64::from_le_bytes)
     }

@@ -99,7 +99,10 @@ fn attributes(command: &Command<'_>) -> Vec<Attr> {
             path: of,
             mode,
             device,
-        } => with(of, vec![number(attr::RDEV, device), number(attr::MODE, mode)]),
+        } => with(
+            of,
+            vec![number(attr::RDEV, device), number(attr::MODE, mode)],
+        ),
         Command::Symlink { path: of, target } => with(of, vec![bytes(attr::PATH_LINK, target)]),
         Command::Rename { from, to } => with(from, vec![bytes(attr::PATH_TO, to)]),
         Command::Link { path: of, existing } => with(of, vec![bytes(attr::PATH_LINK, existing)]),
@@ -109,7 +112,10 @@ fn attributes(command: &Command<'_>) -> Vec<Attr> {
             value,
         } => with(
             of,
-            vec![bytes(attr::XATTR_NAME, name), bytes(attr::XATTR_DATA, value)],
+            vec![
+                bytes(attr::XATTR_NAME, name),
+                bytes(attr::XATTR_DATA, value),
+            ],
         ),
         Command::RemoveXattr { path: of, name } => with(of, vec![bytes(attr::XATTR_NAME, name)]),
         Command::Truncate { path: of, size } => with(of, vec![number(attr::SIZE, size)]),
@@ -144,9 +150,8 @@ fn attributes(command: &Command<'_>) -> Vec<Attr> {
 
 /// The attributes of commands that name a subvolume or carry data.
 fn of_data(command: &Command<'_>) -> Vec<Attr> {
-    let start = |path: &[u8], offset: u64| {
-        vec![bytes(attr::PATH, path), number(attr::FILE_OFFSET, offset)]
-    };
+    let start =
+        |path: &[u8], offset: u64| vec![bytes(attr::PATH, path), number(attr::FILE_OFFSET, offset)];
     let identity = |path: &[u8], uuid: uuid::Uuid, ctransid: u64| {
         vec![
             bytes(attr::PATH, path),
@@ -198,7 +203,10 @@ fn of_data(command: &Command<'_>) -> Vec<Attr> {
             offset,
             len,
         } => (
-            vec![bytes(attr::PATH, path), number32(attr::FALLOCATE_MODE, mode)],
+            vec![
+                bytes(attr::PATH, path),
+                number32(attr::FALLOCATE_MODE, mode),
+            ],
             vec![number(attr::FILE_OFFSET, offset), number(attr::SIZE, len)],
         ),
         Command::EncodedWrite(piece) => (

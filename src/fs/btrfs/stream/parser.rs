@@ -66,11 +66,12 @@ impl Parser {
         }
     }
 
-    /// For a stream of `version` that goes on at `offset`, between two commands.
-    pub fn resume(version: u32, offset: u64) -> Parser {
+    /// For a stream of `version` that goes on at `offset`, between two commands; `ended`: after its end command.
+    pub fn resume(version: u32, offset: u64, ended: bool) -> Parser {
         Parser {
             version: Some(version),
             offset,
+            ended,
             ..Parser::new()
         }
     }
@@ -409,8 +410,8 @@ fn carrying<'a>(kind: Kind, path: &'a [u8], attrs: &Attrs<'a>) -> Result<Command
                 file_len: attrs.u64(attr::UNENCODED_FILE_LEN)?,
                 len: attrs.u64(attr::UNENCODED_LEN)?,
                 skip: attrs.u64(attr::UNENCODED_OFFSET)?,
-                compression: attrs.u32(attr::COMPRESSION)?,
-                encryption: attrs.u32(attr::ENCRYPTION)?,
+                compression: attrs.u32_or_zero(attr::COMPRESSION)?,
+                encryption: attrs.u32_or_zero(attr::ENCRYPTION)?,
                 data: attrs.bytes(attr::DATA)?,
             };
             let end = piece.skip.checked_add(piece.file_len);
