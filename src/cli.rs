@@ -72,6 +72,7 @@ pub enum Verb {
     Restore(Restore),
     Prune(Prune),
     Check(Check),
+    Reload(Reload),
     Link(Link),
     Completions(Completions),
 }
@@ -289,6 +290,15 @@ pub struct Check {
     #[arg(long)]
     pub show_config: bool,
 }
+
+/// Have the daemon read its configuration again
+///
+/// A file with mistakes changes nothing: the daemon goes on with the old one, and the mistakes are listed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  standin reload                           (systemctl reload standin does the same)")]
+pub struct Reload {}
 
 /// Carry a link over standard input and output
 ///

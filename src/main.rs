@@ -9,7 +9,6 @@ use standin::commands;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let global = cli.global.clone();
-    let phrase = commands::phrase(&cli.verb);
-    let code = commands::run(cli).unwrap_or_else(|error| commands::failed(&global, phrase, &error));
+    let code = commands::run(cli).unwrap_or_else(|error| commands::failed(&global, &error));
     ExitCode::from(code as u8)
 }

@@ -55,12 +55,9 @@ impl Stage {
         command
     }
 
-    /// What was asked so far, but for the status questions before a role is named.
+    /// What was asked so far.
     fn asked(&self) -> Vec<Value> {
-        self.requests
-            .try_iter()
-            .filter(|request| request["verb"] != "status")
-            .collect()
+        self.requests.try_iter().collect()
     }
 }
 
@@ -115,6 +112,10 @@ fn ordinary(request: &Value) -> Vec<Value> {
     match request["verb"].as_str().unwrap() {
         "status" => done(status()),
         "restore" => done(preview(request["dry_run"] == true)),
+        "points" if request["role"] == "wbe" => {
+            vec![json!({ "reply": "failed", "code": "not-found",
+            "what": "find role wbe", "hint": "roles of this node: web, mail" })]
+        }
         "points" => done(json!({ "roles": [{ "role": "web", "points": [] }] })),
         "run" => {
             let mut replies = vec![
@@ -131,7 +132,7 @@ fn ordinary(request: &Value) -> Vec<Value> {
         "pair-accept" => done(json!({ "peer": "birch", "key": "SHA256:x",
             "text": format!("got {}", request["line"]) })),
         "prune" => vec![json!({ "reply": "failed", "code": "locked",
-            "what": "a cycle of web is running", "hint": "standin status shows it" })],
+            "what": "prune web: a cycle of it is running", "hint": "standin status shows it" })],
         "cancel" => done(Value::Null),
         // Ends the conversation without an answer.
         _ => vec![],
@@ -149,9 +150,9 @@ fn no_daemon_and_no_configuration() {
         &output,
         14,
         expect![[r#"
-        standin: could not show the status: the daemon is not running (nothing answers on nowhere.sock)
-        hint: there is no configuration nothing.toml: standin init writes a first one
-    "#]],
+            standin: could not reach the daemon: it is not running (nothing answers on nowhere.sock)
+            hint: there is no configuration nothing.toml: standin init writes a first one
+        "#]],
     );
 }
 
@@ -167,17 +168,17 @@ fn no_daemon_in_json() {
         &output,
         14,
         expect![[r#"
-        {
-          "error": {
-            "code": "no-daemon",
-            "exit": 14,
-            "hint": "start it: systemctl start standin, or: standin serve",
-            "what": "the daemon is not running (nothing answers on nowhere.sock)"
-          }
-        }
-        standin: could not list points: the daemon is not running (nothing answers on nowhere.sock)
-        hint: start it: systemctl start standin, or: standin serve
-    "#]],
+            {
+              "error": {
+                "code": "no-daemon",
+                "exit": 14,
+                "hint": "start it: systemctl start standin, or: standin serve",
+                "what": "reach the daemon: it is not running (nothing answers on nowhere.sock)"
+              }
+            }
+            standin: could not reach the daemon: it is not running (nothing answers on nowhere.sock)
+            hint: start it: systemctl start standin, or: standin serve
+        "#]],
     );
 }
 
@@ -188,19 +189,10 @@ fn a_role_that_does_not_exist() {
         &stage.run("points wbe"),
         17,
         expect![[r#"
-        standin: could not list points: there is no role wbe on this node
-        hint: did you mean web?
-    "#]],
+            standin: could not find role wbe
+            hint: roles of this node: web, mail
+        "#]],
     );
-    check(
-        &stage.run("run backup"),
-        17,
-        expect![[r#"
-        standin: could not run a cycle: there is no role backup on this node
-        hint: the roles here are: web, mail
-    "#]],
-    );
-    assert_eq!(stage.asked(), [] as [Value; 0]);
 }
 
 #[test]
@@ -236,9 +228,9 @@ fn a_refusal_comes_with_its_hint() {
         &stage.run("prune"),
         12,
         expect![[r#"
-        standin: could not prune: a cycle of web is running
-        hint: standin status shows it
-    "#]],
+            standin: could not prune web: a cycle of it is running
+            hint: standin status shows it
+        "#]],
     );
 }
 
@@ -249,8 +241,69 @@ fn a_daemon_that_goes_away_is_a_failure() {
         &stage.run("check"),
         1,
         expect![[r#"
-        standin: could not check: the daemon ended the conversation before it answered: connection closed
-        hint: journalctl -u standin tells why; what was begun goes on when it is back
+            standin: could not hear the daemon out: it ended the conversation before it answered (connection closed)
+            hint: journalctl -u standin tells why; what was begun goes on when it is back
+        "#]],
+    );
+}
+
+/// A file with mistakes, and no daemon: all mistakes, the daemon, and the exit code of a wrong configuration.
+#[test]
+fn the_file_can_be_checked_without_a_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("standin.toml");
+    let check_file = |text: &str, words: &str, code, expected: Expect| {
+        std::fs::write(&file, text).unwrap();
+        let output = standin(words)
+            .args(["--socket", "nowhere.sock", "--config", "standin.toml"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        let hide = |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).unwrap();
+            let text = text.replace(&format!("{}/", dir.path().display()), "");
+            text.into_bytes()
+        };
+        let output = Output {
+            stdout: hide(output.stdout),
+            stderr: hide(output.stderr),
+            ..output
+        };
+        check(&output, code, expected);
+    };
+    let good = "[node]\nname = \"alder\"\n";
+    let bad = "[node]\nnmae = \"alder\"\nreserve = \"much\"\n";
+    check_file(
+        good,
+        "check",
+        14,
+        expect![[r#"
+            PROBLEM  daemon: not running (nothing answers on nowhere.sock)
+                     hint: start it: systemctl start standin, or: standin serve
+            ok       config: standin.toml is valid
+            1 ok, 0 warnings, 1 problem
+        "#]],
+    );
+    check_file(
+        bad,
+        "check",
+        2,
+        expect![[r#"
+            PROBLEM  config: standin.toml:2: node.nmae: unknown key: did you mean "name"?
+            PROBLEM  config: standin.toml:3: node.reserve = "much": unknown unit "much": use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB
+            PROBLEM  daemon: not running (nothing answers on nowhere.sock)
+                     hint: start it: systemctl start standin, or: standin serve
+            0 ok, 0 warnings, 3 problems
+        "#]],
+    );
+    check_file(
+        bad,
+        "check --show-config",
+        2,
+        expect![[r#"
+        standin: could not use the configuration:
+        standin.toml:2: node.nmae: unknown key: did you mean "name"?
+        standin.toml:3: node.reserve = "much": unknown unit "much": use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB
     "#]],
     );
 }
@@ -270,11 +323,11 @@ fn live_data_are_not_replaced_unasked() {
         &stage.run("restore web"),
         15,
         expect![[r#"
-        restore web  from point 1.42, taken 2026-11-20 12:30:05
-          -  put files of 1.42 in place of /srv/web
-        standin: could not restore: this replaces live data, and there is no terminal to ask on
-        hint: add --yes when it is what you want, or --to DIR to restore beside the live data
-    "#]],
+            restore web  from point 1.42, taken 2026-11-20 12:30:05
+              -  put files of 1.42 in place of /srv/web
+            standin: could not replace live data unasked: there is no terminal to ask on
+            hint: add --yes when it is what you want, or --to DIR to restore beside the live data
+        "#]],
     );
     assert_eq!(stage.asked().len(), 1, "only the preview");
 }
@@ -334,9 +387,9 @@ fn an_invitation_can_come_from_a_pipe() {
         &stage.run("pair accept"),
         2,
         expect![[r#"
-        standin: could not accept the invitation: no invitation was given
-        hint: standin pair invite on the other node prints one
-    "#]],
+            standin: could not accept an invitation: none was given
+            hint: standin pair invite on the other node prints one
+        "#]],
     );
 }
 
@@ -414,15 +467,15 @@ fn interrupts_stop_the_work_when_asked() {
     writeln!(
         stream,
         "{}",
-        json!({ "reply": "failed", "code": "interrupted", "what": "the cycle was cancelled", "hint": null })
+        json!({ "reply": "failed", "code": "interrupted", "what": "finish the cycle: it was cancelled", "hint": null })
     )
     .unwrap();
     check(
         &child.wait_with_output().unwrap(),
         130,
         expect![[r#"
-        stopping; transfers keep their last checkpoint
-        standin: could not run a cycle: the cycle was cancelled
-    "#]],
+            stopping; transfers keep their last checkpoint
+            standin: could not finish the cycle: it was cancelled
+        "#]],
     );
 }

@@ -17,12 +17,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cli::Global;
-use crate::daemon::api::{Event, Reply, Request, Status};
+use crate::config::CONTROL_DEFAULT;
+use crate::daemon::api::{Event, Reply, Request};
 use crate::error::{Code, Failure};
-use crate::logic::name::RoleName;
-
-/// Where the daemon listens unless the configuration says otherwise.
-const CONTROL_PATH: &str = "/run/standin/control.sock";
 
 /// How often a waiting client looks up to redraw and to notice Ctrl-C.
 const TICK: Duration = Duration::from_millis(200);
@@ -67,7 +64,7 @@ impl Control {
     pub fn of(global: &Global) -> Control {
         let socket = match &global.socket {
             Some(socket) => socket.clone(),
-            None => socket_of(&global.config).unwrap_or_else(|| CONTROL_PATH.into()),
+            None => socket_of(&global.config).unwrap_or_else(|| CONTROL_DEFAULT.into()),
         };
         Control {
             socket,
@@ -116,29 +113,6 @@ impl Control {
         }
     }
 
-    /// Refuses a role the daemon does not have, naming the one that was probably meant.
-    pub fn know_role(&self, role: Option<&RoleName>) -> Result<()> {
-        let Some(role) = role else { return Ok(()) };
-        let (_, status): (_, Status) = self.ask(&Request::Status)?;
-        let names: Vec<&str> = status.roles.iter().map(|r| r.name.as_str()).collect();
-        if names.contains(&role.as_str()) {
-            return Ok(());
-        }
-        let failure = Failure::new(
-            Code::NotFound,
-            format!("there is no role {role} on this node"),
-        );
-        Err(match (nearest(role.as_str(), &names), names.is_empty()) {
-            (Some(name), _) => failure.hint(format!("did you mean {name}?")),
-            (None, true) => failure.hint(format!(
-                "the configuration {} has no roles yet",
-                self.config.display()
-            )),
-            (None, false) => failure.hint(format!("the roles here are: {}", names.join(", "))),
-        }
-        .into())
-    }
-
     fn connect(&self) -> Result<UnixStream> {
         let error = match UnixStream::connect(&self.socket) {
             Ok(stream) => return Ok(stream),
@@ -149,7 +123,7 @@ impl Control {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                 let failure = Failure::new(
                     Code::NoDaemon,
-                    format!("the daemon is not running (nothing answers on {socket})"),
+                    format!("reach the daemon: it is not running (nothing answers on {socket})"),
                 );
                 if self.config.exists() {
                     failure.hint("start it: systemctl start standin, or: standin serve")
@@ -162,10 +136,13 @@ impl Control {
             }
             ErrorKind::PermissionDenied => Failure::new(
                 Code::Failed,
-                format!("the control socket {socket} is for root only"),
+                format!("reach the daemon: the control socket {socket} is for root only"),
             )
             .hint("run it as root, for instance with sudo"),
-            _ => Failure::new(Code::Failed, format!("connect to {socket}: {error}")),
+            _ => Failure::new(
+                Code::Failed,
+                format!("reach the daemon on {socket}: {error}"),
+            ),
         };
         Err(failure.into())
     }
@@ -173,7 +150,7 @@ impl Control {
     fn lost(&self, why: std::io::Error) -> anyhow::Error {
         Failure::new(
             Code::Failed,
-            format!("the daemon ended the conversation before it answered: {why}"),
+            format!("hear the daemon out: it ended the conversation before it answered ({why})"),
         )
         .hint("journalctl -u standin tells why; what was begun goes on when it is back")
         .into()
@@ -184,16 +161,6 @@ impl Control {
 pub fn meaning<T: DeserializeOwned>(value: &Value) -> Result<T> {
     serde_json::from_value(value.clone())
         .context("understand the daemon's answer (is it of another version? restart it)")
-}
-
-/// The best guess at what was meant, if one is near enough.
-pub fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
-    names
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(word, name), *name))
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
-        .min()
-        .map(|(_, name)| name)
 }
 
 /// `node.control` of a configuration file, whatever else is wrong with it.
@@ -247,19 +214,6 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(word: &str, names: &[&str], guess: Option<&str>) {
-        assert_eq!(nearest(word, names), guess, "{word}");
-    }
-
-    #[test]
-    fn guesses() {
-        check("wbe", &["web", "mail"], Some("web"));
-        check("webb", &["web", "mail"], Some("web"));
-        check("mial", &["web", "mail"], Some("mail"));
-        check("backup", &["web", "mail"], None);
-        check("web", &[], None);
-    }
 
     #[test]
     fn the_socket_is_found_in_a_file_with_mistakes() {

@@ -1,58 +1,34 @@
-//! Sizes, rates, spans and ages as the verbs print them.
+//! What the verbs print beyond [`units`]: ages between two times, local times, parts of a whole.
 //!
-//! Promise: at most three significant figures, binary units, never a negative age (clocks of two nodes differ).
+//! Promise: never a negative age (the clocks of two nodes differ).
 
 use jiff::Timestamp;
 
-/// `1.2 GiB`.
-pub fn bytes(bytes: u64) -> String {
-    let (value, unit) = scaled(bytes as f64);
-    if unit == "B" {
-        format!("{value} B")
-    } else {
-        format!("{} {unit}", figures(value))
-    }
-}
+use crate::logic::units;
 
-/// `34.1 MiB/s`.
-pub fn rate(bytes_per_s: f64) -> String {
-    let (value, unit) = scaled(bytes_per_s.max(0.0));
-    format!("{} {unit}/s", figures(value))
-}
-
-/// `1.2 of 2.0 GiB`: both in the unit of the whole.
+/// `1.2 of 2.0 GiB`: once the unit, where both have the same.
 pub fn part(done: u64, total: u64) -> String {
-    let (value, unit) = scaled(total as f64);
-    if total == 0 || unit == "B" {
-        return format!("{done} of {total} B");
-    }
-    let scale = total as f64 / value;
-    format!(
-        "{} of {} {unit}",
-        figures(done as f64 / scale),
-        figures(value)
-    )
-}
-
-/// `45s`, `3m 12s`, `2h 05m`, `3d 04h`: two units at most.
-pub fn span(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    match s {
-        0..60 => format!("{s}s"),
-        60..3600 => format!("{}m {:02}s", s / 60, s % 60),
-        3600..86400 => format!("{}h {:02}m", s / 3600, s % 3600 / 60),
-        _ => format!("{}d {:02}h", s / 86400, s % 86400 / 3600),
+    let (done, total) = (units::human_bytes(done), units::human_bytes(total));
+    let unit = |text: &str| text.rsplit(' ').next().map(str::to_owned);
+    match done.rsplit_once(' ') {
+        Some((number, _)) if unit(&done) == unit(&total) => format!("{number} of {total}"),
+        _ => format!("{done} of {total}"),
     }
 }
 
 /// Seconds from `then` to `now`, never negative.
 pub fn seconds_between(then: Timestamp, now: Timestamp) -> f64 {
-    (now.duration_since(then).as_secs_f64()).max(0.0)
+    now.duration_since(then).as_secs_f64().max(0.0)
+}
+
+/// `3m 12s`.
+pub fn between(then: Timestamp, now: Timestamp) -> String {
+    units::human_duration(seconds_between(then, now))
 }
 
 /// `3m 12s ago`.
 pub fn ago(then: Timestamp, now: Timestamp) -> String {
-    format!("{} ago", span(seconds_between(then, now)))
+    units::human_age(seconds_between(then, now))
 }
 
 /// Local time, to the second.
@@ -77,56 +53,24 @@ pub fn count(number: usize, word: &str) -> String {
     format!("{number} {word}{plural}")
 }
 
-fn scaled(value: f64) -> (f64, &'static str) {
-    let mut value = value;
-    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
-        if value < 1023.5 {
-            return (value, unit);
-        }
-        value /= 1024.0;
-    }
-    (value, "PiB")
-}
-
-fn figures(value: f64) -> String {
-    if value < 9.95 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.0}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
-        let check = |value, text: &str| assert_eq!(bytes(value), text);
-        check(0, "0 B");
-        check(1023, "1023 B");
-        check(1024, "1.0 KiB");
-        check(10 << 20, "10 MiB");
-        check((1 << 30) + (200 << 20), "1.2 GiB");
-        check(u64::MAX, "16384 PiB");
-    }
-
-    #[test]
     fn parts() {
         let check = |done, total, text: &str| assert_eq!(part(done, total), text);
         check(0, 0, "0 of 0 B");
-        check(512 << 20, 2 << 30, "0.5 of 2.0 GiB");
-        check(2 << 30, 2 << 30, "2.0 of 2.0 GiB");
+        check(512 << 20, 2 << 30, "512.0 MiB of 2.0 GiB");
+        check(1 << 30, 2 << 30, "1.0 of 2.0 GiB");
         check(3, 900, "3 of 900 B");
     }
 
     #[test]
-    fn spans() {
-        let check = |seconds, text: &str| assert_eq!(span(seconds), text);
-        check(-5.0, "0s");
-        check(59.4, "59s");
-        check(192.0, "3m 12s");
-        check(7500.0, "2h 05m");
-        check(273_600.0, "3d 04h");
+    fn a_clock_that_is_ahead() {
+        let at = |word: &str| word.parse::<Timestamp>().unwrap();
+        let (earlier, later) = (at("2026-11-20T12:00:00Z"), at("2026-11-20T12:03:12Z"));
+        assert_eq!(ago(earlier, later), "3m 12s ago");
+        assert_eq!(ago(later, earlier), "now");
     }
 }

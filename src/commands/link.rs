@@ -21,7 +21,7 @@ pub fn run(global: &Global) -> Result<Code> {
     let mut daemon = UnixStream::connect(&path).map_err(|error| {
         Failure::new(
             Code::NoDaemon,
-            format!("the daemon does not answer on {}: {error}", path.display()),
+            format!("reach the daemon on {}: {error}", path.display()),
         )
         .hint("on this node: systemctl start standin")
     })?;

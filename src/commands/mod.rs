@@ -28,7 +28,8 @@ mod table;
 #[cfg(test)]
 mod samples;
 
-use crate::cli::{self, Cli, Global, PairStep, Verb};
+use crate::cli::{self, Cli, Global, Verb};
+use crate::config::Complaints;
 use crate::error::{Code, Failure};
 use output::Output;
 
@@ -47,41 +48,25 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Restore(args) => restore::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
         Verb::Check(args) => check::run(global, args),
+        Verb::Reload(_) => serve::reload(global),
         Verb::Link(_) => link::run(global),
         Verb::Completions(args) => completions::run(args),
     }
 }
 
-/// What a verb is about, to follow "could not".
-pub fn phrase(verb: &Verb) -> &'static str {
-    match verb {
-        Verb::Init(_) => "write a first configuration",
-        Verb::Pair(pair) => match pair.step {
-            PairStep::Invite(_) => "make an invitation",
-            PairStep::Accept(_) => "accept the invitation",
-            PairStep::Remove(_) => "remove the peer",
-        },
-        Verb::Serve(_) => "serve",
-        Verb::Run(_) => "run a cycle",
-        Verb::Cancel(_) => "cancel",
-        Verb::Status(_) => "show the status",
-        Verb::Points(_) => "list points",
-        Verb::Restore(_) => "restore",
-        Verb::Prune(_) => "prune",
-        Verb::Check(_) => "check",
-        Verb::Link(_) => "carry a link",
-        Verb::Completions(_) => "print completions",
-    }
-}
-
 /// Tells a person (and, with `--json`, a program) what failed and what to do next. The one place where errors end.
-pub fn failed(global: &Global, phrase: &str, error: &anyhow::Error) -> Code {
+///
+/// Errors are phrases in the present tense, from the outside in: "take a point of web: snapshot files: ...".
+pub fn failed(global: &Global, error: &anyhow::Error) -> Code {
     if output::reader_left(error) {
         return Code::Done;
     }
+    if let Some(complaints) = error.downcast_ref::<Complaints>() {
+        return failed(global, &Failure::from(complaints.clone()).into());
+    }
     let code = Failure::code_of(error);
     let hint = Failure::of(error).and_then(|failure| failure.hint.as_deref());
-    let mut text = format!("standin: could not {phrase}: {error:#}");
+    let mut text = format!("standin: could not {error:#}");
     if let Some(hint) = hint {
         text.push_str("\nhint: ");
         text.push_str(hint);

@@ -13,6 +13,7 @@ use super::output::{self, Output};
 use crate::cli::{Global, Pair, PairAccept, PairInvite, PairStep};
 use crate::daemon::api::{Invitation, Paired, Request};
 use crate::error::{Code, Failure};
+use crate::logic::units;
 
 /// Longest line read from stdin, in bytes. An invitation is a few hundred.
 const LINE_BYTES_MAX: u64 = 64 << 10;
@@ -71,7 +72,7 @@ fn line(args: &PairAccept) -> Result<String> {
     }
     let line = line.trim().to_owned();
     if line.is_empty() {
-        let failure = Failure::new(Code::Usage, "no invitation was given");
+        let failure = Failure::new(Code::Usage, "accept an invitation: none was given");
         return Err(failure
             .hint("standin pair invite on the other node prints one")
             .into());
@@ -79,40 +80,20 @@ fn line(args: &PairAccept) -> Result<String> {
     Ok(line)
 }
 
-/// `30s`, `15m`, `1h`, `2d`.
+/// `30s`, `15m`, `1h`, in seconds.
 fn seconds(word: &str) -> Result<u64> {
-    let split = word
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(word.len());
-    let (number, unit) = word.split_at(split);
-    let unit_s = match unit {
-        "s" => Some(1),
-        "m" => Some(60),
-        "h" => Some(3600),
-        "d" => Some(86_400),
-        _ => None,
-    };
-    let number: Option<u64> = number.parse().ok();
-    let seconds = number.zip(unit_s).and_then(|(n, unit)| n.checked_mul(unit));
-    seconds.filter(|&s| s > 0).ok_or_else(|| {
-        Failure::new(Code::Usage, format!("{word:?} is not a span of time"))
+    let span = units::parse_duration(word).map_err(|why| {
+        Failure::new(Code::Usage, format!("understand --expires {word}: {why}"))
             .hint("write it as a number and a unit: 30s, 15m, 1h, 2d")
-            .into()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_of_time() {
-        let check = |word, expected| assert_eq!(seconds(word).ok(), expected, "{word}");
-        check("30s", Some(30));
-        check("15m", Some(900));
-        check("2d", Some(172_800));
-        for word in ["", "5", "m", "0s", "-1m", "1y", "99999999999999999999h"] {
-            check(word, None);
-        }
+    })?;
+    if span.as_secs() == 0 {
+        let failure = Failure::new(
+            Code::Usage,
+            format!("invite for {word}: nobody is that fast"),
+        );
+        return Err(failure
+            .hint("an invitation lives a second or longer")
+            .into());
     }
+    Ok(span.as_secs())
 }

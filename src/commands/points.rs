@@ -11,7 +11,6 @@ use crate::error::Code;
 
 pub fn run(global: &Global, args: &cli::Points) -> Result<Code> {
     let control = Control::of(global);
-    control.know_role(args.role.as_ref())?;
     let role = args.role.clone();
     let (value, points): (_, Points) = control.ask(&Request::Points { role })?;
     Output::of(global).answer(&value, || Ok(render::points(&points)))?;

@@ -16,6 +16,7 @@ use super::render;
 use crate::daemon::api::Event;
 use crate::logic::name::RoleName;
 use crate::logic::progress::{Direction, TransferView};
+use crate::logic::units;
 
 /// Seconds between two plain lines about one transfer.
 const PLAIN_EVERY_S: f64 = 10.0;
@@ -232,10 +233,10 @@ impl Plain {
             return Some(format!("{title}  {}", render::transfer(t)));
         }
         let title = title(t);
-        let whole = super::human::bytes(t.total_bytes);
+        let whole = units::human_bytes(t.total_bytes);
         let from = match t.resumed_at {
             0 => String::new(),
-            offset => format!(", resumed at {}", super::human::bytes(offset)),
+            offset => format!(", resumed at {}", units::human_bytes(offset)),
         };
         let point = format!("{}.{}", t.point.epoch, t.point.sequence);
         let line = format!("{title}  {point} begins: {whole}{from}");
@@ -284,10 +285,10 @@ mod tests {
         check(
             &events,
             expect![[r#"
-            web/files -> birch  1.43 begins: 2.0 GiB, resumed at 512 MiB
-            web/files -> birch   50 %  1.0 of 2.0 GiB  34 MiB/s  24s left  resumed at 512 MiB  the link is the slow side  var/www/video/intro.mp4
-            web/files -> birch   50 %  1.0 of 2.0 GiB  34 MiB/s  24s left  resumed at 512 MiB  the link is the slow side  var/www/video/intro.mp4
-            web/files -> birch  2.0 GiB in 28s"#]],
+                web/files -> birch  1.43 begins: 2.0 GiB, resumed at 512.0 MiB
+                web/files -> birch   50 %  1.0 of 2.0 GiB  34.0 MiB/s  24s left  resumed at 512.0 MiB  the link is the slow side  var/www/video/intro.mp4
+                web/files -> birch   50 %  1.0 of 2.0 GiB  34.0 MiB/s  24s left  resumed at 512.0 MiB  the link is the slow side  var/www/video/intro.mp4
+                web/files -> birch  2.0 GiB in 28s"#]],
         );
     }
 
@@ -296,7 +297,7 @@ mod tests {
         check(
             &[(0.0, transfer(0)), (1.0, end(false, "the link went down"))],
             expect![[r#"
-                web/files -> birch  1.43 begins: 2.0 GiB, resumed at 512 MiB
+                web/files -> birch  1.43 begins: 2.0 GiB, resumed at 512.0 MiB
                 web/files -> birch  STOPPED: the link went down"#]],
         );
     }

@@ -11,7 +11,6 @@ use crate::error::Code;
 
 pub fn run(global: &Global, args: &cli::Prune) -> Result<Code> {
     let control = Control::of(global);
-    control.know_role(args.role.as_ref())?;
     let request = Request::Prune {
         role: args.role.clone(),
         dry_run: args.dry_run,

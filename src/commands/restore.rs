@@ -17,7 +17,6 @@ use crate::error::{Code, Failure};
 pub fn run(global: &Global, args: &Restore) -> Result<Code> {
     let control = Control::of(global);
     let output = Output::of(global);
-    control.know_role(Some(&args.role))?;
     let to = match &args.to {
         Some(to) => Some(std::path::absolute(to)?),
         None => None,
@@ -54,7 +53,7 @@ fn agreed(output: Output) -> Result<bool> {
     if output.is_json() || !output::can_ask() {
         return Err(Failure::new(
             Code::Refused,
-            "this replaces live data, and there is no terminal to ask on",
+            "replace live data unasked: there is no terminal to ask on",
         )
         .hint("add --yes when it is what you want, or --to DIR to restore beside the live data")
         .into());

@@ -14,7 +14,6 @@ use crate::error::Code;
 pub fn run(global: &Global, args: &Run) -> Result<Code> {
     let control = Control::of(global);
     let output = Output::of(global);
-    control.know_role(args.role.as_ref())?;
     let request = Request::Run {
         role: args.role.clone(),
         dry_run: args.dry_run,
@@ -51,7 +50,6 @@ pub fn run(global: &Global, args: &Run) -> Result<Code> {
 
 pub fn cancel(global: &Global, args: &Cancel) -> Result<Code> {
     let control = Control::of(global);
-    control.know_role(args.role.as_ref())?;
     let role = args.role.clone();
     let value = control.call(&Request::Cancel { role }, &mut client::Unwatched)?;
     Output::of(global).answer(&value.unwrap_or_default(), || {

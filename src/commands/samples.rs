@@ -316,7 +316,7 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
     let findings = value(check());
     let failure = serde_json::json!({
         "error": { "code": Code::NoDaemon, "exit": Code::NoDaemon as u8,
-            "what": "the daemon is not running (nothing answers on /run/standin/control.sock)",
+            "what": "reach the daemon: it is not running (nothing answers on /run/standin/control.sock)",
             "hint": "start it: systemctl start standin, or: standin serve" }
     });
     vec![

@@ -65,6 +65,6 @@ impl std::error::Error for Complaints {}
 
 impl From<Complaints> for Failure {
     fn from(complaints: Complaints) -> Failure {
-        Failure::new(Code::Usage, complaints.to_string())
+        Failure::new(Code::Usage, format!("use the configuration:\n{complaints}"))
     }
 }

@@ -103,7 +103,7 @@ pub fn sources() -> Vec<Source> {
         for at in source.finds("#[cfg(test)]") {
             let rest = source.code[at..].lines().nth(1).unwrap_or("").trim();
             if let Some(name) = rest.strip_prefix("mod ").and_then(|r| r.strip_suffix(';')) {
-                let dir = source.path.rsplit_once('/').map_or("", |(dir, _)| dir);
+                let dir = children(&source.path);
                 test_files.push(format!("{dir}/{name}.rs"));
                 test_files.push(format!("{dir}/{name}/mod.rs"));
             }
@@ -115,6 +115,15 @@ pub fn sources() -> Vec<Source> {
         }
     }
     sources
+}
+
+/// The directory in which a file's modules lie.
+fn children(path: &str) -> &str {
+    let (dir, file) = path.rsplit_once('/').unwrap_or(("", path));
+    match file {
+        "mod.rs" | "lib.rs" | "main.rs" => dir,
+        _ => path.trim_end_matches(".rs"),
+    }
 }
 
 /// The end of the block whose `{` is the first at or after `from`; the end of the item where a `;` comes first.

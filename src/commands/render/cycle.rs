@@ -4,6 +4,7 @@ use super::{heading, trouble};
 use crate::commands::human;
 use crate::daemon::api::{CycleReport, RestoreReport, Step};
 use crate::error::Code;
+use crate::logic::units;
 
 pub fn cycle(report: &CycleReport) -> String {
     let mut lines = Vec::new();
@@ -14,9 +15,11 @@ pub fn cycle(report: &CycleReport) -> String {
         let title = heading(&format!("role {}", role.role));
         lines.push(match (report.dry_run, role.code) {
             (true, _) => format!("{title}  plan:"),
-            (false, Code::Done) => format!("{title}  done in {}", human::span(role.seconds)),
+            (false, Code::Done) => {
+                format!("{title}  done in {}", units::human_duration(role.seconds))
+            }
             (false, Code::Partial) => {
-                let took = human::span(role.seconds);
+                let took = units::human_duration(role.seconds);
                 format!("{title}  {} in {took}", trouble("partly done"))
             }
             (false, code) => format!("{title}  {} ({})", trouble("failed"), code.word()),

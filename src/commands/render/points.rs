@@ -4,6 +4,7 @@ use super::{attention, heading};
 use crate::commands::human;
 use crate::commands::table::Table;
 use crate::daemon::api::{PointView, Points, RolePoints};
+use crate::logic::units;
 
 pub fn points(points: &Points) -> String {
     let mut lines = Vec::new();
@@ -51,7 +52,10 @@ fn row(point: &PointView) -> [String; 7] {
         human::local(point.taken),
         point.node.to_string(),
         point.reason.clone(),
-        point.data_bytes.map(human::bytes).unwrap_or("-".into()),
+        point
+            .data_bytes
+            .map(units::human_bytes)
+            .unwrap_or("-".into()),
         if peers.is_empty() {
             "-".into()
         } else {

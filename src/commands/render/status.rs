@@ -7,6 +7,7 @@ use crate::commands::human;
 use crate::commands::table::Table;
 use crate::daemon::api::{PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use crate::logic::progress::{Bottleneck, Direction, TransferView};
+use crate::logic::units;
 
 /// The whole picture.
 pub fn status(status: &Status) -> String {
@@ -14,7 +15,7 @@ pub fn status(status: &Status) -> String {
         "{}  standin {}, up {}",
         heading(&format!("node {}", status.node)),
         status.version,
-        human::span(human::seconds_between(status.started, status.now)),
+        human::between(status.started, status.now),
     )];
     if status.roles.is_empty() {
         lines.push("no roles configured".into());
@@ -95,13 +96,13 @@ pub fn transfer(t: &TransferView) -> String {
     let mut parts = vec![
         format!("{percent:3} %"),
         human::part(t.done_bytes, t.total_bytes),
-        human::rate(t.rate),
+        units::human_rate(t.rate),
     ];
     if let Some(eta) = t.eta_s {
-        parts.push(format!("{} left", human::span(eta)));
+        parts.push(format!("{} left", units::human_duration(eta)));
     }
     if t.resumed_at > 0 {
-        parts.push(format!("resumed at {}", human::bytes(t.resumed_at)));
+        parts.push(format!("resumed at {}", units::human_bytes(t.resumed_at)));
     }
     match t.bottleneck {
         Some(Bottleneck::Source) => parts.push("reading is the slow side".into()),
@@ -132,7 +133,7 @@ fn role_lines(role: &RoleStatus, status: &Status) -> Vec<String> {
         (None, Some(next)) => facts.push(format!(
             "every {}, next in {}",
             role.every,
-            human::span(human::seconds_between(now, next))
+            human::between(now, next)
         )),
         (None, None) if role.state == "active" => facts.push(format!("every {}", role.every)),
         (None, None) => {}
@@ -157,7 +158,11 @@ fn role_lines(role: &RoleStatus, status: &Status) -> Vec<String> {
     for dataset in &role.datasets {
         let space = match (dataset.free_bytes, dataset.total_bytes) {
             (Some(free), Some(total)) => {
-                format!("  {} free of {}", human::bytes(free), human::bytes(total))
+                format!(
+                    "  {} free of {}",
+                    units::human_bytes(free),
+                    units::human_bytes(total)
+                )
             }
             _ => String::new(),
         };
@@ -193,7 +198,7 @@ fn replica_row(replica: &ReplicaStatus, now: Timestamp) -> [String; 5] {
 fn exposure(replica: &ReplicaStatus) -> String {
     match (replica.exposure_s, &replica.newest) {
         (Some(seconds), Some(_)) if seconds < 0.5 => "nothing".into(),
-        (Some(seconds), Some(_)) => human::span(seconds),
+        (Some(seconds), Some(_)) => units::human_duration(seconds),
         (_, None) => "everything".into(),
         (None, Some(_)) => "unknown".into(),
     }
@@ -209,10 +214,7 @@ fn peer_lines(status: &Status) -> Vec<String> {
     let mut table = Table::new(["PEER", "LINK", "", "VERSION", ""]);
     for peer in &status.peers {
         let since = peer.since.map_or(String::new(), |since| {
-            format!(
-                "{}, ",
-                human::span(human::seconds_between(since, status.now))
-            )
+            format!("{}, ", human::between(since, status.now))
         });
         let link = match (peer.paired, peer.linked) {
             (false, _) => attention("not paired"),
@@ -248,7 +250,7 @@ fn peer_remark(peer: &PeerStatus) -> String {
             let words = if difference > 0.0 { "ahead" } else { "behind" };
             attention(&format!(
                 "its clock is {} {words}",
-                human::span(difference.abs())
+                units::human_duration(difference.abs())
             ))
         }
         _ => String::new(),
@@ -265,21 +267,21 @@ mod tests {
     fn an_active_node_in_the_middle_of_a_transfer() {
         console::set_colors_enabled(false);
         expect![[r#"
-            node alder  standin 0.1.0, up 4h 05m
+            node alder  standin 0.1.0, up 4h 5m
 
             role web  active, term 1 (alder), running: transfer
               newest point  1.43 (40s ago)   43 points here
               PEER   HOLDS              EXPOSURE    BEHIND
               birch  1.42 (5m 40s ago)  5m 40s      1 point
               cedar  none               everything  43 points  cedar is not paired
-              dataset files  /srv/web  40 GiB free of 100 GiB
+              dataset files  /srv/web  40.0 GiB free of 100.0 GiB
 
             PEER   LINK                       VERSION
-            birch  up          2h 35m, 12 ms  0.1.0    its clock is 3s ahead
+            birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead
             cedar  not paired                          pair it: standin pair invite
 
             transfers
-              web/files -> birch  1.43 on 1.42   61 %  1.2 of 2.0 GiB  34 MiB/s  24s left  resumed at 512 MiB  the link is the slow side  var/www/video/intro.mp4
+              web/files -> birch  1.43 on 1.42   61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left  resumed at 512.0 MiB  the link is the slow side  var/www/video/intro.mp4
 
             warnings
               web: files holds a swap file, which is not replicated: swap.img"#]].assert_eq(&status(&samples::status()));
@@ -296,7 +298,7 @@ mod tests {
             ..samples::status()
         };
         expect![[r#"
-            node alder  standin 0.1.0, up 4h 05m
+            node alder  standin 0.1.0, up 4h 5m
             no roles configured"#]]
         .assert_eq(&status(&bare));
     }
