@@ -19,7 +19,7 @@ use crate::config::{Config, store};
 use crate::error::{Code, Failure};
 use crate::logic::name::NodeName;
 use crate::peer::identity::Fingerprint;
-use crate::peer::message::PairAnswer;
+use crate::peer::message::{PairAnswer, PairRequest};
 use crate::peer::pair::{self, Invite, StoredInvite, Verdict};
 use crate::peer::pairing::{PairConversation, Paired, accept_invite};
 use crate::peer::timing::Timing;
@@ -96,7 +96,7 @@ pub async fn remove(node: &Arc<Node>, peer: &NodeName) -> Result<api::Paired> {
 pub async fn answer(node: &Arc<Node>, conversation: PairConversation) {
     let request = conversation.request().clone();
     let key = conversation.fingerprint();
-    let answer = match judge(node, &conversation).await {
+    let answer = match judge(node, &request, key, conversation.own_fingerprint()).await {
         Ok(answer) => answer,
         Err(error) => {
             node.hub.warn(None, format!("could not pair with {}: {error:#}", request.node));
@@ -111,15 +111,19 @@ pub async fn answer(node: &Arc<Node>, conversation: PairConversation) {
     }
 }
 
-async fn judge(node: &Arc<Node>, conversation: &PairConversation) -> Result<PairAnswer> {
-    let request = conversation.request();
-    let (key, now) = (conversation.fingerprint(), Timestamp::now());
+async fn judge(
+    node: &Arc<Node>,
+    request: &PairRequest,
+    key: Fingerprint,
+    own: Fingerprint,
+) -> Result<PairAnswer> {
+    let now = Timestamp::now();
     let stored: Option<StoredInvite> = match node.state.invite(&request.invite)? {
         Some(body) => Some(serde_json::from_str(&body).context("read the invitation")?),
         None => None,
     };
     let ours = node.name();
-    match pair::judge(stored.as_ref(), request, &ours, conversation.own_fingerprint(), key, now) {
+    match pair::judge(stored.as_ref(), request, &ours, own, key, now) {
         Verdict::Accept { proof } => {
             let known = node.config().peers.get(&request.node).and_then(|peer| peer.key.clone());
             if known.is_some_and(|known| known != key.to_string()) {

@@ -3,7 +3,6 @@
 //! Blocks; runs on a thread of its own. It never holds more than one chunk beside what the queue holds, and ends at the
 //! next hand-over when the queue is gone or `halt` was cancelled.
 
-use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
