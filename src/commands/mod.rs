@@ -1,1 +1,3 @@
-//! (to come)
+//! One file per verb the user types; each is: gather, decide, show, perform.
+
+pub mod init;
