@@ -1,5 +1,7 @@
-//! The rest of this machine: the state database, and what else belongs neither to the filesystem nor to a peer.
+//! The rest of this machine: the state database, mounts, copies, random numbers: what belongs neither to the filesystem
+//! of a role nor to a peer.
 
 pub mod copy;
+pub mod mounts;
 pub mod random;
 pub mod state;
