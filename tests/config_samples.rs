@@ -65,3 +65,14 @@ fn every_key_is_in_it() {
         assert!(told("") || told("#"), "{key} is not in docs/standin.toml");
     }
 }
+
+#[test]
+fn pairing_edits_it_and_takes_the_edit_back() {
+    use standin::config::edit::{InRoles, remove_peer, set_peer};
+    let cedar = standin::logic::name::NodeName::parse("cedar").unwrap();
+    let key = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let with = set_peer(SAMPLE, &cedar, Some("cedar:7321"), key).unwrap();
+    assert_eq!(parse(&with).peers[&cedar].key.as_deref(), Some(key));
+    let without = remove_peer(&with, &cedar, InRoles::Refuse).unwrap();
+    assert_eq!(without.trim_end(), SAMPLE.trim_end());
+}

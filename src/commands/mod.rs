@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod human;
+pub mod init;
 pub mod output;
 pub mod progress;
 pub mod render;

@@ -403,6 +403,10 @@ fn role_lines() {
         "keep = { last = 3 }\nsnapshot-unchanged = \"no\"",
         expect![[r#"/c.toml:9: role.web.snapshot-unchanged = "no": is text, not true or false"#]],
     );
+}
+
+#[test]
+fn dataset_lines() {
     role(
         "btrfs",
         "btfs",

@@ -1,9 +1,170 @@
 //! `standin serve`: the one brain of a node. Schedules cycles, keeps links, answers peers and the control socket.
+//!
+//! Bytes are moved by plain threads, everything that waits is a task. An orderly stop (SIGTERM, SIGINT) ends transfers at
+//! a checkpoint and then exits; SIGHUP reads the config again and leaves transfers alone.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::error::{Code, Failure};
+use crate::host::state::State;
+use crate::peer::accept;
+use crate::peer::identity::Identity;
 
 pub mod api;
+mod check;
+mod control;
+mod cycle;
+mod hub;
+mod incoming;
+mod links;
+mod node;
+mod outgoing;
+mod pairing;
+mod points;
+mod produce;
+mod prune;
+mod receiving;
+mod replicate;
+mod restore;
+mod schedule;
+mod status;
 
-/// Serves until told to stop. `config` is the configuration file.
-pub fn serve(config: &std::path::Path) -> anyhow::Result<()> {
-    let _ = config;
-    anyhow::bail!("this build has no daemon")
+use node::{Node, blocking};
+
+/// Threads for tasks: links and timers, not bytes.
+const WORKERS: usize = 2;
+
+/// An orderly stop that takes longer is cut short: checkpoints are taken, the rest is safe to lose.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Fresh links that wait to be taken over.
+const ACCEPTED_MAX: usize = 8;
+
+/// File name of the node key in the state directory.
+pub const KEY_FILE: &str = "node.key";
+
+/// The socket that `standin link --stdio` connects to lies beside the control socket.
+pub fn link_socket(control: &Path) -> std::path::PathBuf {
+    control.with_file_name("link.sock")
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn serve(config: &Path) -> Result<()> {
+    let config = Config::load(config).map_err(Failure::from)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(run(config));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+async fn run(config: Config) -> Result<()> {
+    let state_dir = config.node.state_dir.clone();
+    std::fs::create_dir_all(&state_dir).with_context(|| format!("create {}", state_dir.display()))?;
+    let control_listener = control::bind(&config.node.control)?;
+    let link_listener = control::bind(&link_socket(&config.node.control))?;
+    let key = state_dir.join(KEY_FILE);
+    if !key.exists() {
+        let failure = Failure::new(Code::Usage, format!("open the node key {}: it does not exist", key.display()));
+        return Err(failure.hint("`standin init` makes it").into());
+    }
+    let identity = Identity::load(&key)?;
+    let state = State::open(&state_dir)?;
+    let node = Node::new(config, identity, state)?;
+    node.prepare_roles().await;
+    let listeners = links::listen(&node).await?;
+
+    let mut tasks = tokio::task::JoinSet::new();
+    let acceptor = links::acceptor(&node)?;
+    let (accepted, arrivals) = mpsc::channel(ACCEPTED_MAX);
+    for listener in listeners {
+        tasks.spawn(accept::listen_tcp(listener, acceptor.clone(), accepted.clone()));
+    }
+    tasks.spawn(accept::listen_unix(link_listener, acceptor, accepted));
+    tasks.spawn(links::welcome(node.clone(), arrivals));
+    tasks.spawn(control::serve(node.clone(), control_listener));
+    tasks.spawn(links::keep(node.clone()));
+    tasks.spawn(schedule::keep(node.clone()));
+
+    let listening: Vec<String> = node.config().node.listen.iter().map(ToString::to_string).collect();
+    let listening = if listening.is_empty() { "not listening".to_owned() } else { format!("listening on {}", listening.join(", ")) };
+    node.hub.note(
+        None,
+        format!("standin {} serves as {}, {listening}, key {}", env!("CARGO_PKG_VERSION"), node.name(), node.identity.fingerprint()),
+    );
+    tell_systemd(&[sd_notify::NotifyState::Ready]);
+    signals(&node).await?;
+    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    stop(&node, tasks).await;
+    Ok(())
+}
+
+fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("could not tell systemd: {error}");
+    }
+}
+
+/// Obeys signals until one says stop.
+async fn signals(node: &Arc<Node>) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                if let Err(error) = pairing::reload(node).await {
+                    node.hub.warn(None, format!("kept the old config: could not {error:#}"));
+                }
+            }
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+async fn stop(node: &Arc<Node>, mut tasks: tokio::task::JoinSet<()>) {
+    node.hub.note(None, "stopping: transfers end at a checkpoint");
+    node.stop.cancel();
+    let quiet = async {
+        while !node.hub.transfers().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        while tasks.join_next().await.is_some() {}
+    };
+    if tokio::time::timeout(STOP_TIMEOUT, quiet).await.is_err() {
+        node.hub.warn(None, "stopped before everything had ended by itself");
+    }
+    for peer in node.peers() {
+        peer.end("the daemon stopped");
+    }
+    // The goodbye needs a moment on the wire; a peer that misses it notices the silence.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+impl Node {
+    /// Makes each role's directories and finishes what a crash interrupted. A role that fails is told and left alone.
+    pub async fn prepare_roles(&self) {
+        for run in self.roles() {
+            let fs = run.fs.clone();
+            let prepared = blocking(move || {
+                fs.prepare()?;
+                fs.sweep()
+            })
+            .await;
+            if let Err(error) = prepared {
+                self.hub.warn(Some(&run.name), format!("could not prepare role {}: {error:#}", run.name));
+            }
+        }
+    }
 }

@@ -1,1 +1,7 @@
-//! (to come)
+//! The rest of this machine: the state database, mounts, copies, random numbers: what belongs neither to the filesystem
+//! of a role nor to a peer.
+
+pub mod copy;
+pub mod mounts;
+pub mod random;
+pub mod state;

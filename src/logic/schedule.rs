@@ -44,7 +44,7 @@ pub enum Every {
 #[derive(Debug, Clone)]
 pub struct Calendar {
     text: String,
-    cron: Cron,
+    cron: Box<Cron>,
     /// The hour field is `*` or `*/n`.
     through_all_hours: bool,
 }
@@ -194,8 +194,8 @@ fn calendar(text: &str, fields: &str) -> Result<Every, BadSchedule> {
     let hours = fields.split(' ').nth(1).unwrap_or_default();
     Ok(Every::Calendar(Calendar {
         text: text.to_owned(),
+        cron: Box::new(cron),
         through_all_hours: hours == "*" || hours.starts_with("*/"),
-        cron,
     }))
 }
 

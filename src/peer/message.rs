@@ -7,9 +7,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Code;
+use crate::error::{Code, Failure};
 use crate::logic::lineage::Lineage;
-use crate::logic::manifest::Manifest;
+use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
 use crate::logic::transfer::{Partial, StreamIdentity};
@@ -21,7 +21,43 @@ pub const PROTOCOL: (u32, u32) = (1, 1);
 /// Largest message, in bytes of JSON: a lineage of 20,000 points fits.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
-/// Both sides' first words on a fresh link.
+/// Largest [`Request`], in bytes of JSON: one manifest and some words around it.
+pub const REQUEST_BYTES_MAX: usize = MANIFEST_BYTES_MAX + (64 << 10);
+
+/// Largest message before a peer is known, and on the control stream, in bytes of JSON.
+pub const SMALL_BYTES_MAX: usize = 16 << 10;
+
+/// The first frame each side sends on a fresh connection, before there are streams. The dialling side says `Hello` or
+/// `Pair`; the answer to `Hello` is `Hello` or `Refused`, the answer to `Pair` is a [`PairAnswer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Greeting {
+    Hello(Hello),
+    Pair(PairRequest),
+    Refused(Refusal),
+}
+
+/// Words on the control stream, the first stream of every link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Control {
+    /// "I am alive." Answer: `Echo` with the same number, at once.
+    Beat {
+        number: u64,
+    },
+    Echo {
+        number: u64,
+    },
+    /// "I close this link on purpose."
+    Bye {
+        why: String,
+    },
+    /// A word of a newer version: ignored.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a node says of itself in its greeting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     pub node: NodeName,
@@ -89,6 +125,9 @@ pub enum Answer {
         data_bytes: u64,
         checkpoint: u64,
         file: String,
+        /// Share of the time since the last mark in which the receiver waited for input, 0 to 1.
+        #[serde(default)]
+        waiting: f64,
     },
     /// The dataset is complete, verified and on disk.
     Stored,
@@ -103,10 +142,59 @@ pub enum Answer {
 /// Why not. `why` and `hint` are shown to people on both sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
+    /// A code of a newer version reads as `Failed`; so does `Done`, which is no refusal.
+    #[serde(deserialize_with = "lenient_code")]
     pub code: Code,
     pub why: String,
     #[serde(default)]
     pub hint: Option<String>,
+}
+
+impl Refusal {
+    pub fn new(code: Code, why: impl Into<String>) -> Refusal {
+        Refusal {
+            code,
+            why: why.into(),
+            hint: None,
+        }
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Refusal {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The refusal as an error on the refused side. A peer's words are made harmless on the way.
+    pub fn into_failure(self) -> Failure {
+        Failure {
+            code: self.code,
+            what: plain(&self.why),
+            hint: self.hint.as_deref().map(plain),
+        }
+    }
+}
+
+fn lenient_code<'de, D: serde::Deserializer<'de>>(word: D) -> Result<Code, D::Error> {
+    let word = String::deserialize(word)?;
+    let known = Code::ALL.into_iter().find(|code| code.word() == word);
+    Ok(known
+        .filter(|code| *code != Code::Done)
+        .unwrap_or(Code::Failed))
+}
+
+/// A peer's words for a terminal or a log: one line, no control characters, at most 500 characters.
+pub fn plain(words: &str) -> String {
+    const MOST: usize = 500;
+    let mut line: String = words
+        .chars()
+        .take(MOST)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if words.chars().nth(MOST).is_some() {
+        line.push_str(" ...");
+    }
+    line
 }
 
 /// What the sender says inside an open transfer, between data frames.
@@ -144,4 +232,184 @@ pub enum PairAnswer {
         proof: String,
     },
     Refused(Refusal),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::logic::manifest::Reason;
+
+    /// Says it, hears it, and hears it again with words of a newer version added to every object.
+    fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(said: T) {
+        let text = serde_json::to_string(&said).unwrap();
+        assert_eq!(serde_json::from_str::<T>(&text).unwrap(), said, "{text}");
+        let mut value: Value = serde_json::from_str(&text).unwrap();
+        if let Value::Object(fields) = &mut value {
+            fields.insert("from-the-future".into(), json!({"deep": [1, 2, 3]}));
+        }
+        assert_eq!(
+            serde_json::from_value::<T>(value).unwrap(),
+            said,
+            "unknown fields are ignored: {text}"
+        );
+    }
+
+    fn node() -> NodeName {
+        NodeName::parse("alder").unwrap()
+    }
+
+    fn term() -> Term {
+        Term {
+            epoch: 3,
+            holder: node(),
+            nonce: 77,
+        }
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            version: 1,
+            role: RoleId(Uuid::from_u128(5)),
+            role_name: RoleName::parse("web").unwrap(),
+            point: PointId {
+                term: term(),
+                sequence: 42,
+            },
+            taken: Timestamp::UNIX_EPOCH,
+            node: node(),
+            reason: Reason::Schedule,
+            datasets: BTreeMap::new(),
+        }
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            node: node(),
+            version: "0.1.0".into(),
+            protocol: PROTOCOL,
+            capabilities: vec!["zstd".into()],
+            now: Timestamp::UNIX_EPOCH,
+            stream_version_max: 2,
+        }
+    }
+
+    #[test]
+    fn greetings_and_control() {
+        check(Greeting::Hello(hello()));
+        check(Greeting::Refused(
+            Refusal::new(Code::Refused, "no").hint("pair first"),
+        ));
+        check(Greeting::Pair(PairRequest {
+            node: node(),
+            invite: "7".into(),
+            proof: "00".into(),
+            address: Some("alder:7170".into()),
+        }));
+        check(Control::Beat { number: u64::MAX });
+        check(Control::Echo { number: 0 });
+        check(Control::Bye {
+            why: "restart".into(),
+        });
+    }
+
+    #[test]
+    fn requests() {
+        check(Request::Ping);
+        check(Request::Lineage {
+            role: RoleName::parse("web").unwrap(),
+            role_id: RoleId(Uuid::from_u128(5)),
+            term: term(),
+        });
+        check(Request::Commit {
+            manifest: manifest(),
+        });
+        check(Request::Offer(Box::new(Offer {
+            manifest: manifest(),
+            dataset: DatasetName::parse("db").unwrap(),
+            base: Some(manifest().point),
+            identity: StreamIdentity {
+                snapshot: Uuid::from_u128(1),
+                base: None,
+                version: 2,
+            },
+            data_bytes: 1 << 40,
+        })));
+    }
+
+    #[test]
+    fn answers() {
+        check(Answer::Lineage {
+            lineage: Lineage::default(),
+            partials: vec![],
+            term: Some(term()),
+        });
+        check(Answer::Have {
+            offset: 7,
+            prefix: "ab".into(),
+        });
+        check(Answer::Mark {
+            offset: 1,
+            data_bytes: 2,
+            checkpoint: 3,
+            file: "a/b".into(),
+        });
+        check(Answer::Stored);
+        check(Answer::Committed);
+        check(Answer::Pong {
+            now: Timestamp::UNIX_EPOCH,
+        });
+        check(Answer::Refused(Refusal::new(Code::Fenced, "a higher term")));
+        check(SenderWord::Restart {
+            why: "prefix differs".into(),
+        });
+        check(SenderWord::End {
+            bytes: 9,
+            hash: "cd".into(),
+        });
+        check(SenderWord::Failed {
+            why: "send ioctl".into(),
+        });
+        check(PairAnswer::Paired {
+            node: node(),
+            proof: "ef".into(),
+        });
+        check(PairAnswer::Refused(Refusal::new(Code::Refused, "no")));
+    }
+
+    #[test]
+    fn words_of_a_newer_version() {
+        let word: Control = serde_json::from_str(r#"{"type":"dance","steps":[1]}"#).unwrap();
+        assert_eq!(word, Control::Unknown);
+        for (code, heard) in [
+            ("fenced", Code::Fenced),
+            ("eclipsed", Code::Failed),
+            ("done", Code::Failed),
+        ] {
+            let text = format!(r#"{{"type":"refused","code":"{code}","why":"x"}}"#);
+            let Ok(Answer::Refused(refusal)) = serde_json::from_str(&text) else {
+                panic!("{text}")
+            };
+            assert_eq!(refusal.code, heard);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_refused_while_reading() {
+        let text = serde_json::to_string(&hello())
+            .unwrap()
+            .replace("alder", "../../etc");
+        assert!(serde_json::from_str::<Hello>(&text).is_err());
+    }
+
+    #[test]
+    fn a_peers_words_are_harmless() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc"), "a [2Jb c");
+        assert_eq!(plain(&"x".repeat(9999)).len(), 504);
+    }
 }

@@ -1,1 +1,7 @@
 //! (to come)
+
+mod apply;
+mod freeze;
+pub mod receive;
+pub mod scan;
+pub mod stream;

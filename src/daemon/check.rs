@@ -1,0 +1,160 @@
+//! `check`: compares the config with the machine and the peers, and says what to do about each difference.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::api::{CheckReport, Finding, Level};
+use super::node::{Node, PeerRun, RoleRun, blocking, lock};
+use crate::fs::{FsError, Live, Scan, Space};
+use crate::logic::name::DatasetName;
+use crate::logic::units;
+
+/// Clocks that differ by more make times in lists confusing (order never depends on them).
+const CLOCK_DIFFERENCE_MAX_S: f64 = 5.0;
+
+/// The sending side of stream protocol 2 and the new mount calls are there from this kernel on.
+const KERNEL_MIN: (u32, u32) = (6, 1);
+
+pub async fn check(node: &Arc<Node>) -> Result<CheckReport> {
+    let mut findings = vec![ok("config", format!("{} is valid", node.config().path.display()))];
+    kernel(&mut findings);
+    for run in node.peers() {
+        findings.push(peer(&run));
+    }
+    if node.config().peers.is_empty() {
+        let hint = "`standin pair invite` here, then `standin pair accept LINE` on the other node";
+        findings.push(warning("peers", "none: nothing is replicated", hint));
+    }
+    if node.config().roles.is_empty() {
+        findings.push(warning("roles", "none: nothing is snapshotted", "add [role.NAME] to the config, then `standin reload`"));
+    }
+    for run in node.roles() {
+        role(node, &run, &mut findings).await?;
+    }
+    Ok(CheckReport { findings })
+}
+
+fn finding(level: Level, subject: impl Into<String>, text: impl Into<String>, hint: Option<String>) -> Finding {
+    Finding { level, subject: subject.into(), text: text.into(), hint }
+}
+
+fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+    finding(Level::Ok, subject, text, None)
+}
+
+fn warning(subject: impl Into<String>, text: impl Into<String>, hint: impl Into<String>) -> Finding {
+    finding(Level::Warning, subject, text, Some(hint.into()))
+}
+
+fn problem(subject: impl Into<String>, text: impl Into<String>, hint: impl Into<String>) -> Finding {
+    finding(Level::Problem, subject, text, Some(hint.into()))
+}
+
+fn kernel(findings: &mut Vec<Finding>) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    let streams = crate::fs::btrfs::stream_version_max();
+    findings.push(if version < KERNEL_MIN {
+        let (major, minor) = KERNEL_MIN;
+        let hint = format!("{major}.{minor} or newer is what standin is tested on");
+        warning("kernel", format!("{release} is old"), hint)
+    } else if streams < 2 {
+        warning("kernel", format!("{release}: send streams of protocol 1 only"), "holes are sent as zeros until both kernels know protocol 2")
+    } else {
+        ok("kernel", format!("{release}, send streams up to protocol {streams}"))
+    });
+}
+
+fn peer(run: &PeerRun) -> Finding {
+    let subject = format!("peer {}", run.peer.name);
+    if run.peer.key.is_none() {
+        let hint = "`standin pair invite` on one node, `standin pair accept LINE` on the other";
+        return problem(subject, "not paired: no key is pinned", hint);
+    }
+    let contact = lock(&run.contact);
+    let Some(linked) = &contact.link else {
+        let why = contact.last_error.clone().unwrap_or_else(|| "waiting for it to dial in".to_owned());
+        return problem(subject, format!("no link: {why}"), "is its daemon running, and the address right?");
+    };
+    let (theirs, ours) = (linked.link.hello().version.clone(), env!("CARGO_PKG_VERSION"));
+    let seconds = linked.clock_difference_s;
+    if seconds.abs() > CLOCK_DIFFERENCE_MAX_S {
+        let direction = if seconds > 0.0 { "ahead of" } else { "behind" };
+        let text = format!("linked, but its clock is {:.0} s {direction} ours", seconds.abs());
+        return warning(subject, text, "run a time service (systemd-timesyncd, chrony) on both nodes");
+    }
+    let rtt = linked.link.rtt_ms().map(|ms| format!(", round trip {ms:.0} ms")).unwrap_or_default();
+    if theirs != ours {
+        return ok(subject, format!("linked{rtt}; it runs standin {theirs}, this node {ours}"));
+    }
+    ok(subject, format!("linked{rtt}, standin {theirs}"))
+}
+
+async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>) -> Result<()> {
+    let subject = format!("role {}", run.name);
+    let active = match node.record(run) {
+        Ok(record) => record.is_some_and(|record| record.active),
+        Err(error) => {
+            findings.push(problem(&subject, format!("{error:#}"), "see the finding about its datasets"));
+            false
+        }
+    };
+    for peer in run.role.peers.iter().filter(|peer| !node.config().peers.contains_key(*peer)) {
+        findings.push(problem(&subject, format!("its peer {peer} has no [peer.{peer}]"), "pair with it"));
+    }
+    if run.role.peers.is_empty() {
+        findings.push(warning(&subject, "no peers: points stay on this node alone", "add peers = [\"NAME\"]"));
+    }
+    for dataset in run.fs.datasets().keys() {
+        let (fs, name) = (run.fs.clone(), dataset.clone());
+        let looked = blocking(move || {
+            fs.prepare()?;
+            let live = match fs.live(&name, Scan::Whole) {
+                Err(error) if matches!(error.downcast_ref::<FsError>(), Some(FsError::Missing(_))) => None,
+                live => Some(live?),
+            };
+            Ok((live, fs.space(&name)?))
+        })
+        .await;
+        let subject = format!("dataset {}/{dataset}", run.name);
+        match looked {
+            Ok((live, space)) => dataset_findings(node, &subject, (run, dataset), active, live, space, findings),
+            Err(error) => {
+                let hint = crate::error::Failure::of(&error).and_then(|failure| failure.hint.clone());
+                findings.push(finding(Level::Problem, subject, format!("{error:#}"), hint));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn dataset_findings(
+    node: &Node,
+    subject: &str,
+    (run, dataset): (&RoleRun, &DatasetName),
+    active: bool,
+    live: Option<Live>,
+    space: Space,
+    findings: &mut Vec<Finding>,
+) {
+    let path = run.fs.datasets()[dataset].display().to_string();
+    match &live {
+        Some(live) => {
+            findings.push(ok(subject, format!("{path}, {} of {} free", units::human_bytes(space.free), units::human_bytes(space.total))));
+            for lost in &live.not_replicated {
+                findings.push(warning(subject, format!("not replicated: {lost}"), "make it a dataset of its own, or accept that it stays behind"));
+            }
+        }
+        None if active => {
+            findings.push(problem(subject, format!("{path} does not exist"), format!("btrfs subvolume create {path}")));
+        }
+        None => findings.push(ok(subject, format!("{path} is free for a promotion, {} free", units::human_bytes(space.free)))),
+    }
+    let reserve = node.config().node.reserve;
+    if space.free < reserve {
+        let text = format!("{} free is less than the reserve of {}", units::human_bytes(space.free), units::human_bytes(reserve));
+        findings.push(problem(subject, text, "free some space, or lower `reserve` in [node]"));
+    }
+}

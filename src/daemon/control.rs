@@ -1,0 +1,225 @@
+//! The control socket: one JSON request a connection, events while it runs, one reply at the end.
+//!
+//! Only root may open it (mode 0600 in a 0700 directory). A client that goes away leaves the work running.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::api::{CycleReport, Event, PruneReport, Reply, Request, RolePrune};
+use super::node::{Node, lock};
+use super::{check, cycle, pairing, points, prune, restore, status};
+use crate::error::Failure;
+use crate::logic::manifest::Reason;
+use crate::logic::name::RoleName;
+
+/// Longest request, in bytes.
+const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+
+/// How often a client hears the figures of running transfers.
+const TRANSFERS_EVERY: Duration = Duration::from_millis(250);
+
+/// Binds a socket that only root may open, in place of one left by a daemon that died.
+pub fn bind(path: &Path) -> Result<UnixListener> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        let what = format!("open {}: another daemon is listening there", path.display());
+        return Err(Failure::new(crate::error::Code::Locked, what)
+            .hint("one daemon a node: stop the other one, or give this one another `control` path")
+            .into());
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove the old {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("open {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("restrict {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Serves clients until the daemon stops.
+pub async fn serve(node: Arc<Node>, listener: UnixListener) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = node.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tokio::spawn(client(node.clone(), stream));
+            }
+            Err(error) => {
+                tracing::warn!("could not accept a client: {error}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+async fn client(node: Arc<Node>, stream: UnixStream) {
+    let (read, write) = stream.into_split();
+    let mut client = Client { write };
+    let outcome = match request(read).await {
+        Ok(request) => answer(&node, request, &mut client).await,
+        Err(error) => Err(error),
+    };
+    let reply = match outcome {
+        Ok(value) => Reply::Done { value },
+        Err(error) => {
+            let hint = Failure::of(&error).and_then(|failure| failure.hint.clone());
+            Reply::Failed { code: Failure::code_of(&error), what: format!("{error:#}"), hint }
+        }
+    };
+    // A client that went away does not want to hear it.
+    let _ = client.say(&reply).await;
+}
+
+async fn request(read: OwnedReadHalf) -> Result<Request> {
+    let mut line = String::new();
+    let mut reader = BufReader::new(read.take(REQUEST_BYTES_MAX));
+    reader.read_line(&mut line).await.context("read the request")?;
+    serde_json::from_str(&line).context("understand the request (is this the CLI of the same version?)")
+}
+
+struct Client {
+    write: OwnedWriteHalf,
+}
+
+impl Client {
+    async fn say(&mut self, reply: &Reply) -> Result<()> {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        self.write.write_all(&line).await.context("answer the client")
+    }
+
+    async fn event(&mut self, event: Event) -> Result<()> {
+        self.say(&Reply::Event { event }).await
+    }
+}
+
+fn value<T: Serialize>(value: &T) -> Result<serde_json::Value> {
+    Ok(serde_json::to_value(value)?)
+}
+
+async fn answer(node: &Arc<Node>, request: Request, client: &mut Client) -> Result<serde_json::Value> {
+    match request {
+        Request::Status => value(&status::status(node).await?),
+        Request::Watch => watch(node, client).await,
+        Request::Points { role } => value(&points::points(node, role.as_ref()).await?),
+        Request::Run { role, dry_run: true, .. } => {
+            let mut roles = Vec::new();
+            for run in node.chosen(role.as_ref())? {
+                roles.push(cycle::preview(node, &run).await);
+            }
+            value(&CycleReport { dry_run: true, roles })
+        }
+        Request::Run { role, attach, .. } => value(&run(node, role.as_ref(), attach, client).await?),
+        Request::Cancel { role } => {
+            for run in node.chosen(role.as_ref())? {
+                if let Some(running) = lock(&run.cycle).as_ref() {
+                    running.cancel.cancel();
+                }
+            }
+            Ok(serde_json::Value::Null)
+        }
+        Request::Prune { role, dry_run } => {
+            let mut roles = Vec::new();
+            for run in node.chosen(role.as_ref())? {
+                roles.push(RolePrune { role: run.name.clone(), verdicts: prune::prune(node, &run, dry_run).await? });
+            }
+            value(&PruneReport { dry_run, roles })
+        }
+        Request::Restore(request) => value(&restore::restore(node, request).await?),
+        Request::Check => value(&check::check(node).await?),
+        Request::PairInvite { expires_s, address } => {
+            value(&pairing::invite(node, Duration::from_secs(expires_s), address).await?)
+        }
+        Request::PairAccept { line } => value(&pairing::accept(node, &line).await?),
+        Request::PairRemove { peer } => value(&pairing::remove(node, &peer).await?),
+        Request::Reload => {
+            pairing::reload(node).await?;
+            Ok(serde_json::Value::Null)
+        }
+    }
+}
+
+/// Starts or joins cycles and tells the client what happens until the last one ends.
+async fn run(node: &Arc<Node>, role: Option<&RoleName>, attach: bool, client: &mut Client) -> Result<CycleReport> {
+    let mut events = node.hub.subscribe();
+    let mut running = Vec::new();
+    for run in node.chosen(role)? {
+        // Without a name, roles for which this node stands in are simply not this node's to run.
+        if role.is_none() && !node.record(&run)?.is_some_and(|record| record.active) {
+            continue;
+        }
+        running.push(cycle::start(node, &run, Reason::Asked, attach)?);
+    }
+    if running.is_empty() {
+        let failure = Failure::new(crate::error::Code::NotFound, "run a cycle: this node is active in no role");
+        return Err(failure.hint("a role is active on its `home` node; `standin status` shows which").into());
+    }
+    let reports = async {
+        let mut roles = Vec::new();
+        for cycle in &mut running {
+            roles.push(cycle::wait(cycle).await?);
+        }
+        Ok::<_, anyhow::Error>(roles)
+    };
+    tokio::pin!(reports);
+    let mut ticks = tokio::time::interval(TRANSFERS_EVERY);
+    let mut listening = true;
+    loop {
+        let said = tokio::select! {
+            roles = &mut reports => return Ok(CycleReport { dry_run: false, roles: roles? }),
+            event = events.recv() => match event {
+                Ok(event) => client.event(event).await,
+                Err(RecvError::Lagged(_)) => Ok(()),
+                Err(RecvError::Closed) => std::future::pending().await,
+            },
+            _ = ticks.tick(), if listening => transfers(node, client).await,
+        };
+        // The client is gone: the cycle goes on without anybody listening.
+        listening &= said.is_ok();
+    }
+}
+
+async fn transfers(node: &Arc<Node>, client: &mut Client) -> Result<()> {
+    for transfer in node.hub.transfers() {
+        client.event(Event::Transfer { transfer }).await?;
+    }
+    Ok(())
+}
+
+async fn watch(node: &Arc<Node>, client: &mut Client) -> Result<serde_json::Value> {
+    let mut events = node.hub.subscribe();
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    let mut ticks = tokio::time::interval(TRANSFERS_EVERY);
+    loop {
+        tokio::select! {
+            () = node.stop.cancelled() => return Ok(serde_json::Value::Null),
+            event = events.recv() => match event {
+                Ok(event) => client.event(event).await?,
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return Ok(serde_json::Value::Null),
+            },
+            _ = ticks.tick() => transfers(node, client).await?,
+            _ = seconds.tick() => {
+                let status = Box::new(status::status(node).await?);
+                client.event(Event::Status { status }).await?;
+            }
+        }
+    }
+}

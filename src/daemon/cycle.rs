@@ -1,0 +1,291 @@
+//! The cycle: take a point where something changed, bring every peer up to it, prune last.
+//!
+//! Gather, decide, show, perform: the plan is a list of sentences that `--dry-run` prints and a real run fills with
+//! results. One cycle of a role runs at a time; its peers are served side by side, and one that fails does not hold up
+//! the others. Promise: a base or a point in transfer is recorded before it is relied on, so a crash anywhere is a pause.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{RoleCycle, Step};
+use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
+use super::{prune, replicate};
+use crate::error::{Code, Failure};
+use crate::host::state::RoleRecord;
+use crate::logic::lineage::{Entry, Lineage};
+use crate::logic::manifest::{MANIFEST_VERSION, Manifest, Reason, Stored};
+use crate::logic::point::PointId;
+
+/// Starts a cycle, or says that one is running. With `attach`, joins that one.
+pub fn start(node: &Arc<Node>, run: &Arc<RoleRun>, reason: Reason, attach: bool) -> Result<RunningCycle> {
+    let mut slot = lock(&run.cycle);
+    if let Some(running) = slot.as_ref() {
+        if attach {
+            return Ok(running.clone());
+        }
+        let failure = Failure::new(Code::Locked, format!("run role {}: a cycle is already running", run.name));
+        let hint = format!("follow it with `standin run --attach {}`", run.name);
+        return Err(failure.hint(hint).into());
+    }
+    let (finished, done) = watch::channel(None);
+    let running = RunningCycle {
+        cancel: CancellationToken::new(),
+        phase: Arc::new(Mutex::new("gather".to_owned())),
+        done,
+    };
+    *slot = Some(running.clone());
+    drop(slot);
+    let (node, run, cycle) = (node.clone(), run.clone(), running.clone());
+    tokio::spawn(async move {
+        let report = whole(&node, &run, reason, &cycle).await;
+        // Free before told: whoever waits may start the next one at once.
+        *lock(&run.cycle) = None;
+        finished.send_replace(Some(report));
+        run.wake.notify_one();
+    });
+    Ok(running)
+}
+
+/// Waits for a cycle's report.
+pub async fn wait(cycle: &mut RunningCycle) -> Result<RoleCycle> {
+    let report = cycle.done.wait_for(Option::is_some).await.context("wait for the cycle")?.clone();
+    report.context("the cycle ended without a report")
+}
+
+async fn whole(node: &Arc<Node>, run: &Arc<RoleRun>, reason: Reason, cycle: &RunningCycle) -> RoleCycle {
+    let begun = Instant::now();
+    let started = Timestamp::now();
+    if let Err(error) = note_start(node, run, started) {
+        node.hub.warn(Some(&run.name), format!("could not record the cycle: {error:#}"));
+    }
+    let mut steps = Vec::new();
+    let mut codes = Vec::new();
+    match perform(node, run, reason, cycle, &mut steps, &mut codes).await {
+        Ok(()) => {}
+        Err(error) => {
+            codes.push(Failure::code_of(&error));
+            steps.push(failed("cycle", "the cycle", &error));
+        }
+    }
+    let code = sum(&codes);
+    let trouble = steps.iter().find_map(|step| step.error.clone());
+    if let Err(error) = note_end(node, run, started, trouble.as_deref()) {
+        node.hub.warn(Some(&run.name), format!("could not record the cycle: {error:#}"));
+    }
+    if let Some(trouble) = &trouble {
+        node.hub.warn(Some(&run.name), trouble.clone());
+    }
+    RoleCycle { role: run.name.clone(), steps, code, seconds: begun.elapsed().as_secs_f64() }
+}
+
+fn note_start(node: &Node, run: &RoleRun, started: Timestamp) -> Result<()> {
+    let mut record = node.state.cycle(&run.name)?;
+    record.started = Some(started);
+    node.state.record_cycle(&run.name, &record)
+}
+
+fn note_end(node: &Node, run: &RoleRun, started: Timestamp, trouble: Option<&str>) -> Result<()> {
+    let mut record = node.state.cycle(&run.name)?;
+    record.started = Some(started);
+    record.error = trouble.map(str::to_owned);
+    if trouble.is_none() {
+        record.good = Some(Timestamp::now());
+    }
+    node.state.record_cycle(&run.name, &record)
+}
+
+/// One code for many: all well is done, all of one kind is that kind, a mixture is partial.
+pub fn sum(codes: &[Code]) -> Code {
+    let Some(first) = codes.first() else { return Code::Done };
+    if codes.iter().all(|code| code == first) { *first } else { Code::Partial }
+}
+
+pub fn done(what: &str, text: impl Into<String>) -> Step {
+    Step { what: what.to_owned(), text: text.into(), ok: Some(true), error: None }
+}
+
+pub fn planned(what: &str, text: impl Into<String>) -> Step {
+    Step { what: what.to_owned(), text: text.into(), ok: None, error: None }
+}
+
+pub fn failed(what: &str, text: impl Into<String>, error: &anyhow::Error) -> Step {
+    let hint = Failure::of(error).and_then(|failure| failure.hint.as_ref());
+    let error = match hint {
+        Some(hint) => format!("could not {error:#}; {hint}"),
+        None => format!("could not {error:#}"),
+    };
+    Step { what: what.to_owned(), text: text.into(), ok: Some(false), error: Some(error) }
+}
+
+async fn perform(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    reason: Reason,
+    cycle: &RunningCycle,
+    steps: &mut Vec<Step>,
+    codes: &mut Vec<Code>,
+) -> Result<()> {
+    let record = active_record(node, run)?;
+    set_phase(cycle, "snapshot");
+    match take(node, run, &record, reason).await? {
+        Taken::Point(stored) => {
+            let text = format!("take {} of role {}", stored.manifest.point, run.name);
+            node.hub.note(Some(&run.name), format!("took {}", stored.manifest.point));
+            steps.push(done("snapshot", text));
+        }
+        Taken::Unchanged(newest) => steps.push(done("nothing", format!("nothing changed since {newest}"))),
+    }
+    codes.push(Code::Done);
+    set_phase(cycle, "transfer");
+    let mut replicas = tokio::task::JoinSet::new();
+    for peer in run.role.peers.clone() {
+        let (node, run, record, cancel) = (node.clone(), run.clone(), record.clone(), cycle.cancel.clone());
+        replicas.spawn(async move { replicate::replicate(&node, &run, &record, &peer, &cancel).await });
+    }
+    while let Some(replica) = replicas.join_next().await {
+        let replica = replica.context("wait for a peer")?;
+        steps.extend(replica.steps);
+        codes.push(replica.code);
+    }
+    set_phase(cycle, "prune");
+    let verdicts = prune::prune(node, run, false).await.context("prune")?;
+    let gone: Vec<&str> = verdicts.iter().filter(|v| !v.keep && v.error.is_none()).map(|v| v.short.as_str()).collect();
+    if !gone.is_empty() {
+        steps.push(done("prune", format!("prune {}", gone.join(", "))));
+    }
+    // A prune that must wait is no failure of the cycle; nothing was transferred is no failure of pruning.
+    if codes.iter().all(|code| *code != Code::Done) {
+        return Ok(());
+    }
+    // The snapshot alone does not make a failed replication partial success where every peer failed the same way.
+    let peers_failed = codes.iter().skip(1).all(|code| *code != Code::Done) && codes.len() > 1;
+    if peers_failed {
+        codes.remove(0);
+    }
+    Ok(())
+}
+
+fn set_phase(cycle: &RunningCycle, phase: &str) {
+    phase.clone_into(&mut lock(&cycle.phase));
+}
+
+/// The record of a role in which this node is active.
+pub fn active_record(node: &Node, run: &RoleRun) -> Result<RoleRecord> {
+    let record = node.record(run)?;
+    match record {
+        Some(record) if record.active => Ok(record),
+        other => {
+            let active = other.map_or(run.role.home.clone(), |record| record.term.holder);
+            let failure =
+                Failure::new(Code::Refused, format!("take a point of role {}: this node stands in for it", run.name));
+            Err(failure.hint(format!("{active} is active; run it there")).into())
+        }
+    }
+}
+
+/// What came of taking a point.
+pub enum Taken {
+    Point(Box<Stored>),
+    /// Nothing changed since this point.
+    Unchanged(PointId),
+}
+
+/// Takes a point where the role changed since the newest one.
+pub async fn take(node: &Arc<Node>, run: &Arc<RoleRun>, record: &RoleRecord, reason: Reason) -> Result<Taken> {
+    let _catalogue = run.catalogue.lock().await;
+    take_locked(node, run, record, reason).await
+}
+
+/// The same, for a caller that holds the catalogue.
+pub async fn take_locked(node: &Arc<Node>, run: &Arc<RoleRun>, record: &RoleRecord, reason: Reason) -> Result<Taken> {
+    let (fs, role, node_name, record) = (run.fs.clone(), run.role.clone(), node.name(), record.clone());
+    blocking(move || {
+        let newest = fs.list()?.pop();
+        if let Some(newest) = &newest {
+            let due = role.snapshot_unchanged || fs.changed(newest).context("look for changes")?;
+            if !due {
+                return Ok(Taken::Unchanged(newest.manifest.point.clone()));
+            }
+        }
+        let sequence = newest.map_or(1, |newest| newest.manifest.point.sequence + 1);
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            role: record.id,
+            role_name: role.name.clone(),
+            point: PointId { term: record.term, sequence },
+            taken: Timestamp::now(),
+            node: node_name,
+            reason,
+            datasets: Default::default(),
+        };
+        let stored = fs.snapshot(manifest).with_context(|| format!("take a point of role {}", role.name))?;
+        Ok(Taken::Point(Box::new(stored)))
+    })
+    .await
+}
+
+/// What a cycle would do now.
+pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>) -> RoleCycle {
+    let begun = Instant::now();
+    let mut steps = Vec::new();
+    let code = match gather(node, run).await {
+        Ok((newest, changed)) => {
+            let next = describe_next(newest.as_ref(), changed, &mut steps);
+            for peer in &run.role.peers {
+                steps.push(replicate::preview(node, run, peer, next.is_some()).await);
+            }
+            if let Ok(verdicts) = prune::prune(node, run, true).await {
+                let gone: Vec<&str> = verdicts.iter().filter(|v| !v.keep).map(|v| v.short.as_str()).collect();
+                if !gone.is_empty() {
+                    steps.push(planned("prune", format!("prune {}", gone.join(", "))));
+                }
+            }
+            if steps.iter().any(|step| step.error.is_some()) { Code::Partial } else { Code::Done }
+        }
+        Err(error) => {
+            steps.push(failed("cycle", "the cycle", &error));
+            Failure::code_of(&error)
+        }
+    };
+    RoleCycle { role: run.name.clone(), steps, code, seconds: begun.elapsed().as_secs_f64() }
+}
+
+async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<(Option<Stored>, bool)> {
+    active_record(node, run)?;
+    let (fs, always) = (run.fs.clone(), run.role.snapshot_unchanged);
+    blocking(move || {
+        let newest = fs.list()?.pop();
+        let changed = match &newest {
+            Some(newest) => always || fs.changed(newest)?,
+            None => true,
+        };
+        Ok((newest, changed))
+    })
+    .await
+}
+
+fn describe_next(newest: Option<&Stored>, changed: bool, steps: &mut Vec<Step>) -> Option<u64> {
+    match newest {
+        Some(newest) if !changed => {
+            steps.push(planned("nothing", format!("nothing changed since {}", newest.manifest.point)));
+            None
+        }
+        newest => {
+            let sequence = newest.map_or(1, |newest| newest.manifest.point.sequence + 1);
+            steps.push(planned("snapshot", format!("take a new point, number {sequence}")));
+            Some(sequence)
+        }
+    }
+}
+
+/// The lineage of a role on this node.
+pub async fn our_lineage(run: &Arc<RoleRun>) -> Result<(Lineage, Vec<Stored>)> {
+    let fs = run.fs.clone();
+    let stored = blocking(move || fs.list()).await?;
+    Ok((Lineage::new(stored.iter().map(|stored| Entry::of(&stored.manifest)).collect()), stored))
+}

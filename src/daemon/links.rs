@@ -1,0 +1,240 @@
+//! Keeps one link to each peer: dials where an address is known, accepts what dials in, and serves what peers ask.
+//!
+//! Promise: an unknown key gets no further than the pairing conversation; a slow or silent client occupies a task of its
+//! own and its deadline, never the accept loop. A lost link is dialled again after a growing, jittered pause.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::node::{Linked, Node, PeerRun, lock};
+use super::{incoming, pairing, replicate};
+use crate::logic::name::NodeName;
+use crate::peer::accept::{Accepted, Acceptor};
+use crate::peer::dial::{Expected, Target, dial};
+use crate::peer::identity::Fingerprint;
+use crate::peer::link::{Incoming, Link};
+use crate::peer::message::{Hello, PROTOCOL};
+use crate::peer::timing::Timing;
+
+/// First and longest pause between two attempts to dial.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Two links that cross are told apart within this time.
+const CROSSING: Duration = Duration::from_secs(10);
+
+/// What this node says first on a link.
+pub fn hello(node: &Node) -> Hello {
+    Hello {
+        node: node.name(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL,
+        capabilities: Vec::new(),
+        now: Timestamp::now(),
+        stream_version_max: crate::fs::btrfs::stream_version_max(),
+    }
+}
+
+/// Keeps dialling every peer that has an address, until the daemon stops; looks anew after each reload.
+pub async fn keep(node: Arc<Node>) {
+    let mut known: Vec<Arc<PeerRun>> = Vec::new();
+    loop {
+        for run in node.peers() {
+            if !known.iter().any(|old| Arc::ptr_eq(old, &run)) {
+                tokio::spawn(dialling(node.clone(), run.clone()));
+                known.push(run);
+            }
+        }
+        known.retain(|run| !run.gone.is_cancelled());
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            () = node.reloaded.notified() => {}
+        }
+    }
+}
+
+async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
+    let (Some(target), Some(key)) = (target(&run), run.peer.key.as_ref()) else { return };
+    let Ok(fingerprint) = key.parse::<Fingerprint>() else { return };
+    let expected = Expected { name: run.peer.name.clone(), fingerprint };
+    let mut pause = BACKOFF.0;
+    loop {
+        let linked = lock(&run.contact).link.clone();
+        if let Some(linked) = linked {
+            tokio::select! {
+                _ = linked.link.closed() => {}
+                () = run.gone.cancelled() => return,
+                () = node.stop.cancelled() => return,
+            }
+            pause = BACKOFF.0;
+        }
+        let greeting = hello(&node);
+        let attempt = tokio::select! {
+            attempt = dial(&node.identity, &target, &expected, &greeting, Timing::default()) => attempt,
+            () = run.gone.cancelled() => return,
+            () = node.stop.cancelled() => return,
+        };
+        match attempt {
+            Ok((link, incoming)) => {
+                adopt(&node, &run, link, incoming, true);
+                pause = BACKOFF.0;
+                continue;
+            }
+            Err(error) => missed(&node, &run, &error),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(jittered(pause)) => {}
+            () = run.changed.notified() => {}
+            () = run.gone.cancelled() => return,
+            () = node.stop.cancelled() => return,
+        }
+        pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+fn target(run: &PeerRun) -> Option<Target> {
+    match (&run.peer.via, &run.peer.address) {
+        (Some(command), _) => Some(Target::Command(command.clone())),
+        (None, Some(address)) => address.parse().ok(),
+        (None, None) => None,
+    }
+}
+
+/// Between three quarters and five quarters of the pause, so that two nodes do not stay in step.
+fn jittered(pause: Duration) -> Duration {
+    let draw = crate::host::random::number().unwrap_or(0) % 512;
+    pause.mul_f64(0.75 + draw as f64 / 1024.0)
+}
+
+/// A failed attempt is told once, not each time it fails the same way.
+fn missed(node: &Node, run: &PeerRun, error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    let mut contact = lock(&run.contact);
+    if contact.link.is_some() {
+        return;
+    }
+    if contact.last_error.as_deref() != Some(&text) {
+        contact.since.get_or_insert(Timestamp::now());
+        contact.last_error = Some(text.clone());
+        drop(contact);
+        node.hub.note(None, format!("no link to {}: {text}", run.peer.name));
+    }
+}
+
+/// Makes a fresh link the peer's link and serves what comes over it.
+fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, dialled: bool) {
+    let hello = link.hello();
+    let clock_difference_s = (hello.now.as_millisecond() - Timestamp::now().as_millisecond()) as f64 / 1000.0;
+    let linked = Linked { link: link.clone(), since: Instant::now(), dialled, clock_difference_s };
+    {
+        let mut contact = lock(&run.contact);
+        if let Some(old) = &contact.link {
+            if old.since.elapsed() < CROSSING && preferred(node, run, old.dialled) && !preferred(node, run, dialled) {
+                drop(contact);
+                close(link, "another link between the same nodes was first");
+                return;
+            }
+            close(old.link.clone(), "a newer link took its place");
+        }
+        contact.link = Some(linked);
+        contact.since = Some(Timestamp::now());
+        contact.last_error = None;
+    }
+    run.changed.notify_waiters();
+    let version = link.hello().version.clone();
+    node.hub.note(None, format!("link to {} is up (standin {version})", run.peer.name));
+    // What could not be sent while the peer was away is sent now.
+    for role in node.roles().iter().filter(|role| role.role.peers.contains(&run.peer.name)) {
+        replicate::catch_up(node, role, &run.peer.name);
+    }
+    tokio::spawn(serve(node.clone(), run.clone(), link, incoming));
+}
+
+/// Closes a link without waiting for its goodbye.
+fn close(link: Link, why: &'static str) {
+    tokio::spawn(async move { link.close(why).await });
+}
+
+/// Both nodes prefer the link that the node with the smaller name dialled, so that both keep the same of two that cross.
+fn preferred(node: &Node, run: &PeerRun, dialled: bool) -> bool {
+    let ours: NodeName = node.name();
+    (ours < run.peer.name) == dialled
+}
+
+async fn serve(node: Arc<Node>, run: Arc<PeerRun>, link: Link, mut incoming: Incoming) {
+    loop {
+        tokio::select! {
+            next = incoming.next() => match next {
+                Some((request, exchange)) => {
+                    tokio::spawn(incoming::serve(node.clone(), run.clone(), request, exchange));
+                }
+                None => break,
+            },
+            () = run.gone.cancelled() => {
+                link.close("the peer was removed from the config").await;
+                break;
+            }
+        }
+    }
+    let why = link.closed().await;
+    let lost = {
+        let mut contact = lock(&run.contact);
+        let ours = contact.link.as_ref().is_some_and(|linked| linked.link.same(&link));
+        if ours {
+            contact.link = None;
+            contact.since = Some(Timestamp::now());
+            contact.last_error = Some(why.clone());
+        }
+        ours
+    };
+    if lost && !node.stop.is_cancelled() {
+        run.changed.notify_waiters();
+        node.hub.warn(None, format!("link to {} is down: {why}", run.peer.name));
+    }
+}
+
+/// Opens the configured listeners.
+pub async fn listen(node: &Node) -> Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for address in &node.config().node.listen {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// What the listeners hand their connections to.
+pub fn acceptor(node: &Arc<Node>) -> Result<Acceptor> {
+    let (keys, greeter) = (node.clone(), node.clone());
+    let known = move |key: &Fingerprint| {
+        let key = key.to_string();
+        let pinned = |run: &&Arc<PeerRun>| run.peer.key.as_deref() == Some(&key);
+        keys.peers().iter().find(pinned).map(|run| run.peer.name.clone())
+    };
+    Acceptor::new(&node.identity, known, move || hello(&greeter), Timing::default())
+}
+
+/// Takes what the listeners accepted until the daemon stops.
+pub async fn welcome(node: Arc<Node>, mut accepted: mpsc::Receiver<Accepted>) {
+    loop {
+        let next = tokio::select! {
+            next = accepted.recv() => next,
+            () = node.stop.cancelled() => return,
+        };
+        match next {
+            Some(Accepted::Link(link, incoming)) => match node.peer(link.peer()) {
+                Some(run) => adopt(&node, &run, link, incoming, false),
+                None => close(link, "the peer was removed from the config"),
+            },
+            Some(Accepted::Pairing(conversation)) => {
+                let node = node.clone();
+                tokio::spawn(async move { pairing::answer(&node, conversation).await });
+            }
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The node: everything the daemon's parts share, and who owns what.
+//!
+//! One [`Node`] per process. Each role has one [`RoleRun`] with its filesystem and its locks, each peer one [`PeerRun`]
+//! with its link. Locks are short and never held across an await, but for the async ones that say so.
+//!
+//! A reload replaces config and runs; work in flight keeps the values it started with and ends in its own time.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::api::RoleCycle;
+use super::hub::Hub;
+use crate::config::{Config, Dataset, Grant, Peer, Role};
+use crate::error::{Code, Failure};
+use crate::fs::{Filesystem, Limits, btrfs::Btrfs};
+use crate::host::state::{RoleRecord, State};
+use crate::logic::lineage::Lineage;
+use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::point::{RoleId, Term};
+use crate::peer::identity::Identity;
+use crate::peer::limit::Limiter;
+use crate::peer::link::Link;
+
+/// Datasets sent at the same time, over all roles and peers: two keep a slow line and a disk busy without starving memory.
+const SENDS_MAX: usize = 4;
+
+pub struct Node {
+    pub identity: Arc<Identity>,
+    pub state: Arc<State>,
+    pub hub: Arc<Hub>,
+    pub started: Timestamp,
+    /// Cancelled when the daemon is to stop: transfers checkpoint, then everything ends.
+    pub stop: CancellationToken,
+    pub sends: Arc<Semaphore>,
+    config: RwLock<Arc<Config>>,
+    roles: RwLock<BTreeMap<RoleName, Arc<RoleRun>>>,
+    peers: RwLock<BTreeMap<NodeName, Arc<PeerRun>>>,
+    /// Rung after each reload: dialers and schedules look at the config anew.
+    pub reloaded: Notify,
+}
+
+/// One role on this node.
+pub struct RoleRun {
+    pub name: RoleName,
+    pub role: Arc<Role>,
+    pub fs: Arc<dyn Filesystem>,
+    /// Held across snapshot, prune and restore of this role: one change of the catalogue at a time.
+    pub catalogue: tokio::sync::Mutex<()>,
+    pub cycle: Mutex<Option<RunningCycle>>,
+    pub replicas: Mutex<BTreeMap<NodeName, Replica>>,
+    /// One receiver per dataset: a new offer ends the old one first.
+    pub receiving: Mutex<BTreeMap<DatasetName, Receiving>>,
+    /// Rung to look at the schedule now.
+    pub wake: Notify,
+}
+
+/// A cycle in progress.
+#[derive(Clone)]
+pub struct RunningCycle {
+    pub cancel: CancellationToken,
+    pub phase: Arc<Mutex<String>>,
+    /// Some when it is over.
+    pub done: watch::Receiver<Option<RoleCycle>>,
+}
+
+/// What this node knows of a peer's copy of a role.
+#[derive(Debug, Clone, Default)]
+pub struct Replica {
+    pub lineage: Option<Lineage>,
+    pub last_error: Option<String>,
+    /// Held by whoever brings the peer up to date: one conversation at a time.
+    pub turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The receiver of one dataset.
+#[derive(Clone, Default)]
+pub struct Receiving {
+    pub cancel: CancellationToken,
+    /// Held by whoever receives.
+    pub turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// One peer of this node.
+pub struct PeerRun {
+    /// As the config names it. Grants and bandwidth may have changed since: `grants` and `limiter` are in force.
+    pub peer: Peer,
+    pub grants: Mutex<Vec<Grant>>,
+    pub limiter: Arc<Limiter>,
+    pub contact: Mutex<Contact>,
+    /// Rung when the link comes or goes.
+    pub changed: Notify,
+    /// Cancelled when the peer is removed or its key or address changed.
+    pub gone: CancellationToken,
+}
+
+#[derive(Default)]
+pub struct Contact {
+    pub link: Option<Linked>,
+    pub since: Option<Timestamp>,
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone)]
+pub struct Linked {
+    pub link: Link,
+    pub since: std::time::Instant,
+    /// This node dialled.
+    pub dialled: bool,
+    /// Their clock minus ours at the hello, in seconds.
+    pub clock_difference_s: f64,
+}
+
+/// A lock whose holder panicked is taken over: the values behind these locks are replaced whole.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Node {
+    pub fn new(config: Config, identity: Identity, state: State) -> Result<Arc<Node>> {
+        let state = Arc::new(state);
+        let node = Node {
+            identity: Arc::new(identity),
+            hub: Arc::new(Hub::new(state.clone())),
+            state,
+            started: Timestamp::now(),
+            stop: CancellationToken::new(),
+            sends: Arc::new(Semaphore::new(SENDS_MAX)),
+            config: RwLock::new(Arc::new(config.clone())),
+            roles: RwLock::default(),
+            peers: RwLock::default(),
+            reloaded: Notify::new(),
+        };
+        node.apply(config)?;
+        Ok(Arc::new(node))
+    }
+
+    pub fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn name(&self) -> NodeName {
+        self.config().node.name.clone()
+    }
+
+    pub fn roles(&self) -> Vec<Arc<RoleRun>> {
+        self.roles.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub fn peers(&self) -> Vec<Arc<PeerRun>> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub fn peer(&self, name: &NodeName) -> Option<Arc<PeerRun>> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The named role, or a failure that lists the roles there are.
+    pub fn role(&self, name: &RoleName) -> Result<Arc<RoleRun>> {
+        let roles = self.roles.read().unwrap_or_else(PoisonError::into_inner);
+        roles.get(name).cloned().ok_or_else(|| {
+            let known: Vec<&str> = roles.keys().map(RoleName::as_str).collect();
+            let hint = match known.as_slice() {
+                [] => "this node has no roles: add [role.NAME] to the config, then `standin reload`".to_owned(),
+                known => format!("roles of this node: {}", known.join(", ")),
+            };
+            Failure::new(Code::NotFound, format!("find role {name}")).hint(hint).into()
+        })
+    }
+
+    /// The named role or all of them.
+    pub fn chosen(&self, role: Option<&RoleName>) -> Result<Vec<Arc<RoleRun>>> {
+        match role {
+            Some(name) => Ok(vec![self.role(name)?]),
+            None => Ok(self.roles()),
+        }
+    }
+
+    /// The live link to a peer.
+    pub fn link(&self, peer: &NodeName) -> Result<Link> {
+        let unreachable = |why: String| Failure::new(Code::Unreachable, why);
+        let run = self.peer(peer).ok_or_else(|| {
+            unreachable(format!("reach {peer}: it is not in this node's config"))
+                .hint(format!("pair with it: `standin pair invite` here, `standin pair accept` on {peer}"))
+        })?;
+        if run.peer.key.is_none() {
+            let failure = unreachable(format!("reach {peer}: not paired yet"));
+            let hint = format!("run `standin pair invite` on one node and `standin pair accept LINE` on the other ({peer})");
+            return Err(failure.hint(hint).into());
+        }
+        let contact = lock(&run.contact);
+        if let Some(linked) = &contact.link {
+            return Ok(linked.link.clone());
+        }
+        let why = contact.last_error.clone().unwrap_or_else(|| "no link yet".to_owned());
+        let hint = "the next cycle tries again; `standin status` shows the links".to_owned();
+        Err(unreachable(format!("reach {peer}: {why}")).hint(hint).into())
+    }
+
+    /// Takes a new config over: runs that did not change stay as they are.
+    pub fn apply(&self, config: Config) -> Result<()> {
+        let limits = Limits {
+            checkpoint_bytes: config.node.checkpoint_bytes,
+            checkpoint_every: config.node.checkpoint_every,
+            reserve: config.node.reserve,
+        };
+        let mut roles = BTreeMap::new();
+        for role in config.roles.values() {
+            let old = self.role(&role.name).ok();
+            let run = match old {
+                Some(old) if *old.role == *role && self.config().node == config.node => old,
+                _ => Arc::new(RoleRun::new(role.clone(), limits)?),
+            };
+            roles.insert(role.name.clone(), run);
+        }
+        let mut peers = BTreeMap::new();
+        for peer in config.peers.values() {
+            let run = match self.peer(&peer.name) {
+                Some(old) if old.reaches_the_same(peer) => {
+                    old.limiter.set_rate(peer.bandwidth);
+                    lock(&old.grants).clone_from(&peer.grants);
+                    old
+                }
+                _ => Arc::new(PeerRun::new(peer.clone())),
+            };
+            peers.insert(peer.name.clone(), run);
+        }
+        for old in self.peers() {
+            if !peers.get(&old.peer.name).is_some_and(|new| Arc::ptr_eq(new, &old)) {
+                old.end("the peer's configuration changed");
+            }
+        }
+        *self.roles.write().unwrap_or_else(PoisonError::into_inner) = roles;
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.reloaded.notify_waiters();
+        Ok(())
+    }
+
+    /// What is remembered of a role. Where nothing is: read from the newest point on disk, else, on the node that is
+    /// the role's home, begun: a new id and the first term.
+    pub fn record(&self, run: &RoleRun) -> Result<Option<RoleRecord>> {
+        if let Some(record) = self.state.role(&run.name)? {
+            return Ok(Some(record));
+        }
+        let home = run.role.home == self.name();
+        let found = run.fs.list()?.pop().map(|stored| stored.manifest);
+        let record = match found {
+            Some(newest) => {
+                RoleRecord { id: newest.role, active: home && newest.point.term.holder == self.name(), term: newest.point.term }
+            }
+            None if home => {
+                let nonce = crate::host::random::number().context("draw a nonce for the first term")?;
+                let term = Term { epoch: 1, holder: self.name(), nonce };
+                RoleRecord { id: RoleId(uuid::Uuid::new_v4()), term, active: true }
+            }
+            None => return Ok(None),
+        };
+        self.state.record_role(&run.name, &record)?;
+        Ok(Some(record))
+    }
+}
+
+impl RoleRun {
+    fn new(role: Role, limits: Limits) -> Result<RoleRun> {
+        let datasets: BTreeMap<DatasetName, PathBuf> = role
+            .datasets
+            .iter()
+            .map(|(name, dataset)| {
+                let Dataset::Btrfs(path) = dataset;
+                (name.clone(), path.clone())
+            })
+            .collect();
+        let fs = Btrfs::new(role.name.clone(), datasets, limits)
+            .with_context(|| format!("open the datasets of role {}", role.name))?;
+        Ok(RoleRun {
+            name: role.name.clone(),
+            role: Arc::new(role),
+            fs: Arc::new(fs),
+            catalogue: tokio::sync::Mutex::default(),
+            cycle: Mutex::default(),
+            replicas: Mutex::default(),
+            receiving: Mutex::default(),
+            wake: Notify::new(),
+        })
+    }
+
+    pub fn phase(&self) -> Option<String> {
+        lock(&self.cycle).as_ref().map(|cycle| lock(&cycle.phase).clone())
+    }
+}
+
+impl PeerRun {
+    fn new(peer: Peer) -> PeerRun {
+        let limiter = Arc::new(Limiter::new(peer.bandwidth));
+        PeerRun {
+            grants: Mutex::new(peer.grants.clone()),
+            peer,
+            limiter,
+            contact: Mutex::default(),
+            changed: Notify::new(),
+            gone: CancellationToken::new(),
+        }
+    }
+
+    /// Whether a link to `peer` is a link to this one: what a reload may change without dropping it is not compared.
+    fn reaches_the_same(&self, peer: &Peer) -> bool {
+        let ours = &self.peer;
+        (&ours.name, &ours.address, &ours.via, &ours.key) == (&peer.name, &peer.address, &peer.via, &peer.key)
+    }
+
+    /// Closes the link and stops dialling.
+    pub fn end(&self, why: &str) {
+        self.gone.cancel();
+        if let Some(linked) = lock(&self.contact).link.take() {
+            let why = why.to_owned();
+            tokio::spawn(async move { linked.link.close(&why).await });
+        }
+    }
+}
+
+/// Runs blocking work (filesystem calls) on a thread of its own.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(anyhow::anyhow!("a worker thread ended without an answer: {error}")),
+    }
+}

@@ -1,0 +1,217 @@
+//! Sends one dataset of a point to a peer: filesystem stream in, frames out.
+//!
+//! A plain thread (`produce`) reads the stream; a bounded queue between it and the link makes a slow line stop the
+//! reading. Promise: `Ok` means that the peer said `stored`; anything else leaves the peer's checkpoint in place and costs
+//! nothing but time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::hub::{Tracked, TransferFacts};
+use super::node::{Node, PeerRun, RoleRun, blocking};
+use super::produce::{HandedOff, Pace, Piece, Producer};
+use crate::error::{Code, Failure};
+use crate::logic::lineage::Lineage;
+use crate::logic::manifest::Manifest;
+use crate::logic::name::DatasetName;
+use crate::logic::point::{PointId, PointName};
+use crate::logic::progress::{Bottleneck, Direction};
+use crate::peer::exchange::{Exchange, Receiving, Sending};
+use crate::peer::link::Link;
+use crate::peer::message::{Answer, Offer, Request};
+
+/// Frames between the reading thread and the link: with the chunk size, what a transfer holds in memory.
+const QUEUE_FRAMES: usize = 8;
+
+/// A peer that stops answering inside an exchange, link alive, is given up after this time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A receiver that waited less than this share of the time is what holds the transfer up.
+const TARGET_BUSY: f64 = 0.3;
+
+/// What to send.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub manifest: Manifest,
+    pub dataset: DatasetName,
+    pub base: Option<PointId>,
+}
+
+/// Where a transfer begins, after the peer's answer.
+struct Start {
+    job: Job,
+    version: u32,
+    held: (u64, String),
+}
+
+/// Sends the dataset. Errors carry a `Failure` where the peer refused.
+pub async fn send_dataset(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    peer: &Arc<PeerRun>,
+    link: &Link,
+    ours: &Lineage,
+    job: Job,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let _turn = node.sends.acquire().await.context("wait for a turn to send")?;
+    let version_max = link.hello().stream_version_max.max(1);
+    let measured = {
+        let (fs, job) = (run.fs.clone(), job.clone());
+        blocking(move || fs.measure(&job.dataset, job.base.as_ref(), &job.manifest.point, version_max)).await
+    }
+    .with_context(|| format!("measure {} of {}", job.dataset, job.manifest.point))?;
+
+    let offer = Offer {
+        manifest: job.manifest.clone(),
+        dataset: job.dataset.clone(),
+        base: job.base.clone(),
+        identity: measured.identity.clone(),
+        data_bytes: measured.data_bytes,
+    };
+    let mut exchange = link.open(&Request::Offer(Box::new(offer))).await?;
+    let held = match answer(exchange.recv()).await? {
+        Answer::Have { offset, prefix } => (offset, prefix),
+        Answer::Stored => return Ok(()),
+        other => bail!("{} answered an offer with {other:?}", peer.peer.name),
+    };
+    let tracked = node.hub.track(TransferFacts {
+        role: run.name.clone(),
+        dataset: job.dataset.clone(),
+        peer: peer.peer.name.clone(),
+        id: job.manifest.point.clone(),
+        point: job.manifest.name(),
+        base: base_name(ours, job.base.as_ref()),
+        direction: Direction::Sending,
+        total_bytes: measured.data_bytes,
+    });
+    if held.0 > 0 {
+        tracked.resumed(held.0);
+        let (dataset, point, name, offset) = (&job.dataset, &job.manifest.point, &peer.peer.name, held.0);
+        node.hub.note(
+            Some(&run.name),
+            format!("resume {dataset} of {point} to {name} at byte {offset} of its stream"),
+        );
+    }
+    let start = Start { job, version: measured.identity.version, held };
+    let result = carry(node, run, peer, exchange, start, &tracked, cancel).await;
+    tracked.end(result.as_ref().err().map(|error| format!("{error:#}")));
+    result
+}
+
+fn base_name(ours: &Lineage, base: Option<&PointId>) -> Option<PointName> {
+    let entry = ours.get(base?)?;
+    Some(PointName::of(&entry.point, entry.taken))
+}
+
+/// Moves the bytes: one thread reads, one task writes, this one follows the answers.
+async fn carry(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    peer: &Arc<PeerRun>,
+    exchange: Exchange,
+    start: Start,
+    tracked: &Tracked,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let (sender, receiver) = exchange.into_split();
+    let (pieces, queue) = mpsc::channel(QUEUE_FRAMES);
+    let halt = CancellationToken::new();
+    let halting = halt.clone().drop_guard();
+    let pace = Arc::new(Pace::default());
+    let dataset = start.job.dataset.clone();
+    let reader = {
+        let (fs, pace) = (run.fs.clone(), pace.clone());
+        let (hub, role, name) = (node.hub.clone(), run.name.clone(), peer.peer.name.clone());
+        tokio::task::spawn_blocking(move || {
+            let tell = |why: &str| {
+                hub.warn(Some(&role), format!("start again from the first byte with {name}: {why}"));
+            };
+            let Start { job, version, held } = start;
+            Producer { fs: &*fs, job: &job, version, held, pieces, halt, pace: &pace }.run(&tell)
+        })
+    };
+    let stop = async {
+        tokio::select! {
+            () = cancel.cancelled() => "cancelled",
+            () = node.stop.cancelled() => "the daemon is stopping",
+            () = peer.gone.cancelled() => "the peer was removed",
+        }
+    };
+    let moved = tokio::select! {
+        moved = async { tokio::try_join!(write(sender, queue, peer, tracked), watch(receiver, tracked, &pace)) } => {
+            moved.map(|_| ())
+        }
+        why = stop => {
+            let what = format!("send {dataset} to {}: {why}", peer.peer.name);
+            Err(Failure::new(Code::Interrupted, what).into())
+        }
+    };
+    drop(halting);
+    match reader.await {
+        // The source's own failure explains the broken conversation better than the conversation does.
+        Ok(Err(error)) if moved.is_err() && error.downcast_ref::<HandedOff>().is_none() => Err(error),
+        Ok(_) => moved,
+        Err(error) => bail!("the reading thread ended without an answer: {error}"),
+    }
+}
+
+/// Writes what the reading thread gives, at the peer's rate limit.
+async fn write(
+    mut sender: Sending,
+    mut queue: mpsc::Receiver<Piece>,
+    peer: &PeerRun,
+    tracked: &Tracked,
+) -> Result<()> {
+    while let Some(piece) = queue.recv().await {
+        match piece {
+            Piece::Frame(frame) => {
+                let bytes = frame.wire_bytes() as u64;
+                peer.limiter.take(bytes).await;
+                sender.send_frame(&frame).await?;
+                tracked.wire(bytes);
+            }
+            Piece::Word(word) => sender.send(&word).await?,
+        }
+    }
+    sender.finish().await
+}
+
+/// Follows the peer's marks until it says `stored`.
+async fn watch(mut receiver: Receiving, tracked: &Tracked, pace: &Pace) -> Result<()> {
+    loop {
+        match answer(receiver.recv()).await? {
+            Answer::Mark { data_bytes, file, waiting, .. } => {
+                tracked.done(data_bytes, &file);
+                let side = if waiting < TARGET_BUSY {
+                    Bottleneck::Target
+                } else if pace.handing_share() > 0.5 {
+                    Bottleneck::Link
+                } else {
+                    Bottleneck::Source
+                };
+                tracked.bottleneck(Some(side));
+            }
+            Answer::Stored => return Ok(()),
+            other => bail!("the peer said {other:?} inside a transfer"),
+        }
+    }
+}
+
+/// Waits for the next answer; a refusal becomes an error with its code and hint.
+pub async fn answer(next: impl Future<Output = Result<Answer>>) -> Result<Answer> {
+    let waited = ANSWER_TIMEOUT.as_secs();
+    match tokio::time::timeout(ANSWER_TIMEOUT, next).await {
+        Err(_) => bail!("hear from the peer: it said nothing for {waited} s"),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(Answer::Refused(refusal))) => {
+            let failure = Failure { code: refusal.code, what: refusal.why, hint: refusal.hint };
+            Err(anyhow::Error::from(failure).context("the peer refused"))
+        }
+        Ok(Ok(answer)) => Ok(answer),
+    }
+}

@@ -1,0 +1,186 @@
+//! Pairing, both ends: hands out invitations, judges who uses them, and writes the pinned keys into the config file.
+//!
+//! Promise: a key is pinned on this node only after the other end proved the secret of an unused, unexpired invitation;
+//! the invitation is marked used on disk before the answer leaves. A crash between the two leaves one node paired: the
+//! next `accept` is told that the invitation was used, and a new one finishes the job.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+
+use super::api::{self, Invitation};
+use super::node::{Node, blocking};
+use crate::config::edit::{self, InRoles};
+use crate::config::{Config, store};
+use crate::error::{Code, Failure};
+use crate::logic::name::NodeName;
+use crate::peer::identity::Fingerprint;
+use crate::peer::message::{PairAnswer, PairRequest};
+use crate::peer::pair::{self, Invite, StoredInvite, Verdict};
+use crate::peer::pairing::{PairConversation, Paired, accept_invite};
+use crate::peer::timing::Timing;
+
+/// Makes an invitation, valid for `expires`.
+pub async fn invite(node: &Arc<Node>, expires: Duration, address: Option<String>) -> Result<Invitation> {
+    let address = match address {
+        Some(address) => address,
+        None => own_address(node)?,
+    };
+    let now = Timestamp::now();
+    let until = now.checked_add(expires).context("add the time the invitation is valid")?;
+    let invite = Invite::new(node.name(), address, node.identity.fingerprint(), until)?;
+    record(node, &invite.stored(), now)?;
+    node.hub.note(None, format!("made invitation {}, valid until {until}", invite.id));
+    Ok(Invitation { line: invite.to_line(), expires: invite.expires })
+}
+
+fn record(node: &Node, invite: &StoredInvite, now: Timestamp) -> Result<()> {
+    node.state.record_invite(&invite.id, invite.expires, &serde_json::to_string(invite)?, now)
+}
+
+/// Where other nodes can dial this one.
+fn own_address(node: &Node) -> Result<String> {
+    let config = node.config();
+    if let Some(advertise) = &config.node.advertise {
+        return Ok(advertise.clone());
+    }
+    let reachable = |address: &&SocketAddr| !address.ip().is_unspecified();
+    if let Some(address) = config.node.listen.iter().find(reachable) {
+        return Ok(address.to_string());
+    }
+    let what = "invite: this node does not know an address under which others can dial it";
+    bail!(
+        Failure::new(Code::Usage, what)
+            .hint("give it: `standin pair invite --address HOST:PORT`, or set `advertise` and `listen` in [node]")
+    );
+}
+
+/// Accepts the invitation in `line`: proves its secret to the inviting node and pins its key here.
+pub async fn accept(node: &Arc<Node>, line: &str) -> Result<api::Paired> {
+    let ours = node.name();
+    let address = own_address(node).ok();
+    let accepting = accept_invite(line, &node.identity, &ours, address, None, Timing::default());
+    let Paired { node: peer, fingerprint, address } = accepting.await?;
+    pin(node, &peer, address, fingerprint).await?;
+    let path = node.config().path.display().to_string();
+    node.hub.note(None, format!("paired with {peer} (key {fingerprint})"));
+    let text = format!(
+        "paired with {peer}: its key {fingerprint} is pinned in {path}, and ours is pinned there.\n\
+         Name it in `peers` of a role on both nodes to replicate that role."
+    );
+    Ok(api::Paired { peer, key: fingerprint.to_string(), text })
+}
+
+/// Removes a peer: its key, its link, and what was pinned for it.
+pub async fn remove(node: &Arc<Node>, peer: &NodeName) -> Result<api::Paired> {
+    let config = node.config();
+    let Some(known) = config.peers.get(peer) else {
+        let names: Vec<&str> = config.peers.keys().map(NodeName::as_str).collect();
+        bail!(Failure::new(Code::NotFound, format!("find peer {peer}")).hint(format!("peers: {}", names.join(", "))));
+    };
+    let key = known.key.clone().unwrap_or_default();
+    let (path, name) = (config.path.clone(), peer.clone());
+    blocking(move || rewrite(&path, |text| edit::remove_peer(text, &name, InRoles::Refuse))).await?;
+    node.state.forget_peer(peer)?;
+    reload(node).await?;
+    node.hub.note(None, format!("removed peer {peer} (key {key})"));
+    let text = format!("removed {peer} here; on {peer} run `standin pair remove {}`", node.name());
+    Ok(api::Paired { peer: peer.clone(), key, text })
+}
+
+/// The inviting end: judges a request that came in on a connection with an unknown key.
+pub async fn answer(node: &Arc<Node>, conversation: PairConversation) {
+    let request = conversation.request().clone();
+    let key = conversation.fingerprint();
+    let answer = match judge(node, &request, key, conversation.own_fingerprint()).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            node.hub.warn(None, format!("could not pair with {}: {error:#}", request.node));
+            PairAnswer::Refused(super::incoming::refusal(&error))
+        }
+    };
+    let paired = matches!(answer, PairAnswer::Paired { .. });
+    if let Err(error) = conversation.answer(&answer).await {
+        node.hub.warn(None, format!("could not answer the pairing of {}: {error:#}", request.node));
+    } else if paired {
+        node.hub.note(None, format!("paired with {} (key {key})", request.node));
+    }
+}
+
+async fn judge(
+    node: &Arc<Node>,
+    request: &PairRequest,
+    key: Fingerprint,
+    own: Fingerprint,
+) -> Result<PairAnswer> {
+    let now = Timestamp::now();
+    let stored: Option<StoredInvite> = match node.state.invite(&request.invite)? {
+        Some(body) => Some(serde_json::from_str(&body).context("read the invitation")?),
+        None => None,
+    };
+    let ours = node.name();
+    match pair::judge(stored.as_ref(), request, &ours, own, key, now) {
+        Verdict::Accept { proof } => {
+            let known = node.config().peers.get(&request.node).and_then(|peer| peer.key.clone());
+            if known.is_some_and(|known| known != key.to_string()) {
+                let what = format!("pair with {}: a node of that name is paired already, with another key", request.node);
+                let hint = format!("run `standin pair remove {}` on {ours} first", request.node);
+                bail!(Failure::new(Code::Refused, what).hint(hint));
+            }
+            if let Some(stored) = stored {
+                record(node, &StoredInvite { used_by: Some(key), ..stored }, now)?;
+            }
+            pin(node, &request.node, request.address.clone(), key).await?;
+            Ok(PairAnswer::Paired { node: ours, proof })
+        }
+        Verdict::Refuse { refusal, fault, count } => {
+            if let (Some(stored), true) = (stored, count) {
+                let attempts = stored.attempts + 1;
+                record(node, &StoredInvite { attempts, ..stored }, now)?;
+            }
+            node.hub.warn(None, format!("refused to pair with {} (key {key}): {fault}", request.node));
+            Ok(PairAnswer::Refused(refusal))
+        }
+    }
+}
+
+/// Writes the key into the config file and takes the new config over.
+async fn pin(node: &Arc<Node>, peer: &NodeName, address: Option<String>, key: Fingerprint) -> Result<()> {
+    let (path, peer, key) = (node.config().path.clone(), peer.clone(), key.to_string());
+    blocking(move || rewrite(&path, |text| edit::set_peer(text, &peer, address.as_deref(), &key)))
+        .await
+        .context("pin the key in the config")?;
+    reload(node).await
+}
+
+/// Changes the config file. A result that would not load is not written.
+fn rewrite(path: &Path, change: impl Fn(&str) -> Result<String>) -> Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let new = change(&text)?;
+    Config::parse(&new, path).map_err(Failure::from)?;
+    store::replace(path, &new)
+}
+
+/// Reads the config file again. A broken file changes nothing.
+pub async fn reload(node: &Arc<Node>) -> Result<()> {
+    let path = node.config().path.clone();
+    let config = blocking(move || Ok(Config::load(&path).map_err(Failure::from)?)).await?;
+    let old = node.config();
+    if config.node.state_dir != old.node.state_dir || config.node.name != old.node.name {
+        bail!(
+            Failure::new(Code::Usage, "take the new config over: `name` or `state-dir` of [node] changed")
+                .hint("restart the daemon for that")
+        );
+    }
+    if config.node.listen != old.node.listen || config.node.control != old.node.control {
+        node.hub.warn(None, "`listen` or `control` of [node] changed: that needs a restart of the daemon");
+    }
+    node.apply(config)?;
+    node.prepare_roles().await;
+    node.hub.note(None, "read the config again");
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Prunes a role's points on this node, by this node's own policy.
+//!
+//! Nobody else orders deletions: a peer can neither ask for one nor hold one up. Promise (P2): the newest point, the base of
+//! every peer and a point in transfer stay, whatever the policy says; `retention` asserts it and this file asserts it
+//! again on the list it is about to destroy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+
+use super::api::VerdictView;
+use super::node::{Node, RoleRun, blocking};
+use crate::fs::FsError;
+use crate::logic::manifest::Stored;
+use crate::logic::retention::{self, Candidate, Pin, Verdict};
+
+/// Pause between two deletions: the filesystem's cleaner works after each, and live services share the disk with it.
+const PACE: Duration = Duration::from_millis(20);
+
+/// Prunes, or with `dry_run` only says what would go. Newest first.
+pub async fn prune(node: &Arc<Node>, run: &Arc<RoleRun>, dry_run: bool) -> Result<Vec<VerdictView>> {
+    let _catalogue = run.catalogue.lock().await;
+    let fs = run.fs.clone();
+    let stored = blocking(move || fs.list()).await?;
+    let candidates = candidates(node, run, &stored)?;
+    let active = node.record(run)?.is_some_and(|record| record.active);
+    let keep = if active { &run.role.keep } else { &run.role.keep_standby };
+    let verdicts = retention::verdicts(&candidates, keep, Timestamp::now(), &jiff::tz::TimeZone::system());
+    let mut views = Vec::with_capacity(verdicts.len());
+    let mut destroyed = Vec::new();
+    for verdict in verdicts {
+        let Some(candidate) = candidates.iter().find(|candidate| candidate.id == verdict.id) else { continue };
+        let mut error = None;
+        if !verdict.keep && !dry_run {
+            assert!(candidate.pins.is_empty(), "a pinned point must never be let go");
+            error = destroy(run, &verdict).await?;
+            if error.is_none() {
+                destroyed.push(verdict.id.to_string());
+            }
+            tokio::time::sleep(PACE).await;
+        }
+        views.push(VerdictView {
+            name: candidate.name,
+            short: verdict.id.to_string(),
+            taken: candidate.taken,
+            keep: verdict.keep,
+            reasons: verdict.reasons,
+            error,
+        });
+    }
+    if !destroyed.is_empty() {
+        node.hub.note(Some(&run.name), format!("pruned {}", destroyed.join(", ")));
+    }
+    Ok(views)
+}
+
+/// Why it could not go now; `None` when it is gone.
+async fn destroy(run: &Arc<RoleRun>, verdict: &Verdict) -> Result<Option<String>> {
+    let (fs, id) = (run.fs.clone(), verdict.id.clone());
+    match blocking(move || fs.destroy(&id)).await {
+        Ok(()) => Ok(None),
+        Err(error) => match error.downcast_ref::<FsError>() {
+            // A send that uses it ends some day: the next prune finds it again.
+            Some(FsError::Busy(_)) => Ok(Some("in use now, left for the next time".to_owned())),
+            _ => Err(error).with_context(|| format!("destroy {}", verdict.id)),
+        },
+    }
+}
+
+/// Every point with what holds it.
+pub fn candidates(node: &Node, run: &RoleRun, stored: &[Stored]) -> Result<Vec<Candidate>> {
+    let configured = |peer: &crate::logic::name::NodeName| run.role.peers.contains(peer);
+    let bases = node.state.bases(&run.name)?;
+    let sendings = node.state.sendings(&run.name)?;
+    let newest = stored.last().map(|stored| stored.manifest.point.clone());
+    let candidate = |stored: &Stored| {
+        let id = stored.manifest.point.clone();
+        let mut pins = Vec::new();
+        if newest.as_ref() == Some(&id) {
+            pins.push(Pin::Newest);
+        }
+        let of = |list: &[(crate::logic::name::NodeName, _)], make: fn(_) -> Pin| {
+            let held = list.iter().filter(|(peer, point)| *point == id && configured(peer));
+            held.map(|(peer, _)| make(peer.clone())).collect::<Vec<_>>()
+        };
+        pins.extend(of(&bases, Pin::BaseOf));
+        pins.extend(of(&sendings, Pin::Unfinished));
+        Candidate { id, name: stored.manifest.name(), taken: stored.manifest.taken, pins }
+    };
+    Ok(stored.iter().map(candidate).collect())
+}

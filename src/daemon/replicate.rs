@@ -1,0 +1,237 @@
+//! Brings one peer up to the newest point of a role: ask, plan, send, commit, until there is nothing left to send.
+//!
+//! The peer's own answer about what it holds is the only source of the plan; what this node recorded only decides what
+//! pruning must spare.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use tokio_util::sync::CancellationToken;
+
+use super::api::Step;
+use super::cycle::{done, failed, our_lineage, planned};
+use super::node::{Node, RoleRun, lock};
+use super::outgoing::{Job, answer, send_dataset};
+use crate::config::Grant;
+use crate::error::{Code, Failure};
+use crate::host::state::RoleRecord;
+use crate::logic::lineage::{Entry, Lineage};
+use crate::logic::manifest::Stored;
+use crate::logic::name::NodeName;
+use crate::logic::plan::{self, Plan};
+use crate::logic::transfer::Partial;
+use crate::peer::link::Link;
+use crate::peer::message::{Answer, Request};
+
+/// What came of one peer.
+pub struct Outcome {
+    pub steps: Vec<Step>,
+    pub code: Code,
+}
+
+/// Brings `peer` up to the point that is newest now.
+pub async fn replicate(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    record: &RoleRecord,
+    peer: &NodeName,
+    cancel: &CancellationToken,
+) -> Outcome {
+    let mut steps = Vec::new();
+    let turn = lock(&run.replicas).entry(peer.clone()).or_default().turn.clone();
+    let _turn = turn.lock().await;
+    let result = rounds(node, run, record, peer, cancel, &mut steps).await;
+    let mut replicas = lock(&run.replicas);
+    let replica = replicas.entry(peer.clone()).or_default();
+    match result {
+        Ok(()) => {
+            replica.last_error = None;
+            Outcome { steps, code: Code::Done }
+        }
+        Err(error) => {
+            replica.last_error = Some(format!("could not {error:#}"));
+            steps.push(failed("send", format!("bring {peer} up to date"), &error));
+            Outcome { steps, code: Failure::code_of(&error) }
+        }
+    }
+}
+
+/// Called when a link comes up: sends what the peer missed while it was away, without waiting for the schedule.
+pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) {
+    let (node, run, peer) = (node.clone(), run.clone(), peer.clone());
+    tokio::spawn(async move {
+        let record = match node.record(&run) {
+            Ok(Some(record)) if record.active => record,
+            Ok(_) => return,
+            Err(error) => {
+                node.hub.warn(Some(&run.name), format!("could not read the role's record: {error:#}"));
+                return;
+            }
+        };
+        match our_lineage(&run).await {
+            Ok((ours, _)) if ours.newest().is_none() => return,
+            _ => {}
+        }
+        let cancel = CancellationToken::new();
+        let outcome = replicate(&node, &run, &record, &peer, &cancel).await;
+        if let Some(error) = outcome.steps.iter().find_map(|step| step.error.as_ref()) {
+            node.hub.warn(Some(&run.name), error.clone());
+        }
+    });
+}
+
+async fn rounds(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    record: &RoleRecord,
+    peer: &NodeName,
+    cancel: &CancellationToken,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
+    granted(node, peer)?;
+    let link = node.link(peer)?;
+    let (ours, _) = our_lineage(run).await?;
+    // Points taken while this runs are the next cycle's: a busy source must not keep a cycle going for ever.
+    let goal = ours.newest().map(|entry| entry.point.rank());
+    loop {
+        let (ours, stored) = our_lineage(run).await?;
+        let (theirs, partials) = ask(run, record, peer, &link).await?;
+        if let Some(base) = newest_common(&ours, &theirs) {
+            node.state.record_base(&run.name, peer, &base.point)?;
+        }
+        lock(&run.replicas).entry(peer.clone()).or_default().lineage = Some(theirs.clone());
+        if theirs.newest().map(|entry| entry.point.rank()) >= goal && goal.is_some() {
+            if steps.is_empty() {
+                steps.push(done("nothing", format!("{peer} holds everything")));
+            }
+            return Ok(());
+        }
+        match plan::plan(&ours, &theirs, &partials) {
+            Plan::Nothing => {
+                steps.push(done("nothing", format!("{peer} holds everything")));
+                return Ok(());
+            }
+            Plan::Blocked(conflict) => {
+                bail!(
+                    Failure::new(Code::Diverged, format!("bring {peer} up to date: {conflict}"))
+                        .hint("nothing was changed on either side")
+                );
+            }
+            Plan::Send(step) => {
+                node.state.record_sending(&run.name, peer, &step.to)?;
+                send(node, run, peer, &link, (&ours, &stored), &step, cancel).await?;
+                node.state.record_base(&run.name, peer, &step.to)?;
+                node.state.clear_sending(&run.name, peer)?;
+                steps.push(done("send", sentence(&step, peer)));
+            }
+        }
+    }
+}
+
+fn granted(node: &Node, peer: &NodeName) -> Result<()> {
+    let granted = node.peer(peer).is_none_or(|run| lock(&run.grants).contains(&Grant::Receive));
+    if granted {
+        return Ok(());
+    }
+    let failure = Failure::new(Code::Refused, format!("send to {peer}: this node does not grant it to receive"));
+    Err(failure.hint(format!("add \"receive\" to `grants` of [peer.{peer}]")).into())
+}
+
+fn sentence(step: &plan::Step, peer: &NodeName) -> String {
+    match &step.base {
+        Some(base) => format!("send {} on top of {base} to {peer}", step.to),
+        None => format!("send {} whole to {peer}", step.to),
+    }
+}
+
+fn newest_common<'a>(ours: &'a Lineage, theirs: &Lineage) -> Option<&'a Entry> {
+    ours.entries().iter().rev().find(|entry| theirs.holds(entry))
+}
+
+async fn ask(run: &RoleRun, record: &RoleRecord, peer: &NodeName, link: &Link) -> Result<(Lineage, Vec<Partial>)> {
+    let request = Request::Lineage { role: run.name.clone(), role_id: record.id, term: record.term.clone() };
+    let mut exchange = link.open(&request).await?;
+    match answer(exchange.recv()).await? {
+        Answer::Lineage { lineage, partials, .. } => Ok((lineage, partials)),
+        other => bail!("{peer} answered a question for its lineage with {other:?}"),
+    }
+}
+
+/// Sends every dataset of the step's point, then has the point committed.
+async fn send(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    peer: &NodeName,
+    link: &Link,
+    (ours, stored): (&Lineage, &[Stored]),
+    step: &plan::Step,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let Some(stored) = stored.iter().find(|stored| stored.manifest.point == step.to) else {
+        bail!("find {}: it was removed while the plan was made", step.to);
+    };
+    let Some(peer_run) = node.peer(peer) else {
+        bail!("reach {peer}: it was removed");
+    };
+    node.hub.note(Some(&run.name), sentence(step, peer));
+    let mut sends = tokio::task::JoinSet::new();
+    for (dataset, base) in &step.bases {
+        let job = Job { manifest: stored.manifest.clone(), dataset: dataset.clone(), base: base.clone() };
+        let (node, run, peer_run, link) = (node.clone(), run.clone(), peer_run.clone(), link.clone());
+        let (ours, cancel) = (ours.clone(), cancel.clone());
+        sends.spawn(async move { send_dataset(&node, &run, &peer_run, &link, &ours, job, &cancel).await });
+    }
+    let mut first = None;
+    while let Some(sent) = sends.join_next().await {
+        // The others go on: what they finish is not sent again.
+        if let Err(error) = sent? {
+            first.get_or_insert(error);
+        }
+    }
+    if let Some(error) = first {
+        return Err(error);
+    }
+    let mut exchange = link.open(&Request::Commit { manifest: stored.manifest.clone() }).await?;
+    match answer(exchange.recv()).await? {
+        Answer::Committed => {
+            node.hub.note(Some(&run.name), format!("{} is complete on {peer}", step.to));
+            let mut replicas = lock(&run.replicas);
+            let replica = replicas.entry(peer.clone()).or_default();
+            let mut entries = replica.lineage.as_ref().map(|known| known.entries().to_vec()).unwrap_or_default();
+            entries.push(Entry::of(&stored.manifest));
+            replica.lineage = Some(Lineage::new(entries));
+            Ok(())
+        }
+        other => bail!("{peer} answered a commit with {other:?}"),
+    }
+}
+
+/// What would be sent to the peer now. `fresh`: a new point would be taken first.
+pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName, fresh: bool) -> Step {
+    match preview_plan(node, run, peer).await {
+        Ok((Plan::Nothing, Some(base))) if fresh => {
+            planned("send", format!("send the new point on top of {base} to {peer}"))
+        }
+        Ok((Plan::Nothing, None)) if fresh => planned("send", format!("send the new point whole to {peer}")),
+        Ok((Plan::Nothing, _)) => planned("nothing", format!("{peer} holds everything")),
+        Ok((Plan::Send(step), _)) if fresh => {
+            let then = if step.base.is_some() { "then the new point" } else { "or the new point, whole" };
+            planned("send", format!("{}, {then}", sentence(&step, peer)))
+        }
+        Ok((Plan::Send(step), _)) => planned("send", sentence(&step, peer)),
+        Ok((Plan::Blocked(conflict), _)) => {
+            let error = Failure::new(Code::Diverged, format!("bring {peer} up to date: {conflict}")).into();
+            failed("send", format!("bring {peer} up to date"), &error)
+        }
+        Err(error) => failed("send", format!("bring {peer} up to date"), &error),
+    }
+}
+
+async fn preview_plan(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) -> Result<(Plan, Option<String>)> {
+    let Some(record) = node.record(run)? else { bail!("find the record of role {}", run.name) };
+    let link = node.link(peer)?;
+    let (ours, _) = our_lineage(run).await?;
+    let (theirs, partials) = ask(run, &record, peer, &link).await?;
+    let base = newest_common(&ours, &theirs).map(|entry| entry.point.to_string());
+    Ok((plan::plan(&ours, &theirs, &partials), base))
+}

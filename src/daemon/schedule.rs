@@ -1,0 +1,121 @@
+//! Starts cycles when they are due: one task for each role in which this node is active.
+//!
+//! The start of the last cycle is remembered on disk, so a time that passed while the machine was off is made up for
+//! once. While a cycle is still transferring, a due time takes the point alone: snapshots never wait for a slow line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use super::cycle::{self, Taken};
+use super::node::{Node, RoleRun, blocking, lock};
+use super::prune;
+use crate::logic::manifest::Reason;
+use crate::logic::schedule::{Every, next_due};
+
+/// Longest sleep: a clock that was set, or a config that changed, is noticed within this time.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
+
+/// Shortest wait between two looks at the schedule.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(200);
+
+/// How often a standby prunes beside the times when a point arrives.
+const STANDBY_PRUNE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Runs schedules until the daemon stops; looks anew after each reload.
+pub async fn keep(node: Arc<Node>) {
+    loop {
+        let mut tasks = tokio::task::JoinSet::new();
+        for run in node.roles() {
+            tasks.spawn(role(node.clone(), run));
+        }
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            () = node.reloaded.notified() => {}
+        }
+        // Dropping the set ends the waiting, never a cycle: those run on their own.
+    }
+}
+
+async fn role(node: Arc<Node>, run: Arc<RoleRun>) {
+    loop {
+        let wait = match tick(&node, &run).await {
+            Ok(wait) => wait,
+            Err(error) => {
+                node.hub.warn(Some(&run.name), format!("could not look at the schedule: {error:#}"));
+                LOOK_AT_LEAST_EVERY
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = run.wake.notified() => {}
+        }
+    }
+}
+
+/// Does what is due, and says how long to wait.
+async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Duration> {
+    let active = node.record(run)?.filter(|record| record.active);
+    let Some(record) = active else {
+        prune::prune(node, run, false).await?;
+        return Ok(STANDBY_PRUNE_EVERY);
+    };
+    if matches!(run.role.every, Every::Manual) {
+        return Ok(LOOK_AT_LEAST_EVERY);
+    }
+    let now = Timestamp::now();
+    let last = node.state.cycle(&run.name)?.started;
+    let due = next_due(&run.role.every, last, now, &jiff::tz::TimeZone::system());
+    let Some(due) = due else { return Ok(LOOK_AT_LEAST_EVERY) };
+    if due > now {
+        return Ok(until(due, now).clamp(LOOK_AT_MOST_EVERY, LOOK_AT_LEAST_EVERY));
+    }
+    if let Every::OnChange { look } = run.role.every {
+        if !changed(run).await? {
+            return Ok(look.min(LOOK_AT_LEAST_EVERY));
+        }
+    }
+    let busy = lock(&run.cycle).is_some();
+    if !busy {
+        cycle::start(node, run, Reason::Schedule, true)?;
+        // The cycle records its start at once; until then this task must not see the same time due again.
+        return Ok(LOOK_AT_MOST_EVERY);
+    }
+    let mut record_of_cycle = node.state.cycle(&run.name)?;
+    record_of_cycle.started = Some(now);
+    node.state.record_cycle(&run.name, &record_of_cycle)?;
+    if let Taken::Point(stored) = cycle::take(node, run, &record, Reason::Schedule).await? {
+        let point = &stored.manifest.point;
+        node.hub.note(Some(&run.name), format!("took {point}; the last cycle is still transferring"));
+        prune::prune(node, run, false).await?;
+    }
+    Ok(LOOK_AT_MOST_EVERY)
+}
+
+async fn changed(run: &Arc<RoleRun>) -> Result<bool> {
+    let fs = run.fs.clone();
+    blocking(move || match fs.list()?.pop() {
+        Some(newest) => fs.changed(&newest),
+        None => Ok(true),
+    })
+    .await
+}
+
+fn until(due: Timestamp, now: Timestamp) -> Duration {
+    let milliseconds = due.as_millisecond().saturating_sub(now.as_millisecond()).max(0);
+    Duration::from_millis(milliseconds.unsigned_abs() + 1)
+}
+
+/// When the role is due next, for `status`.
+pub fn next_run(node: &Node, run: &RoleRun) -> Result<Option<Timestamp>> {
+    if !node.record(run)?.is_some_and(|record| record.active) {
+        return Ok(None);
+    }
+    let last = node.state.cycle(&run.name)?.started;
+    Ok(match run.role.every {
+        Every::Manual | Every::OnChange { .. } => None,
+        _ => next_due(&run.role.every, last, Timestamp::now(), &jiff::tz::TimeZone::system()),
+    })
+}

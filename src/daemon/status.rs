@@ -1,0 +1,186 @@
+//! Status: honest figures at this moment, gathered anew for each question.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
+use super::node::{Node, PeerRun, RoleRun, blocking, lock};
+use super::schedule;
+use crate::logic::manifest::Stored;
+use crate::logic::name::NodeName;
+use crate::logic::point::{PointId, PointName};
+
+/// A role that is this many intervals late, or a peer this far behind, is worth a warning.
+const LATE_AFTER_S: i64 = 24 * 3600;
+
+pub async fn status(node: &Arc<Node>) -> Result<Status> {
+    let now = Timestamp::now();
+    let mut roles = Vec::new();
+    let mut warnings = Vec::new();
+    for run in node.roles() {
+        match role(node, &run, now).await {
+            Ok(role) => {
+                warn_of(&role, now, &mut warnings);
+                roles.push(role);
+            }
+            Err(error) => warnings.push(format!("could not look at role {}: {error:#}", run.name)),
+        }
+    }
+    Ok(Status {
+        node: node.name(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        now,
+        started: node.started,
+        peers: node.peers().iter().map(|run| peer(run)).collect(),
+        roles,
+        transfers: node.hub.transfers(),
+        warnings,
+    })
+}
+
+fn peer(run: &PeerRun) -> PeerStatus {
+    let contact = lock(&run.contact);
+    let linked = contact.link.as_ref();
+    PeerStatus {
+        name: run.peer.name.clone(),
+        address: run.peer.via.as_ref().map(|argv| argv.join(" ")).or_else(|| run.peer.address.clone()),
+        paired: run.peer.key.is_some(),
+        linked: linked.is_some(),
+        since: contact.since,
+        last_error: contact.last_error.clone(),
+        version: linked.map(|linked| linked.link.hello().version.clone()),
+        clock_difference_s: linked.map(|linked| linked.clock_difference_s),
+        rtt_ms: linked.and_then(|linked| linked.link.rtt_ms()),
+    }
+}
+
+async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<RoleStatus> {
+    let record = node.record(run)?;
+    let active = record.as_ref().is_some_and(|record| record.active);
+    let (fs, names) = (run.fs.clone(), run.fs.datasets().clone());
+    let (stored, datasets, changed) = blocking(move || {
+        let stored = fs.list()?;
+        let datasets: Vec<DatasetStatus> = names
+            .into_iter()
+            .map(|(name, path)| {
+                let space = fs.space(&name).ok();
+                let (free, total) = (space.map(|space| space.free), space.map(|space| space.total));
+                DatasetStatus { name, path, free_bytes: free, total_bytes: total }
+            })
+            .collect();
+        let changed = match stored.last() {
+            Some(newest) if active => fs.changed(newest).unwrap_or(true),
+            _ => true,
+        };
+        Ok((stored, datasets, changed))
+    })
+    .await?;
+    let cycle = node.state.cycle(&run.name)?;
+    let replicas = match active {
+        true => replicas(node, run, &stored, changed, now)?,
+        false => Vec::new(),
+    };
+    Ok(RoleStatus {
+        name: run.name.clone(),
+        id: record.as_ref().map(|record| record.id),
+        state: if active { "active".to_owned() } else { "standby".to_owned() },
+        term: record.as_ref().map(|record| record.term.clone()),
+        active: record.map(|record| record.term.holder),
+        every: run.role.every.to_string(),
+        next_run: schedule::next_run(node, run)?,
+        last_good: cycle.good,
+        last_error: cycle.error,
+        phase: run.phase(),
+        points: stored.len(),
+        newest: stored.last().map(summary),
+        replicas,
+        datasets,
+    })
+}
+
+pub fn summary(stored: &Stored) -> PointSummary {
+    let manifest = &stored.manifest;
+    PointSummary { name: manifest.name(), short: manifest.point.to_string(), taken: manifest.taken }
+}
+
+/// What each peer holds, as far as this node knows: its last answer, else the recorded base.
+fn replicas(
+    node: &Node,
+    run: &RoleRun,
+    stored: &[Stored],
+    changed: bool,
+    now: Timestamp,
+) -> Result<Vec<ReplicaStatus>> {
+    let bases = node.state.bases(&run.name)?;
+    let known = lock(&run.replicas).clone();
+    let newest_on = |peer: &NodeName| -> Option<PointId> {
+        let told = known.get(peer).and_then(|replica| replica.lineage.as_ref());
+        let told = told.and_then(|lineage| lineage.newest()).map(|entry| entry.point.clone());
+        told.or_else(|| bases.iter().find(|(name, _)| name == peer).map(|(_, point)| point.clone()))
+    };
+    let view = |peer: &NodeName| {
+        let newest = newest_on(peer);
+        let held = newest.as_ref().and_then(|point| stored.iter().find(|stored| stored.manifest.point == *point));
+        let rank = newest.as_ref().map(PointId::rank);
+        let behind = stored.iter().filter(|stored| Some(stored.manifest.point.rank()) > rank).count();
+        let exposure_s = held.map(|held| match (behind, changed) {
+            (0, false) => 0.0,
+            _ => (now.as_millisecond() - held.manifest.taken.as_millisecond()) as f64 / 1000.0,
+        });
+        ReplicaStatus {
+            peer: peer.clone(),
+            newest: held.map(summary),
+            exposure_s,
+            behind,
+            last_error: known.get(peer).and_then(|replica| replica.last_error.clone()),
+        }
+    };
+    Ok(run.role.peers.iter().map(view).collect())
+}
+
+fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
+    if let Some(error) = &role.last_error {
+        warnings.push(format!("{}: the last cycle failed: {error}", role.name));
+    }
+    for replica in &role.replicas {
+        match replica.exposure_s {
+            None => warnings.push(format!("{}: {} holds no point yet", role.name, replica.peer)),
+            Some(exposure) if exposure > LATE_AFTER_S as f64 => {
+                let hours = exposure / 3600.0;
+                warnings.push(format!("{}: {} is {hours:.0} h behind", role.name, replica.peer));
+            }
+            Some(_) => {}
+        }
+    }
+    for dataset in &role.datasets {
+        if let (Some(free), Some(total)) = (dataset.free_bytes, dataset.total_bytes) {
+            if free < total / 20 {
+                warnings.push(format!("{}/{}: less than 5 % of its filesystem is free", role.name, dataset.name));
+            }
+        }
+    }
+    let future = role.newest.as_ref().filter(|newest| newest.taken > now);
+    if let Some(newest) = future {
+        warnings.push(format!("{}: the newest point ({}) is from the future: check the clocks", role.name, newest.short));
+    }
+}
+
+/// Finds a point by what a person writes: `latest`, a whole name, `epoch.sequence`, or the beginning of a name.
+pub fn find<'a>(stored: &'a [Stored], words: &str) -> Result<&'a Stored, String> {
+    if words == "latest" {
+        return stored.last().ok_or_else(|| "the role has no points yet".to_owned());
+    }
+    let name = |stored: &Stored| PointName::of(&stored.manifest.point, stored.manifest.taken).to_string();
+    let exact = |stored: &&Stored| name(stored) == words || stored.manifest.point.to_string() == words;
+    if let Some(found) = stored.iter().find(exact) {
+        return Ok(found);
+    }
+    let begins: Vec<&Stored> = stored.iter().filter(|stored| name(stored).starts_with(words)).collect();
+    match begins.as_slice() {
+        [one] => Ok(one),
+        [] => Err(format!("no point is called {words:?}; `standin points` lists them")),
+        many => Err(format!("{} points begin with {words:?}; write more of the name", many.len())),
+    }
+}

@@ -1,0 +1,436 @@
+//! The state database: what a node must remember and cannot read back from the filesystem.
+//!
+//! One SQLite file (WAL, `synchronous=FULL`) in the state directory, outside every replicated dataset. Promise: when a
+//! method that records returns Ok, the record survives a power cut; a crash inside one leaves the state before it. The
+//! catalogue of points is *not* here: it is rebuilt from the snapshots. Losing this file costs history and the names of
+//! the bases (which the next talk with the peer finds again), never a point.
+//!
+//! It deliberately does not know what the records are used for.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::point::{PointId, RoleId, Term};
+
+/// Version of the tables, in SQLite's `user_version`.
+const SCHEMA_VERSION: i64 = 1;
+
+/// Events kept for `status` and for people; older ones are dropped.
+const EVENTS_MAX: i64 = 10_000;
+
+const SCHEMA: &str = "
+CREATE TABLE role (
+    name TEXT PRIMARY KEY, id TEXT NOT NULL, term TEXT NOT NULL, active INTEGER NOT NULL
+) STRICT;
+CREATE TABLE cycle (
+    role TEXT PRIMARY KEY, started INTEGER, good INTEGER, error TEXT
+) STRICT;
+CREATE TABLE base (
+    role TEXT NOT NULL, peer TEXT NOT NULL, point TEXT NOT NULL, PRIMARY KEY (role, peer)
+) STRICT;
+CREATE TABLE sending (
+    role TEXT NOT NULL, peer TEXT NOT NULL, point TEXT NOT NULL, PRIMARY KEY (role, peer)
+) STRICT;
+CREATE TABLE transfer (
+    id INTEGER PRIMARY KEY, role TEXT NOT NULL, dataset TEXT NOT NULL, peer TEXT NOT NULL, point TEXT NOT NULL,
+    direction TEXT NOT NULL, started INTEGER NOT NULL, ended INTEGER NOT NULL, data_bytes INTEGER NOT NULL,
+    wire_bytes INTEGER NOT NULL, resumed_at INTEGER NOT NULL, error TEXT
+) STRICT;
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, role TEXT, warning INTEGER NOT NULL, text TEXT NOT NULL
+) STRICT;
+CREATE TABLE invite (
+    id TEXT PRIMARY KEY, expires INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
+";
+
+/// What a node remembers of a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleRecord {
+    pub id: RoleId,
+    /// The highest term seen for the role, from anywhere; never goes down.
+    pub term: Term,
+    /// Whether this node holds that term.
+    pub active: bool,
+}
+
+/// What a node remembers of a role's cycles.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CycleRecord {
+    /// Start of the last cycle.
+    pub started: Option<Timestamp>,
+    /// End of the last cycle that went well.
+    pub good: Option<Timestamp>,
+    /// Why the last cycle failed; none when it went well.
+    pub error: Option<String>,
+}
+
+/// One finished attempt of a transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferRecord {
+    pub role: RoleName,
+    pub dataset: DatasetName,
+    pub peer: NodeName,
+    /// `epoch.sequence`.
+    pub point: String,
+    /// `sending` or `receiving`.
+    pub direction: String,
+    pub started: Timestamp,
+    pub ended: Timestamp,
+    pub data_bytes: u64,
+    pub wire_bytes: u64,
+    pub resumed_at: u64,
+    pub error: Option<String>,
+}
+
+/// The open database. Calls are short and serialised.
+pub struct State {
+    connection: Mutex<Connection>,
+}
+
+impl State {
+    /// Opens or creates `state.sqlite` in `dir`. Refuses a database of a newer version.
+    pub fn open(dir: &Path) -> Result<State> {
+        let path = dir.join("state.sqlite");
+        let connection =
+            Connection::open(&path).with_context(|| format!("open {}", path.display()))?;
+        prepare(&connection).with_context(|| format!("prepare {}", path.display()))?;
+        Ok(State {
+            connection: Mutex::new(connection),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic inside a call leaves SQLite consistent: its transaction rolls back.
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn role(&self, role: &RoleName) -> Result<Option<RoleRecord>> {
+        let row = self
+            .lock()
+            .query_row(
+                "SELECT id, term, active FROM role WHERE name = ?1",
+                [role.as_str()],
+                |row| {
+                    Ok((
+                        row.get::<_, String>(0)?,
+                        row.get::<_, String>(1)?,
+                        row.get::<_, bool>(2)?,
+                    ))
+                },
+            )
+            .optional()?;
+        row.map(|(id, term, active)| {
+            let id = RoleId(
+                id.parse()
+                    .with_context(|| format!("read id of role {role}"))?,
+            );
+            let term = parse(&term).with_context(|| format!("read term of role {role}"))?;
+            Ok(RoleRecord { id, term, active })
+        })
+        .transpose()
+    }
+
+    pub fn record_role(&self, role: &RoleName, record: &RoleRecord) -> Result<()> {
+        self.lock().execute(
+            "INSERT INTO role (name, id, term, active) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (name) DO UPDATE SET id = ?2, term = ?3, active = ?4",
+            params![
+                role.as_str(),
+                record.id.to_string(),
+                json(&record.term)?,
+                record.active
+            ],
+        )?;
+        Ok(())
+    }
+
+    pub fn cycle(&self, role: &RoleName) -> Result<CycleRecord> {
+        let row = self
+            .lock()
+            .query_row(
+                "SELECT started, good, error FROM cycle WHERE role = ?1",
+                [role.as_str()],
+                |row| {
+                    Ok((
+                        row.get::<_, Option<i64>>(0)?,
+                        row.get::<_, Option<i64>>(1)?,
+                        row.get(2)?,
+                    ))
+                },
+            )
+            .optional()?;
+        let Some((started, good, error)) = row else {
+            return Ok(CycleRecord::default());
+        };
+        Ok(CycleRecord {
+            started: started.and_then(time),
+            good: good.and_then(time),
+            error,
+        })
+    }
+
+    pub fn record_cycle(&self, role: &RoleName, record: &CycleRecord) -> Result<()> {
+        self.lock().execute(
+            "INSERT INTO cycle (role, started, good, error) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (role) DO UPDATE SET started = ?2, good = ?3, error = ?4",
+            params![
+                role.as_str(),
+                record.started.map(Timestamp::as_millisecond),
+                record.good.map(Timestamp::as_millisecond),
+                record.error
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// The base shared with each peer: never pruned.
+    pub fn bases(&self, role: &RoleName) -> Result<Vec<(NodeName, PointId)>> {
+        self.points("base", role)
+    }
+
+    pub fn record_base(&self, role: &RoleName, peer: &NodeName, point: &PointId) -> Result<()> {
+        self.record_point("base", role, peer, point)
+    }
+
+    /// The point whose transfer to each peer was begun and not yet committed: kept so that it can resume.
+    pub fn sendings(&self, role: &RoleName) -> Result<Vec<(NodeName, PointId)>> {
+        self.points("sending", role)
+    }
+
+    pub fn record_sending(&self, role: &RoleName, peer: &NodeName, point: &PointId) -> Result<()> {
+        self.record_point("sending", role, peer, point)
+    }
+
+    pub fn clear_sending(&self, role: &RoleName, peer: &NodeName) -> Result<()> {
+        self.lock().execute(
+            "DELETE FROM sending WHERE role = ?1 AND peer = ?2",
+            params![role.as_str(), peer.as_str()],
+        )?;
+        Ok(())
+    }
+
+    /// Forgets what pins points for a peer that was removed.
+    pub fn forget_peer(&self, peer: &NodeName) -> Result<()> {
+        let mut connection = self.lock();
+        let change = connection.transaction()?;
+        change.execute("DELETE FROM base WHERE peer = ?1", [peer.as_str()])?;
+        change.execute("DELETE FROM sending WHERE peer = ?1", [peer.as_str()])?;
+        change.commit()?;
+        Ok(())
+    }
+
+    fn points(&self, table: &str, role: &RoleName) -> Result<Vec<(NodeName, PointId)>> {
+        let connection = self.lock();
+        let mut query =
+            connection.prepare(&format!("SELECT peer, point FROM {table} WHERE role = ?1"))?;
+        let rows = query.query_map([role.as_str()], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        })?;
+        rows.map(|row| {
+            let (peer, point) = row?;
+            let point =
+                parse(&point).with_context(|| format!("read {table} of {role} with {peer}"))?;
+            Ok((NodeName::parse(&peer)?, point))
+        })
+        .collect()
+    }
+
+    fn record_point(
+        &self,
+        table: &str,
+        role: &RoleName,
+        peer: &NodeName,
+        point: &PointId,
+    ) -> Result<()> {
+        self.lock().execute(
+            &format!(
+                "INSERT INTO {table} (role, peer, point) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (role, peer) DO UPDATE SET point = ?3"
+            ),
+            params![role.as_str(), peer.as_str(), json(point)?],
+        )?;
+        Ok(())
+    }
+
+    pub fn record_transfer(&self, record: &TransferRecord) -> Result<()> {
+        self.lock().execute(
+            "INSERT INTO transfer (role, dataset, peer, point, direction, started, ended, data_bytes, wire_bytes,
+             resumed_at, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            params![
+                record.role.as_str(),
+                record.dataset.as_str(),
+                record.peer.as_str(),
+                record.point,
+                record.direction,
+                record.started.as_millisecond(),
+                record.ended.as_millisecond(),
+                integer(record.data_bytes),
+                integer(record.wire_bytes),
+                integer(record.resumed_at),
+                record.error
+            ],
+        )?;
+        Ok(())
+    }
+
+    pub fn record_event(
+        &self,
+        at: Timestamp,
+        role: Option<&RoleName>,
+        warning: bool,
+        text: &str,
+    ) -> Result<()> {
+        let connection = self.lock();
+        connection.execute(
+            "INSERT INTO event (at, role, warning, text) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                at.as_millisecond(),
+                role.map(RoleName::as_str),
+                warning,
+                text
+            ],
+        )?;
+        connection.execute(
+            "DELETE FROM event WHERE id <= last_insert_rowid() - ?1",
+            [EVENTS_MAX],
+        )?;
+        Ok(())
+    }
+
+    /// An invitation to pair, in the words of whoever recorded it.
+    pub fn invite(&self, id: &str) -> Result<Option<String>> {
+        let query = "SELECT body FROM invite WHERE id = ?1";
+        Ok(self.lock().query_row(query, [id], |row| row.get(0)).optional()?)
+    }
+
+    /// Adds or replaces an invitation, and drops those that expired more than a day before `now`.
+    pub fn record_invite(
+        &self,
+        id: &str,
+        expires: Timestamp,
+        body: &str,
+        now: Timestamp,
+    ) -> Result<()> {
+        let connection = self.lock();
+        connection.execute(
+            "INSERT INTO invite (id, expires, body) VALUES (?1, ?2, ?3)
+             ON CONFLICT (id) DO UPDATE SET body = ?3",
+            params![id, expires.as_millisecond(), body],
+        )?;
+        let yesterday = now.as_millisecond() - 86_400_000;
+        connection.execute("DELETE FROM invite WHERE expires < ?1", [yesterday])?;
+        Ok(())
+    }
+}
+
+fn prepare(connection: &Connection) -> Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match version {
+        SCHEMA_VERSION => Ok(()),
+        0 => {
+            let create = format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
+            connection.execute_batch(&create).context("create tables")
+        }
+        newer => anyhow::bail!(
+            "it was written by a newer standin (version {newer}, this one knows {SCHEMA_VERSION})"
+        ),
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String> {
+    Ok(serde_json::to_string(value)?)
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T> {
+    Ok(serde_json::from_str(text)?)
+}
+
+fn time(millisecond: i64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(millisecond).ok()
+}
+
+/// SQLite integers are signed; no count of bytes reaches 2^63.
+fn integer(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn term(epoch: u64) -> Term {
+        Term {
+            epoch,
+            holder: NodeName::parse("alder").unwrap(),
+            nonce: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn records_survive_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let role = RoleName::parse("web").unwrap();
+        let peer = NodeName::parse("birch").unwrap();
+        let record = RoleRecord {
+            id: RoleId(uuid::Uuid::new_v4()),
+            term: term(3),
+            active: true,
+        };
+        let point = |sequence| PointId {
+            term: term(3),
+            sequence,
+        };
+        let now: Timestamp = "2026-11-20T12:00:00.5Z".parse().unwrap();
+        let cycle = CycleRecord {
+            started: Some(now),
+            good: None,
+            error: Some("no link".into()),
+        };
+        {
+            let state = State::open(dir.path()).unwrap();
+            assert_eq!(state.role(&role).unwrap(), None);
+            assert_eq!(state.cycle(&role).unwrap(), CycleRecord::default());
+            state.record_role(&role, &record).unwrap();
+            state.record_cycle(&role, &cycle).unwrap();
+            state.record_base(&role, &peer, &point(1)).unwrap();
+            state.record_base(&role, &peer, &point(2)).unwrap();
+            state.record_sending(&role, &peer, &point(3)).unwrap();
+            state.record_invite("a", now, "body", now).unwrap();
+            state.record_event(now, Some(&role), true, "x").unwrap();
+        }
+        let state = State::open(dir.path()).unwrap();
+        assert_eq!(state.role(&role).unwrap(), Some(record));
+        assert_eq!(state.cycle(&role).unwrap(), cycle);
+        assert_eq!(state.bases(&role).unwrap(), vec![(peer.clone(), point(2))]);
+        assert_eq!(
+            state.sendings(&role).unwrap(),
+            vec![(peer.clone(), point(3))]
+        );
+        assert_eq!(state.invite("a").unwrap().as_deref(), Some("body"));
+        state.forget_peer(&peer).unwrap();
+        assert!(state.bases(&role).unwrap().is_empty());
+        assert!(state.sendings(&role).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_newer_database_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(State::open(dir.path()).unwrap());
+        let raw = Connection::open(dir.path().join("state.sqlite")).unwrap();
+        raw.pragma_update(None, "user_version", 99).unwrap();
+        let error = State::open(dir.path()).err().unwrap();
+        assert!(format!("{error:#}").contains("newer standin"), "{error:#}");
+    }
+}

@@ -1,0 +1,176 @@
+//! One exchange: a stream of a link, opened with a request, on which both sides send messages and data.
+//!
+//! Promise: what was sent arrives in order, or the receiver gets an error; an exchange ended with [`Exchange::finish`] (or
+//! [`Sending::finish`]) is told apart from one that was cut. A slow receiver slows the sender; nothing piles up in
+//! between but the stream's window. An exchange whose halves are both dropped without `finish` is reset.
+//!
+//! It deliberately does not know what is exchanged, nor deadlines for answers: a transfer takes as long as it takes, and a
+//! dead link ends every exchange on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::compat::FuturesAsyncReadCompatExt;
+
+use super::codec::{FrameReader, FrameWriter, parse};
+use super::control::Stream;
+use super::frame::Frame;
+use super::link::Link;
+use super::message::MESSAGE_BYTES_MAX;
+use crate::error::{Code, Failure};
+
+/// What a receiver may find next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item<T> {
+    Word(T),
+    /// A raw or zstd frame, for `bulk::Unpacker`.
+    Data(Frame),
+    /// The other side has finished, on purpose.
+    End,
+}
+
+#[derive(Debug)]
+pub struct Exchange {
+    sending: Sending,
+    receiving: Receiving,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct Sending {
+    writer: FrameWriter<WriteHalf<Stream>>,
+    link: Link,
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct Receiving {
+    reader: FrameReader<ReadHalf<Stream>>,
+    link: Link,
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Exchange {
+    pub(super) fn new(stream: yamux::Stream, link: Link, permit: OwnedSemaphorePermit) -> Exchange {
+        let (read, write) = tokio::io::split(stream.compat());
+        let permit = Arc::new(permit);
+        Exchange {
+            sending: Sending {
+                writer: FrameWriter::new(write),
+                link: link.clone(),
+                _permit: permit.clone(),
+            },
+            receiving: Receiving {
+                reader: FrameReader::new(read, MESSAGE_BYTES_MAX),
+                link,
+                _permit: permit,
+            },
+        }
+    }
+
+    /// The link it runs on.
+    pub fn link(&self) -> &Link {
+        &self.sending.link
+    }
+
+    /// See [`Sending::send`].
+    pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<()> {
+        self.sending.send(message).await
+    }
+
+    /// See [`Sending::send_frame`].
+    pub async fn send_frame(&mut self, frame: &Frame) -> Result<()> {
+        self.sending.send_frame(frame).await
+    }
+
+    /// See [`Receiving::recv`].
+    pub async fn recv<T: DeserializeOwned>(&mut self) -> Result<T> {
+        self.receiving.recv().await
+    }
+
+    /// See [`Receiving::next`].
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Item<T>> {
+        self.receiving.next().await
+    }
+
+    /// Nothing more from here, on purpose. What was sent before still arrives.
+    pub async fn finish(mut self) -> Result<()> {
+        self.sending.finish().await
+    }
+
+    /// For two tasks: one writes frames while the other reads marks.
+    pub fn into_split(self) -> (Sending, Receiving) {
+        (self.sending, self.receiving)
+    }
+
+    pub(super) fn receiving_mut(&mut self) -> &mut Receiving {
+        &mut self.receiving
+    }
+}
+
+impl Sending {
+    /// Sends a message. Not cancel-safe: after a send that was dropped half-way, drop the exchange.
+    pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<()> {
+        let sent = self.writer.message(message).await;
+        explained(&self.link, sent).await
+    }
+
+    /// Sends a data frame; waits while the receiver is behind. Not cancel-safe.
+    pub async fn send_frame(&mut self, frame: &Frame) -> Result<()> {
+        let sent = self.writer.frame(frame).await;
+        explained(&self.link, sent).await
+    }
+
+    /// Nothing more from here, on purpose. The other direction stays open.
+    pub async fn finish(&mut self) -> Result<()> {
+        let sent = self.writer.finish().await;
+        explained(&self.link, sent).await
+    }
+}
+
+impl Receiving {
+    /// The next message. Data or the end in its place are errors. Cancel-safe.
+    pub async fn recv<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let received = self.reader.message().await;
+        explained(&self.link, received).await
+    }
+
+    /// The next message, data frame or end; a stream that was cut is an error. Cancel-safe.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Item<T>> {
+        let received = self.reader.next().await.and_then(|frame| match frame {
+            Some(Frame::Message(json)) => Ok(Item::Word(parse(&json)?)),
+            Some(Frame::End) => Ok(Item::End),
+            Some(data) => Ok(Item::Data(data)),
+            None => anyhow::bail!("the other side broke off"),
+        });
+        explained(&self.link, received).await
+    }
+
+    pub(super) async fn raw_frame(&mut self) -> Result<Option<Frame>> {
+        self.reader.next().await
+    }
+
+    pub(super) fn set_message_max(&mut self, message_max: usize) {
+        self.reader.set_message_max(message_max);
+    }
+}
+
+/// An error on a link that is dead is the death of the link, not a puzzle about streams.
+async fn explained<T>(link: &Link, result: Result<T>) -> Result<T> {
+    let Err(error) = result else { return result };
+    // The streams notice before the task that reads the connection has said why.
+    let moment = Duration::from_millis(100);
+    match tokio::time::timeout(moment, link.closed()).await {
+        Ok(why) => {
+            let what = format!("the link to {} is down: {why}", link.peer());
+            Err(error.context(Failure::new(Code::Unreachable, what)))
+        }
+        Err(_) => Err(error.context(format!("exchange with {}", link.peer()))),
+    }
+}

@@ -1,0 +1,441 @@
+//! A link: one connection between two paired nodes, carrying many exchanges opened by either side.
+//!
+//!     Link (cheap handle) ──commands──► driver task ── yamux ── TLS ── transport
+//!     Incoming ◄──requests── door ◄──────────┘  └── control stream (heartbeats, goodbye)
+//!
+//! Promise: a link is alive, or [`Link::closed`] tells why not, within `Timing::silence` of the last byte heard. Memory is
+//! bounded whatever the peer does: [`WINDOW_BYTES_MAX`] for what arrived and nobody read yet, [`INCOMING_MAX`] exchanges
+//! opened by the peer, one bounded message each. A sender waits while the line or the receiver is slow. When the last handle
+//! (links, exchanges, incoming) is dropped, the connection is closed.
+//!
+//! It deliberately does not know what requests mean, nor when to dial again.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::BufWriter;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_rustls::TlsStream;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+use super::control::{self, Word};
+use super::exchange::Exchange;
+use super::frame::Frame;
+use super::message::{
+    Answer, Control, Hello, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, Refusal, Request,
+};
+use super::pulse::{Heard, Pulse, Traffic};
+use super::timing::Timing;
+use super::transport::{Complaints, Transport};
+use crate::error::{Code, Failure};
+use crate::logic::name::NodeName;
+
+/// Exchanges the peer may have open here; more are reset.
+pub const INCOMING_MAX: usize = 12;
+
+/// Exchanges we open at a time; more wait. Fewer than the peer admits, because it may notice our ends late.
+pub const OUTGOING_MAX: usize = 8;
+
+/// Streams of both sides together. Reaching it ends the link, so it lies well above what honest nodes use.
+const STREAMS_MAX: usize = 32;
+
+/// All receive windows of a link, in bytes. Each stream has 256 KiB for sure; the rest goes to those that need more on a
+/// long line: one busy stream gets up to 8 MiB, which fills 640 Mbit/s at a round trip of 100 ms.
+pub const WINDOW_BYTES_MAX: usize = 16 << 20;
+
+/// Payload of a yamux frame: with its 12-byte head it fills one TLS record.
+const SPLIT_BYTES: usize = 16 * 1024 - 12;
+
+type Connection = yamux::Connection<Compat<BufWriter<Heard<TlsStream<Box<dyn Transport>>>>>>;
+
+/// Which side of the connection we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Dialled,
+    Accepted,
+}
+
+/// What the greeting settled.
+pub(super) struct Greeted {
+    pub peer: NodeName,
+    pub hello: Hello,
+    pub protocol: u32,
+}
+
+/// A handle to a link. Clones are the same link.
+#[derive(Clone)]
+pub struct Link {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    greeted: Greeted,
+    pulse: Arc<Pulse>,
+    commands: mpsc::Sender<Command>,
+    words: mpsc::Sender<Word>,
+    outgoing: Arc<Semaphore>,
+    timing: Timing,
+}
+
+/// The peer's requests, as they come.
+#[derive(Debug)]
+pub struct Incoming {
+    requests: mpsc::Receiver<(Request, Exchange)>,
+    link: Link,
+}
+
+enum Command {
+    Open(oneshot::Sender<Result<yamux::Stream, yamux::ConnectionError>>),
+    Close(String),
+}
+
+impl Link {
+    /// The name pinned to the peer's key.
+    pub fn peer(&self) -> &NodeName {
+        &self.shared.greeted.peer
+    }
+
+    /// What the peer said of itself when the link began.
+    pub fn hello(&self) -> &Hello {
+        &self.shared.greeted.hello
+    }
+
+    /// The protocol version both speak.
+    pub fn protocol(&self) -> u32 {
+        self.shared.greeted.protocol
+    }
+
+    /// Starts an exchange. Waits while [`OUTGOING_MAX`] are open.
+    pub async fn open(&self, request: &Request) -> Result<Exchange> {
+        let permit = self.shared.outgoing.clone().acquire_owned().await;
+        let permit = permit.context("open an exchange")?;
+        let stream = self.raw_stream().await?;
+        let mut exchange = Exchange::new(stream, self.clone(), permit);
+        exchange.send(request).await?;
+        Ok(exchange)
+    }
+
+    /// Says goodbye and closes the connection; every exchange on it ends.
+    pub async fn close(&self, why: &str) {
+        let (said, handed_over) = oneshot::channel();
+        let word = Word {
+            control: Control::Bye {
+                why: why.to_owned(),
+            },
+            said: Some(said),
+        };
+        let goodbye = async {
+            if self.shared.words.send(word).await.is_ok() {
+                let _ = handed_over.await;
+            }
+        };
+        let _ = timeout(self.shared.timing.close, goodbye).await;
+        let closing = Command::Close(format!("closed here: {why}"));
+        if self.shared.commands.send(closing).await.is_ok() {
+            self.closed().await;
+        }
+    }
+
+    /// Waits until the link is down; why.
+    pub async fn closed(&self) -> String {
+        self.shared.pulse.ended().await
+    }
+
+    /// Why the link is down; none while it lives.
+    pub fn why_closed(&self) -> Option<String> {
+        self.shared.pulse.why()
+    }
+
+    /// Round trip of the newest heartbeat that was answered, in milliseconds.
+    pub fn rtt_ms(&self) -> Option<f64> {
+        self.shared.pulse.rtt_ms()
+    }
+
+    /// How long nothing was heard.
+    pub fn silent_for(&self) -> Duration {
+        self.shared.pulse.silent_for()
+    }
+
+    pub fn traffic(&self) -> Traffic {
+        self.shared.pulse.traffic()
+    }
+
+    /// Two handles to the same connection.
+    pub fn same(&self, other: &Link) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    async fn raw_stream(&self) -> Result<yamux::Stream> {
+        let (reply, opened) = oneshot::channel();
+        // A driver that is gone closed both channels; the reason is in the pulse.
+        let _ = self.shared.commands.send(Command::Open(reply)).await;
+        if let Ok(Ok(stream)) = opened.await {
+            return Ok(stream);
+        }
+        let why = self.closed().await;
+        let what = format!("the link to {} is down: {why}", self.peer());
+        Err(Failure::new(Code::Unreachable, what).into())
+    }
+
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        self.shared.pulse.clone()
+    }
+
+    pub(super) fn words(&self) -> mpsc::Sender<Word> {
+        self.shared.words.clone()
+    }
+
+    pub(super) fn timing(&self) -> Timing {
+        self.shared.timing
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({})", self.peer())
+    }
+}
+
+impl Incoming {
+    /// The next request with its exchange; none when the link is down. Cancel-safe.
+    pub async fn next(&mut self) -> Option<(Request, Exchange)> {
+        self.requests.recv().await
+    }
+
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+}
+
+/// Puts streams onto a connection whose greeting is done.
+pub(super) async fn establish(
+    tls: TlsStream<Box<dyn Transport>>,
+    side: Side,
+    greeted: Greeted,
+    timing: Timing,
+    complaints: Option<Complaints>,
+) -> Result<(Link, Incoming)> {
+    let pulse = Pulse::new(complaints);
+    let heard = Heard {
+        stream: tls,
+        pulse: pulse.clone(),
+    };
+    let mode = match side {
+        Side::Dialled => yamux::Mode::Client,
+        Side::Accepted => yamux::Mode::Server,
+    };
+    let buffered = BufWriter::with_capacity(32 * 1024, heard);
+    let connection = yamux::Connection::new(buffered.compat(), config(), mode);
+    let (commands, to_do) = mpsc::channel(OUTGOING_MAX);
+    let (words, to_say) = mpsc::channel(control::WORDS_WAITING);
+    let (requests, incoming) = mpsc::channel(INCOMING_MAX);
+    let (control_came, control) = oneshot::channel();
+    let shared = Arc::new(Shared {
+        greeted,
+        pulse: pulse.clone(),
+        commands,
+        words,
+        outgoing: Arc::new(Semaphore::new(OUTGOING_MAX)),
+        timing,
+    });
+    let door = Door {
+        control: (side == Side::Accepted).then_some(control_came),
+        shared: Arc::downgrade(&shared),
+        permits: Arc::new(Semaphore::new(INCOMING_MAX)),
+        requests,
+    };
+    tokio::spawn(drive(connection, to_do, door, pulse.clone(), timing));
+
+    let link = Link { shared };
+    let begun = async {
+        let stream = match side {
+            Side::Dialled => link.raw_stream().await?,
+            Side::Accepted => control.await?,
+        };
+        // Only after the first word do other streams follow, so that the first one the accepting side sees is this one.
+        control::start(stream, &link, to_say).await
+    };
+    match timeout(timing.hello, begun).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let why = pulse.why().unwrap_or_else(|| format!("{error:#}"));
+            anyhow::bail!("begin the control stream: {why}");
+        }
+        Err(_) => anyhow::bail!("the other side says nothing on the control stream"),
+    }
+    let incoming = Incoming {
+        requests: incoming,
+        link: link.clone(),
+    };
+    Ok((link, incoming))
+}
+
+fn config() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config
+        .set_max_num_streams(STREAMS_MAX)
+        .set_max_connection_receive_window(Some(WINDOW_BYTES_MAX))
+        .set_split_send_size(SPLIT_BYTES);
+    config
+}
+
+/// Something the connection did.
+enum Turn {
+    Stream(yamux::Stream),
+    Over(String),
+    Close(String),
+}
+
+/// Owns the connection. Ends with it, and says why.
+async fn drive(
+    mut connection: Connection,
+    mut commands: mpsc::Receiver<Command>,
+    mut door: Door,
+    pulse: Arc<Pulse>,
+    timing: Timing,
+) {
+    let _last_words = LastWords(pulse.clone());
+    let mut opening = VecDeque::new();
+    let mut watchdog = tokio::time::interval((timing.silence / 4).max(Duration::from_millis(1)));
+    let polite = loop {
+        let turn = tokio::select! {
+            // First the connection, so that after a pause of this whole machine what arrived is heard before silence is judged.
+            biased;
+            turn = poll_fn(|cx| turn(cx, &mut connection, &mut commands, &mut opening)) => turn,
+            _ = pulse.ended() => break true,
+            _ = watchdog.tick() => {
+                if pulse.silent_for() < timing.silence {
+                    continue;
+                }
+                let seconds = timing.silence.as_secs_f64();
+                pulse.end(format!("nothing was heard for {seconds} s"));
+                break false;
+            }
+        };
+        match turn {
+            Turn::Stream(stream) => door.admit(stream),
+            Turn::Close(why) => {
+                pulse.end(why);
+                break true;
+            }
+            Turn::Over(why) => {
+                pulse.end(why);
+                break false;
+            }
+        }
+    };
+    if polite {
+        let closing = poll_fn(|cx| connection.poll_close(cx));
+        let _ = timeout(timing.close, closing).await;
+    }
+}
+
+/// One step of the connection: takes commands, opens streams, moves bytes.
+fn turn(
+    cx: &mut TaskContext<'_>,
+    connection: &mut Connection,
+    commands: &mut mpsc::Receiver<Command>,
+    opening: &mut VecDeque<oneshot::Sender<Result<yamux::Stream, yamux::ConnectionError>>>,
+) -> Poll<Turn> {
+    while let Poll::Ready(command) = commands.poll_recv(cx) {
+        match command {
+            Some(Command::Open(reply)) => opening.push_back(reply),
+            Some(Command::Close(why)) => return Poll::Ready(Turn::Close(why)),
+            None => return Poll::Ready(Turn::Close("closed here: nobody uses it any more".into())),
+        }
+    }
+    while !opening.is_empty() {
+        let Poll::Ready(opened) = connection.poll_new_outbound(cx) else {
+            break;
+        };
+        if let Some(reply) = opening.pop_front() {
+            let _ = reply.send(opened);
+        }
+    }
+    connection
+        .poll_next_inbound(cx)
+        .map(|inbound| match inbound {
+            Some(Ok(stream)) => Turn::Stream(stream),
+            Some(Err(error)) => Turn::Over(format!("the connection broke: {error}")),
+            None => Turn::Over("the other side closed the connection".into()),
+        })
+}
+
+/// Whatever ends the driver, a panic included, nobody waits for ever.
+struct LastWords(Arc<Pulse>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        self.0.end("the link's own task failed");
+    }
+}
+
+/// Where the peer's streams come in.
+struct Door {
+    /// The first stream of a dialling peer is the control stream.
+    control: Option<oneshot::Sender<yamux::Stream>>,
+    /// Weak: requests that may come do not keep a link open that nobody uses.
+    shared: Weak<Shared>,
+    permits: Arc<Semaphore>,
+    requests: mpsc::Sender<(Request, Exchange)>,
+}
+
+impl Door {
+    /// A stream that is not admitted is dropped, which resets it.
+    fn admit(&mut self, stream: yamux::Stream) {
+        if let Some(control) = self.control.take() {
+            let _ = control.send(stream);
+            return;
+        }
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            tracing::warn!(peer = %shared.greeted.peer, "too many exchanges at a time: one was reset");
+            return;
+        };
+        let link = Link { shared };
+        tokio::spawn(first_word(stream, link, permit, self.requests.clone()));
+    }
+}
+
+/// Reads the request of a fresh stream, within its limits, and hands both on.
+async fn first_word(
+    stream: yamux::Stream,
+    link: Link,
+    permit: OwnedSemaphorePermit,
+    requests: mpsc::Sender<(Request, Exchange)>,
+) {
+    let patience = link.timing().request;
+    let peer = link.peer().clone();
+    let mut exchange = Exchange::new(stream, link, permit);
+    exchange.receiving_mut().set_message_max(REQUEST_BYTES_MAX);
+    let frame = match timeout(patience, exchange.receiving_mut().raw_frame()).await {
+        Ok(Ok(Some(Frame::Message(json)))) => json,
+        Ok(Ok(_)) => return tracing::debug!(%peer, "a stream without a request was reset"),
+        Ok(Err(error)) => return tracing::debug!(%peer, "a stream was reset: {error:#}"),
+        Err(_) => return tracing::debug!(%peer, "a stream whose request did not come was reset"),
+    };
+    exchange.receiving_mut().set_message_max(MESSAGE_BYTES_MAX);
+    match serde_json::from_slice::<Request>(&frame) {
+        Ok(request) => {
+            let _ = requests.send((request, exchange)).await;
+        }
+        Err(error) => {
+            let why = format!("this node does not understand the request: {error}");
+            let refusal = Refusal::new(Code::Failed, why)
+                .hint("the two nodes may need the same version of standin");
+            let refuse = async {
+                exchange.send(&Answer::Refused(refusal)).await?;
+                exchange.finish().await
+            };
+            let _ = timeout(patience, refuse).await;
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Invitations: how two nodes that never met pin each other's keys. Pure: no clock, no socket, no database.
+//!
+//!     inviting node: Invite::new -> one line -> carried by a person -> accepting node: Invite::parse
+//!     accepting node: dials, checks that the key there is the line's, shows a proof -> judge -> proof back
+//!
+//! Promise: a line that was damaged on its way is said to be damaged. Neither side pins a key unless the other has proved
+//! that it holds the secret, bound to both keys and both names; so a line overheard too late (used, expired) is worth
+//! nothing, and somebody in between can relay but not take part. Who lacks the secret learns only "not valid here".
+//!
+//! It deliberately does not know where invitations are kept, nor which names are taken: the caller does.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+use super::identity::Fingerprint;
+use super::message::{PairRequest, Refusal};
+use crate::error::Code;
+use crate::logic::name::NodeName;
+use crate::logic::prefix::{hex, unhex};
+
+/// Attempts with a wrong proof before an invitation is dead.
+pub const ATTEMPTS_MAX: u32 = 5;
+
+const PREFIX: &str = "standin-pair:";
+const VERSION: &str = "v1";
+
+/// Longest line read, in bytes; ours have about 400.
+const LINE_BYTES_MAX: usize = 4096;
+
+/// Characters of the checksum in front of a line's body.
+const CHECKSUM_CHARS: usize = 8;
+
+/// 128 bits that only the two nodes know. Never printed but by [`Invite::to_line`] and by serde (hex), for the database.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Secret([u8; 16]);
+
+impl Secret {
+    fn draw() -> Result<Secret, BadInvite> {
+        let mut bytes = [0; 16];
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .map_err(|_| BadInvite::NoRandomness)?;
+        Ok(Secret(bytes))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl From<Secret> for String {
+    fn from(secret: Secret) -> String {
+        hex(&secret.0)
+    }
+}
+
+impl TryFrom<String> for Secret {
+    type Error = &'static str;
+
+    fn try_from(word: String) -> Result<Secret, &'static str> {
+        unhex(&word)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Secret)
+            .ok_or("not a secret")
+    }
+}
+
+/// What the line carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invite {
+    /// The inviting node.
+    pub node: NodeName,
+    /// Where it listens: host:port.
+    pub address: String,
+    /// Its key.
+    pub fingerprint: Fingerprint,
+    /// Names the invitation; no secret.
+    pub id: String,
+    pub secret: Secret,
+    pub expires: Timestamp,
+}
+
+/// Why a line is no invitation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadInvite {
+    #[error("this is not an invitation: it should begin with {PREFIX:?}")]
+    NotOne,
+    #[error(
+        "this invitation is of version {0:?}; this node understands {VERSION:?}: upgrade the older node"
+    )]
+    Version(String),
+    #[error("the invitation is damaged (cut off or changed): copy the whole line again")]
+    Damaged,
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+}
+
+impl Invite {
+    /// A fresh invitation with a secret of its own.
+    pub fn new(
+        node: NodeName,
+        address: String,
+        fingerprint: Fingerprint,
+        expires: Timestamp,
+    ) -> Result<Invite, BadInvite> {
+        let mut id = [0; 8];
+        SystemRandom::new()
+            .fill(&mut id)
+            .map_err(|_| BadInvite::NoRandomness)?;
+        Ok(Invite {
+            node,
+            address,
+            fingerprint,
+            id: hex(&id),
+            secret: Secret::draw()?,
+            expires,
+        })
+    }
+
+    /// One line of letters, digits, `-`, `_` and `:`, for a person to carry.
+    pub fn to_line(&self) -> String {
+        // Names, hex and times always have a JSON form.
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        format!(
+            "{PREFIX}{VERSION}:{}{}",
+            checksum(&json),
+            URL_SAFE_NO_PAD.encode(&json)
+        )
+    }
+
+    /// The inverse of [`Invite::to_line`]. Spaces and line breaks from copying, and quotes around it, do no harm.
+    pub fn parse(line: &str) -> Result<Invite, BadInvite> {
+        if line.len() > LINE_BYTES_MAX {
+            return Err(BadInvite::Damaged);
+        }
+        let line: String = line
+            .chars()
+            .filter(|c| !c.is_whitespace() && !matches!(c, '"' | '\'' | '`'))
+            .collect();
+        let rest = line.strip_prefix(PREFIX).ok_or(BadInvite::NotOne)?;
+        let (version, body) = rest.split_once(':').ok_or(BadInvite::Damaged)?;
+        if version != VERSION {
+            return Err(BadInvite::Version(version.chars().take(20).collect()));
+        }
+        let (sum, body) = body
+            .split_at_checked(CHECKSUM_CHARS)
+            .ok_or(BadInvite::Damaged)?;
+        let json = URL_SAFE_NO_PAD
+            .decode(body)
+            .map_err(|_| BadInvite::Damaged)?;
+        if checksum(&json) != sum {
+            return Err(BadInvite::Damaged);
+        }
+        serde_json::from_slice(&json).map_err(|_| BadInvite::Damaged)
+    }
+
+    /// What the inviting node keeps of it.
+    pub fn stored(&self) -> StoredInvite {
+        StoredInvite {
+            id: self.id.clone(),
+            secret: self.secret.clone(),
+            expires: self.expires,
+            attempts: 0,
+            used_by: None,
+        }
+    }
+}
+
+/// Against damage, not against malice: the secret is against malice.
+fn checksum(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    URL_SAFE_NO_PAD.encode(&digest.as_ref()[..CHECKSUM_CHARS * 3 / 4])
+}
+
+/// Both nodes of a pairing, as each proof binds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parties<'a> {
+    pub inviter: &'a NodeName,
+    pub inviter_key: Fingerprint,
+    pub accepter: &'a NodeName,
+    pub accepter_key: Fingerprint,
+}
+
+/// Whose proof it is: a proof of one direction is none in the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prover {
+    Inviter,
+    Accepter,
+}
+
+/// HMAC-SHA256 under the secret, hex.
+pub fn proof(secret: &Secret, prover: Prover, parties: &Parties<'_>) -> String {
+    let tag = hmac::sign(&key(secret), &claim(prover, parties));
+    hex(tag.as_ref())
+}
+
+/// In constant time.
+pub fn proves(word: &str, secret: &Secret, prover: Prover, parties: &Parties<'_>) -> bool {
+    unhex(word).is_some_and(|tag| hmac::verify(&key(secret), &claim(prover, parties), &tag).is_ok())
+}
+
+fn key(secret: &Secret) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &secret.0)
+}
+
+/// Every part with its length in front, so that no two claims share bytes.
+fn claim(prover: Prover, parties: &Parties<'_>) -> Vec<u8> {
+    let label = match prover {
+        Prover::Inviter => "standin pair v1, inviting side",
+        Prover::Accepter => "standin pair v1, accepting side",
+    };
+    let parts = [
+        label,
+        &parties.inviter_key.to_string(),
+        &parties.accepter_key.to_string(),
+        parties.inviter.as_str(),
+        parties.accepter.as_str(),
+    ];
+    let mut claim = Vec::new();
+    for part in parts {
+        claim.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        claim.extend_from_slice(part.as_bytes());
+    }
+    claim
+}
+
+/// An invitation as the inviting node keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredInvite {
+    pub id: String,
+    pub secret: Secret,
+    pub expires: Timestamp,
+    /// Wrong proofs so far.
+    pub attempts: u32,
+    /// The key that was paired with it.
+    pub used_by: Option<Fingerprint>,
+}
+
+/// Exactly what was wrong, for our own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("no such invitation")]
+    Unknown,
+    #[error("the proof is wrong: another secret, name or key")]
+    WrongProof,
+    #[error("too many wrong proofs: the invitation is dead")]
+    Exhausted,
+    #[error("the invitation has expired")]
+    Expired,
+    #[error("the invitation was used by another key")]
+    Used,
+    #[error("the other node has our own name")]
+    SameName,
+    #[error("the other node shows our own key")]
+    SameKey,
+}
+
+/// What to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Pin the key, mark the invitation used by it, then answer with this proof.
+    Accept { proof: String },
+    Refuse {
+        /// For the other side: no more than it may know.
+        refusal: Refusal,
+        fault: Fault,
+        /// Add one to the invitation's attempts.
+        count: bool,
+    },
+}
+
+/// Judges a request against the invitation it names. The same key may ask again with the same invitation, so that an answer
+/// lost on the way can be repeated.
+pub fn judge(
+    invite: Option<&StoredInvite>,
+    request: &PairRequest,
+    ours: &NodeName,
+    our_key: Fingerprint,
+    their_key: Fingerprint,
+    now: Timestamp,
+) -> Verdict {
+    let parties = Parties {
+        inviter: ours,
+        inviter_key: our_key,
+        accepter: &request.node,
+        accepter_key: their_key,
+    };
+    let Some(invite) = invite.filter(|invite| invite.id == request.invite) else {
+        return refuse(Fault::Unknown);
+    };
+    if invite.attempts >= ATTEMPTS_MAX {
+        return refuse(Fault::Exhausted);
+    }
+    if !proves(&request.proof, &invite.secret, Prover::Accepter, &parties) {
+        return refuse(Fault::WrongProof);
+    }
+    if their_key == our_key {
+        return refuse(Fault::SameKey);
+    }
+    if request.node == *ours {
+        return refuse(Fault::SameName);
+    }
+    match invite.used_by {
+        Some(key) if key != their_key => return refuse(Fault::Used),
+        Some(_) => {}
+        None if now > invite.expires => return refuse(Fault::Expired),
+        None => {}
+    }
+    Verdict::Accept {
+        proof: proof(&invite.secret, Prover::Inviter, &parties),
+    }
+}
+
+/// Only who has proved the secret learns what else is wrong.
+fn refuse(fault: Fault) -> Verdict {
+    let refusal = match fault {
+        Fault::Unknown | Fault::WrongProof | Fault::Exhausted => {
+            Refusal::new(Code::Refused, "the invitation is not valid here")
+                .hint("make a new one with `standin pair invite` on the inviting node")
+        }
+        Fault::Expired | Fault::Used => Refusal::new(Code::Refused, fault.to_string())
+            .hint("make a new one with `standin pair invite` on the inviting node"),
+        Fault::SameName => Refusal::new(Code::Refused, "both nodes have the same name")
+            .hint("give one of them another name in its configuration"),
+        Fault::SameKey => Refusal::new(Code::Refused, "both nodes have the same key").hint(
+            "one is a copy of the other: remove the key file of the copy, so that it draws its own",
+        ),
+    };
+    Verdict::Refuse {
+        refusal,
+        fault,
+        count: fault == Fault::WrongProof,
+    }
+}

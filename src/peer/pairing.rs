@@ -1,0 +1,160 @@
+//! The pairing conversation: one request, one answer, over TLS between keys that do not know each other yet.
+//!
+//! Promise: within the limits of `Timing`, both ways. The accepting node returns `Paired` only after it saw the very key the
+//! invitation names and a proof that its owner holds the secret. A crash of either side between pinning and answering
+//! is healed by asking again with the same invitation (see `pair::judge`).
+//!
+//! It deliberately does not pin anything: the caller does.
+
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+use tokio_rustls::TlsStream;
+
+use super::dial::{Target, connect};
+use super::greet::{coded, hear, part, refused, say, within};
+use super::identity::{Fingerprint, Identity};
+use super::message::{Greeting, PairAnswer, PairRequest};
+use super::pair::{Invite, Parties, Prover, proof, proves};
+use super::timing::Timing;
+use super::transport::Transport;
+use crate::error::{Code, Failure};
+use crate::logic::name::NodeName;
+
+/// A node that proved itself: pin its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paired {
+    pub node: NodeName,
+    pub fingerprint: Fingerprint,
+    /// Where it can be dialled: host:port.
+    pub address: Option<String>,
+}
+
+/// The inviting side's end of the conversation: look at the request, judge it, answer.
+pub struct PairConversation {
+    stream: TlsStream<Box<dyn Transport>>,
+    own: Fingerprint,
+    key: Fingerprint,
+    request: PairRequest,
+    timing: Timing,
+}
+
+impl fmt::Debug for PairConversation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PairConversation({}, {})", self.request.node, self.key)
+    }
+}
+
+impl PairConversation {
+    pub(super) fn new(
+        stream: TlsStream<Box<dyn Transport>>,
+        own: Fingerprint,
+        key: Fingerprint,
+        request: PairRequest,
+        timing: Timing,
+    ) -> PairConversation {
+        PairConversation {
+            stream,
+            own,
+            key,
+            request,
+            timing,
+        }
+    }
+
+    pub fn request(&self) -> &PairRequest {
+        &self.request
+    }
+
+    /// The key the other side has proved.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.key
+    }
+
+    /// Our own key, as the other side sees it.
+    pub fn own_fingerprint(&self) -> Fingerprint {
+        self.own
+    }
+
+    /// Answers and hangs up. Pin the key before a good answer.
+    pub async fn answer(mut self, answer: &PairAnswer) -> Result<()> {
+        within(self.timing.hello, "answer", say(&mut self.stream, answer)).await?;
+        part(&mut self.stream, self.timing).await;
+        Ok(())
+    }
+}
+
+/// Accepts an invitation: dials the inviting node, proves the secret, checks its proof. `via`: reach it through this target
+/// instead of the address in the line (a node without an open port, over ssh).
+pub async fn accept_invite(
+    line: &str,
+    identity: &Identity,
+    ours: &NodeName,
+    our_address: Option<String>,
+    via: Option<Target>,
+    timing: Timing,
+) -> Result<Paired> {
+    let invite = Invite::parse(line).map_err(|bad| {
+        let hint = "the line is what `standin pair invite` printed on the other node";
+        Failure::new(Code::Usage, bad.to_string()).hint(hint)
+    })?;
+    let target = match via {
+        Some(target) => target,
+        None => invite.address.parse().context("read the invitation")?,
+    };
+    let ask = ask(&invite, &target, identity, ours, our_address, timing);
+    ask.await.map_err(|error| {
+        let what = format!("pair with {} at {target}", invite.node);
+        coded(error, Code::Unreachable, what)
+    })
+}
+
+async fn ask(
+    invite: &Invite,
+    target: &Target,
+    identity: &Identity,
+    ours: &NodeName,
+    our_address: Option<String>,
+    timing: Timing,
+) -> Result<Paired> {
+    let (mut stream, _complaints) = connect(identity, target, invite.fingerprint, timing).await?;
+    let parties = Parties {
+        inviter: &invite.node,
+        inviter_key: invite.fingerprint,
+        accepter: ours,
+        accepter_key: identity.fingerprint(),
+    };
+    let request = PairRequest {
+        node: ours.clone(),
+        invite: invite.id.clone(),
+        proof: proof(&invite.secret, Prover::Accepter, &parties),
+        address: our_address,
+    };
+    let asking = async {
+        say(&mut stream, &Greeting::Pair(request)).await?;
+        hear(&mut stream).await
+    };
+    let answer = within(timing.hello, "pair", asking).await?;
+    // The answer is here: how the connection ends does not matter.
+    let _ = tokio::time::timeout(
+        timing.close,
+        tokio::io::AsyncWriteExt::shutdown(&mut stream),
+    )
+    .await;
+    match answer {
+        PairAnswer::Refused(refusal) => Err(refused(refusal)),
+        PairAnswer::Paired { node, proof } => {
+            if node != invite.node || !proves(&proof, &invite.secret, Prover::Inviter, &parties) {
+                bail!(Failure::new(
+                    Code::Refused,
+                    "the inviting node does not prove that it made the invitation"
+                ));
+            }
+            Ok(Paired {
+                node,
+                fingerprint: invite.fingerprint,
+                address: Some(invite.address.clone()),
+            })
+        }
+    }
+}

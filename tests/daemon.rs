@@ -1,0 +1,438 @@
+//! Two daemons on this machine, real btrfs on loop devices, a link that is cut, silenced and mended.
+//!
+//! What a user relies on: paired nodes replicate, interrupted transfers go on from a checkpoint, strangers get nowhere,
+//! and every outcome has its exit code. Trees are compared by tar and find, not by our code.
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use support::cluster::{MIB, Pair, btrfs, wait};
+use support::fixture;
+use support::same::assert_same;
+
+/// Small checkpoints, so that a transfer has several.
+const OFTEN: &str = "checkpoint = { bytes = \"4MiB\", every = \"1s\" }";
+const MANUAL: &str = "every = \"manual\"\nkeep = { last = 100 }";
+
+/// Bytes that do not compress, the same for the same seed.
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut data = Vec::with_capacity(bytes + 8);
+    while data.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        data.extend_from_slice(&state.to_le_bytes());
+    }
+    data.truncate(bytes);
+    data
+}
+
+fn fill(dir: &std::path::Path, files: usize, bytes: usize, seed: u64) {
+    for file in 0..files {
+        let sub = dir.join(format!("d{}", file % 10));
+        fs::create_dir_all(&sub).unwrap();
+        fs::write(sub.join(format!("f{seed}-{file}")), noise(seed + file as u64, bytes)).unwrap();
+    }
+}
+
+fn same_on_both(pair: &Pair, short: &str, datasets: &[&str]) {
+    for dataset in datasets {
+        let (ours, theirs) = (pair.alder.snapshot(short, dataset), pair.birch.snapshot(short, dataset));
+        assert_same(&ours, &theirs, &format!("{dataset} of {short}"));
+    }
+}
+
+#[test]
+fn replicates_full_and_incremental_and_prunes() {
+    if !fixture::ready("replicates_full_and_incremental_and_prunes") {
+        return;
+    }
+    let role = "every = \"manual\"\nkeep = { last = 2 }\nkeep-standby = { last = 3 }";
+    let pair = Pair::new(&["files", "db"], "", role);
+    fill(&pair.alder.live("files"), 300, 3000, 1);
+    fill(&pair.alder.live("db"), 3, 4 * MIB as usize, 2);
+    let said = pair.alder.run(&["run", "web", "--json"]).ok().json();
+    assert_eq!(said["roles"][0]["code"], "done", "{said}");
+    pair.wait_stored("1.1");
+    same_on_both(&pair, "1.1", &["files", "db"]);
+
+    // Nothing changed: no new point.
+    pair.alder.run(&["run", "web"]).ok();
+    assert_eq!(pair.alder.points(), ["1.1"]);
+
+    let before = pair.link.bytes();
+    for round in 2..=6 {
+        fill(&pair.alder.live("files"), 5, 1000, 100 * round);
+        fs::write(pair.alder.live("db").join("d0/f2-0"), noise(round, 100_000)).unwrap();
+        pair.alder.run(&["run"]).ok();
+    }
+    let moved = pair.link.bytes() - before;
+    assert!(moved < 2 * MIB, "increments moved {moved} bytes");
+    assert_eq!(pair.alder.points(), ["1.5", "1.6"]);
+    pair.birch.wait_for("the standby pruned by its own policy", || pair.birch.points() == ["1.4", "1.5", "1.6"]);
+    same_on_both(&pair, "1.6", &["files", "db"]);
+    assert_eq!(pair.birch.leftovers(), Vec::<std::path::PathBuf>::new());
+
+    let replica = &pair.alder.role()["replicas"][0];
+    assert_eq!((replica["peer"].as_str(), replica["behind"].as_u64()), (Some("birch"), Some(0)), "{replica}");
+    assert_eq!(replica["exposure_s"].as_f64(), Some(0.0), "{replica}");
+    for node in [&pair.alder, &pair.birch] {
+        assert!(node.peak_kib() <= 64 * 1024, "{} used {} KiB", node.name, node.peak_kib());
+    }
+}
+
+/// Interrupts a transfer in its middle, in the way given, and expects it to go on from a checkpoint and end equal.
+fn interrupted(incremental: bool, interrupt: impl FnOnce(&mut Pair)) {
+    let mut pair = Pair::new(&["files"], OFTEN, MANUAL);
+    if incremental {
+        fill(&pair.alder.live("files"), 50, 20_000, 1);
+        pair.alder.run(&["run"]).ok();
+    }
+    let point = if incremental { "1.2" } else { "1.1" };
+    fill(&pair.alder.live("files"), 60, MIB as usize, 50);
+    // Slow enough to have a middle.
+    let pin = pair.alder.status()["peers"][0]["name"].as_str().unwrap().to_owned();
+    assert_eq!(pin, "birch");
+    pair.alder.edit("[peer.birch]\n", "[peer.birch]\nbandwidth = \"16MiB/s\"\n");
+    pair.alder.run(&["reload"]).ok();
+    pair.wait_linked();
+    let mut run = pair.alder.command(&["run", "web"]).spawn().unwrap();
+    let middle = wait(|| pair.birch.transfer().is_some_and(|t| t["done_bytes"].as_u64().unwrap() > 16 * MIB));
+    assert!(middle, "no middle was seen: {}", pair.alder.log());
+    interrupt(&mut pair);
+    run.wait().unwrap();
+    let before = pair.link.bytes();
+    pair.wait_linked();
+    // The link's return is enough: nobody has to run anything.
+    pair.wait_stored(point);
+    let again = pair.link.bytes() - before;
+    assert!(again < 55 * MIB, "{again} bytes were sent after an interruption at 16 MiB of 60");
+    assert!(pair.alder.log().contains("resume files of"), "no resume in the log:\n{}", pair.alder.log());
+    same_on_both(&pair, point, &["files"]);
+    pair.birch.wait_for("staging is empty", || pair.birch.leftovers().is_empty());
+}
+
+#[test]
+fn resumes_after_the_receiver_was_killed() {
+    if !fixture::ready("resumes_after_the_receiver_was_killed") {
+        return;
+    }
+    for incremental in [false, true] {
+        interrupted(incremental, |pair| {
+            pair.birch.kill();
+            pair.birch.start();
+        });
+    }
+}
+
+#[test]
+fn resumes_after_the_sender_was_killed() {
+    if !fixture::ready("resumes_after_the_sender_was_killed") {
+        return;
+    }
+    for incremental in [false, true] {
+        interrupted(incremental, |pair| {
+            pair.alder.kill();
+            pair.alder.start();
+        });
+    }
+}
+
+#[test]
+fn resumes_after_the_link_was_cut() {
+    if !fixture::ready("resumes_after_the_link_was_cut") {
+        return;
+    }
+    for incremental in [false, true] {
+        interrupted(incremental, |pair| {
+            pair.link.cut();
+            let down = |pair: &Pair| pair.alder.status()["peers"][0]["linked"] == false;
+            pair.alder.wait_for("the cut is noticed", || down(pair));
+            pair.link.mend();
+        });
+    }
+}
+
+#[test]
+fn an_orderly_stop_keeps_every_byte() {
+    if !fixture::ready("an_orderly_stop_keeps_every_byte") {
+        return;
+    }
+    interrupted(false, |pair| {
+        assert_eq!(pair.birch.stop(), 0);
+        pair.birch.start();
+    });
+}
+
+#[test]
+fn a_silent_link_is_declared_dead_and_dialled_again() {
+    if !fixture::ready("a_silent_link_is_declared_dead_and_dialled_again") {
+        return;
+    }
+    let pair = Pair::new(&["files"], "", MANUAL);
+    pair.link.silence();
+    let down = || pair.alder.status()["peers"][0]["linked"] == false;
+    pair.alder.wait_for("the silence is noticed", down);
+    let said = pair.alder.run(&["run"]);
+    assert_eq!(said.code, 13, "{said:?}");
+    pair.link.cut();
+    pair.link.mend();
+    pair.wait_linked();
+    fs::write(pair.alder.live("files").join("x"), "x").unwrap();
+    pair.alder.run(&["run"]).ok();
+}
+
+#[test]
+fn a_reload_does_not_drop_a_transfer() {
+    if !fixture::ready("a_reload_does_not_drop_a_transfer") {
+        return;
+    }
+    let pair = Pair::new(&["files"], OFTEN, MANUAL);
+    fill(&pair.alder.live("files"), 30, MIB as usize, 50);
+    pair.alder.edit("[peer.birch]\n", "[peer.birch]\nbandwidth = \"16MiB/s\"\n");
+    pair.alder.run(&["reload"]).ok();
+    pair.wait_linked();
+    let mut run = pair.alder.command(&["run", "web"]).spawn().unwrap();
+    assert!(wait(|| pair.birch.transfer().is_some_and(|t| t["done_bytes"].as_u64().unwrap() > 4 * MIB)));
+    pair.alder.edit("last = 100", "last = 50");
+    pair.birch.edit("last = 100", "last = 50");
+    pair.alder.signal("HUP");
+    pair.birch.signal("HUP");
+    assert!(run.wait().unwrap().success());
+    assert!(!pair.birch.log().contains("resume"), "{}", pair.birch.log());
+    same_on_both(&pair, "1.1", &["files"]);
+}
+
+#[test]
+fn strangers_get_nowhere_and_disturb_nobody() {
+    if !fixture::ready("strangers_get_nowhere_and_disturb_nobody") {
+        return;
+    }
+    let pair = Pair::new(&["files"], "", MANUAL);
+    let address = pair.birch.address;
+    // A client that says nothing, one that drips, and garbage; all stay open while work goes on.
+    let silent: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut dripping = TcpStream::connect(address).unwrap();
+    dripping.write_all(&[0x16]).unwrap();
+    let mut garbage = TcpStream::connect(address).unwrap();
+    garbage.write_all(&noise(9, 5000)).unwrap();
+    fill(&pair.alder.live("files"), 20, 10_000, 1);
+    let begun = Instant::now();
+    pair.alder.run(&["run"]).ok();
+    assert!(begun.elapsed() < Duration::from_secs(8), "work waited for strangers");
+    // The garbage is answered with an end, the silent ones after their deadline.
+    garbage.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut rest = Vec::new();
+    let _ = garbage.read_to_end(&mut rest);
+    assert!(rest.len() < 4096);
+    for mut stream in silent {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0, "a silent client was kept");
+    }
+    assert_eq!(pair.alder.status()["peers"][0]["linked"], true);
+    // A node with another key, though it uses birch's name, is refused on both ends.
+    let key = pair.birch.dir.join("state/node.key");
+    let mut pair = pair;
+    pair.birch.stop();
+    fs::remove_file(&key).unwrap();
+    standin::peer::identity::Identity::create(&key).unwrap();
+    pair.birch.start();
+    let refused = || pair.alder.status()["peers"][0]["last_error"].as_str().is_some_and(|why| why.contains("SHA256:"));
+    pair.alder.wait_for("the wrong key is refused", refused);
+    assert_eq!(pair.alder.run(&["run"]).code, 13);
+}
+
+#[test]
+fn pairing_refuses_wrong_expired_and_used_invitations() {
+    if !fixture::ready("pairing_refuses_wrong_expired_and_used_invitations") {
+        return;
+    }
+    let mut pair = Pair::new(&["files"], "", MANUAL);
+    // A third node, not paired with anybody.
+    let mut cedar = support::cluster::TestNode::new("cedar", 256 * MIB);
+    fs::create_dir_all(cedar.disk.path().join("srv")).unwrap();
+    cedar.configure("alder", &["files"], "", MANUAL);
+    cedar.edit("[peer.alder]\n", "");
+    cedar.edit("home = \"alder\"\npeers = [\"alder\"]", "home = \"cedar\"\npeers = []");
+    standin::peer::identity::Identity::create(&cedar.dir.join("state/node.key")).unwrap();
+    cedar.start();
+    let invite = |node: &support::cluster::TestNode, args: &[&str]| {
+        let args = [&["pair", "invite", "--json"], args].concat();
+        node.run(&args).ok().json()["line"].as_str().unwrap().to_owned()
+    };
+    let line = invite(&pair.birch, &[]);
+
+    let damaged = format!("{}x", &line[..line.len() - 1]);
+    let said = cedar.run(&["pair", "accept", &damaged]);
+    assert!(said.code != 0 && said.err.contains("damaged"), "{said:?}");
+
+    let said = cedar.run(&["pair", "accept", &invite(&pair.birch, &["--expires", "1s"])]);
+    let expired = wait(|| {
+        let said = cedar.run(&["pair", "accept", &invite(&pair.birch, &["--expires", "1s"])]);
+        said.code == 0 || said.err.contains("expired")
+    });
+    assert!(expired, "{said:?}");
+    if cedar.status()["peers"].as_array().unwrap().is_empty() {
+        cedar.run(&["pair", "accept", &line]).ok();
+    }
+    assert_eq!(cedar.status()["peers"][0]["name"], "birch");
+
+    // The same line again, from a fourth key.
+    cedar.run(&["pair", "remove", "birch"]).ok();
+    let used = invite(&pair.birch, &[]);
+    pair.birch.run(&["pair", "remove", "cedar"]).ok();
+    cedar.run(&["pair", "accept", &used]).ok();
+    cedar.run(&["pair", "remove", "birch"]).ok();
+    let said = cedar.run(&["pair", "accept", &used]);
+    assert!(said.code == 15 && said.err.contains("used"), "{said:?}");
+    let log = pair.birch.log();
+    assert!(log.contains("refused to pair with cedar"), "{log}");
+    assert!(!log.contains(&used), "an invitation's secret is in the log");
+    pair.birch.stop();
+}
+
+#[test]
+fn the_link_may_ride_on_any_pipe() {
+    if !fixture::ready("the_link_may_ride_on_any_pipe") {
+        return;
+    }
+    let mut pair = Pair::new(&["files"], "", MANUAL);
+    // What ssh would run on the other side.
+    let via = format!(
+        "via = [\"{}\", \"--config\", \"{}\", \"link\", \"--stdio\"]\n",
+        env!("CARGO_BIN_EXE_standin"),
+        pair.birch.config_path().display()
+    );
+    let address = format!("address = \"{}\"\n", pair.link.address);
+    pair.alder.edit(&address, &via);
+    pair.alder.stop();
+    pair.link.cut();
+    pair.alder.start();
+    pair.wait_linked();
+    fill(&pair.alder.live("files"), 20, 100_000, 1);
+    pair.alder.run(&["run"]).ok();
+    same_on_both(&pair, "1.1", &["files"]);
+}
+
+#[test]
+fn restores_a_path_a_dataset_and_a_role() {
+    if !fixture::ready("restores_a_path_a_dataset_and_a_role") {
+        return;
+    }
+    let pair = Pair::new(&["files", "db"], "", MANUAL);
+    let (files, db) = (pair.alder.live("files"), pair.alder.live("db"));
+    fill(&files, 10, 1000, 1);
+    fill(&db, 2, 1000, 2);
+    pair.alder.run(&["run"]).ok();
+    let first = fs::read(files.join("d3/f1-3")).unwrap();
+
+    // One path, deleted, over the live data.
+    fs::remove_file(files.join("d3/f1-3")).unwrap();
+    fs::write(files.join("later"), "later").unwrap();
+    let live_path = files.join("d3/f1-3");
+    let said = pair.alder.run(&["restore", "web", "--path", live_path.to_str().unwrap(), "--yes"]).ok();
+    assert_eq!(fs::read(&live_path).unwrap(), first, "{said:?}");
+    assert_eq!(pair.alder.points(), ["1.1", "1.2"], "what was live is a point");
+    assert!(files.join("later").exists());
+
+    // A dataset to a new tree, and a dry run that does nothing.
+    let to = pair.alder.disk.path().join("back");
+    let to = to.to_str().unwrap();
+    pair.alder.run(&["restore", "web", "--point", "1.1", "--to", to, "--dry-run"]).ok();
+    assert!(!std::path::Path::new(to).exists());
+    pair.alder.run(&["restore", "web", "--point", "1.1", "--to", to]).ok();
+    assert_same(&std::path::Path::new(to).join("files"), &pair.alder.snapshot("1.1", "files"), "restored files");
+    assert_eq!(pair.alder.run(&["restore", "web", "--point", "1.1", "--to", to]).code, 2);
+
+    // A whole role over the live data; what was live is kept.
+    fs::write(db.join("wrong"), "wrong").unwrap();
+    fs::remove_dir_all(files.join("d4")).unwrap();
+    let refused = pair.alder.run(&["restore", "web", "--point", "1.1"]);
+    assert_eq!(refused.code, 2, "without --yes and a terminal nothing live is replaced: {refused:?}");
+    let said = pair.alder.run(&["restore", "web", "--point", "1.1", "--yes", "--json"]).ok().json();
+    assert_same(&files, &pair.alder.snapshot("1.1", "files"), "restored files");
+    assert_same(&db, &pair.alder.snapshot("1.1", "db"), "restored db");
+    let kept = said["kept"]["short"].as_str().unwrap();
+    assert_eq!(fs::read(pair.alder.snapshot(kept, "db").join("wrong")).unwrap(), b"wrong");
+
+    // The line goes on: the restored state is replicated on top of what the peer has.
+    fs::write(db.join("after"), "after").unwrap();
+    pair.alder.run(&["run"]).ok();
+    let newest = pair.alder.points().pop().unwrap();
+    same_on_both(&pair, &newest, &["files", "db"]);
+
+    assert_eq!(pair.alder.run(&["restore", "web", "--point", "9.9", "--yes"]).code, 17);
+    assert_eq!(pair.birch.run(&["restore", "web", "--yes"]).code, 15, "a standby's live data is not its own");
+}
+
+#[test]
+fn outcomes_have_their_exit_codes() {
+    if !fixture::ready("outcomes_have_their_exit_codes") {
+        return;
+    }
+    let mut pair = Pair::new(&["files"], "", MANUAL);
+    let check = |node: &support::cluster::TestNode, args: &[&str], code: i32| {
+        let said = node.run(args);
+        assert_eq!(said.code, code, "{args:?}: {said:?}");
+        assert!(code == 0 || said.err.contains("standin: "), "{args:?} gave no reason: {said:?}");
+    };
+    check(&pair.alder, &["run", "nowhere"], 17);
+    check(&pair.birch, &["run", "web"], 15);
+    check(&pair.birch, &["run"], 17);
+    check(&pair.alder, &["no-such-verb"], 2);
+    check(&pair.alder, &["points", "web"], 0);
+    pair.birch.stop();
+    pair.alder.wait_for("the link is down", || pair.alder.status()["peers"][0]["linked"] == false);
+    check(&pair.alder, &["run", "web"], 13);
+    assert_eq!(pair.alder.points(), ["1.1"], "the point is taken although the peer is away");
+    pair.birch.start();
+    // The link's return sends what was missed.
+    pair.wait_stored("1.1");
+    pair.alder.stop();
+    check(&pair.alder, &["status"], 14);
+    fs::write(pair.alder.config_path(), "[node]\nnmae = 1\n").unwrap();
+    check(&pair.alder, &["check"], 2);
+}
+
+#[test]
+fn two_histories_are_shown_and_nothing_is_touched() {
+    if !fixture::ready("two_histories_are_shown_and_nothing_is_touched") {
+        return;
+    }
+    let mut pair = Pair::new(&["files"], "", MANUAL);
+    fs::write(pair.alder.live("files").join("a"), "a").unwrap();
+    pair.alder.run(&["run"]).ok();
+    pair.wait_stored("1.1");
+    // The standby's only point vanishes from the active one, as when a disk is replaced.
+    pair.alder.stop();
+    let point = pair.alder.snapshot("1.1", "files");
+    btrfs(&["subvolume", "delete", point.to_str().unwrap()]);
+    fs::remove_dir_all(point.parent().unwrap()).unwrap();
+    fs::write(pair.alder.live("files").join("b"), "b").unwrap();
+    pair.alder.start();
+    pair.wait_linked();
+    let said = pair.alder.run(&["run", "web"]);
+    assert_eq!(said.code, 10, "{said:?}");
+    assert_eq!(pair.birch.points(), ["1.1"]);
+}
+
+#[test]
+fn the_schedule_takes_points_by_itself_and_makes_up_for_a_missed_time_once() {
+    if !fixture::ready("the_schedule_takes_points_by_itself_and_makes_up_for_a_missed_time_once") {
+        return;
+    }
+    let mut pair = Pair::new(&["files"], "", "every = \"1s\"\nkeep = { last = 100 }");
+    pair.wait_stored("1.1");
+    fs::write(pair.alder.live("files").join("x"), "x").unwrap();
+    pair.wait_stored("1.2");
+    pair.alder.stop();
+    fs::write(pair.alder.live("files").join("y"), "y").unwrap();
+    pair.alder.start();
+    pair.wait_stored("1.3");
+    assert_eq!(pair.alder.points(), ["1.1", "1.2", "1.3"]);
+}
