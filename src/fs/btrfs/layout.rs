@@ -28,7 +28,6 @@ pub const STANDIN: &str = ".standin";
 pub const MANIFEST: &str = ".manifest.json";
 pub const LOCAL: &str = ".local.json";
 pub const DESTROYED: &str = ".destroyed";
-pub const WORK: &str = ".work";
 pub const NEW_PREFIX: &str = ".new-";
 pub const RESTORE_PREFIX: &str = ".restore-";
 

@@ -27,18 +27,23 @@ use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::PointId;
 use crate::logic::transfer::Partial;
 
+mod apply;
 mod catalogue;
 mod disk;
 mod examine;
+mod freeze;
 mod ioctl;
 mod layout;
 mod mountinfo;
 mod place;
+pub mod receive;
 mod remount;
 mod remove;
 mod restore;
+pub mod scan;
 mod send;
 mod staging;
+pub mod stream;
 mod subvolume;
 mod take;
 mod top;
@@ -243,55 +248,4 @@ fn visible(top: &Top, relative: &Path) -> Option<PathBuf> {
         .filter(|mount| mount.kind == "btrfs" && mount.root == Path::new("/"))
         .map(|mount| mount.point.join(relative))
         .find(|path| subvolume::info(path).is_ok_and(|found| found.uuid == ours.uuid))
-}
-
-#[allow(dead_code)]
-mod scan {
-    #[derive(Default)]
-    pub struct Scanner {
-        head: Vec<u8>,
-        skip: usize,
-        started: bool,
-        data: u64,
-    }
-    impl Scanner {
-        pub fn new() -> Scanner {
-            Scanner::default()
-        }
-        pub fn push(&mut self, bytes: &[u8]) {
-            self.data += bytes.len() as u64;
-        }
-        pub fn data_bytes(&self) -> u64 {
-            self.data
-        }
-        pub fn file(&self) -> String {
-            String::new()
-        }
-    }
-}
-mod receive {
-    use super::*;
-    use crate::logic::transfer::StreamIdentity;
-    pub struct Place {
-        pub point_dir: PathBuf,
-        pub dataset: DatasetName,
-    }
-    pub struct Source {
-        pub identity: uuid::Uuid,
-        pub path: PathBuf,
-        pub ctransid: Option<u64>,
-    }
-    pub fn open(
-        _: &Place,
-        _: &StreamIdentity,
-        _: Option<&Source>,
-        _: &[Source],
-        _: u64,
-        _: Limits,
-    ) -> Result<Opened> {
-        anyhow::bail!("not merged")
-    }
-    pub fn partial(_: &Place) -> Result<Option<Option<u64>>> {
-        anyhow::bail!("not merged")
-    }
 }

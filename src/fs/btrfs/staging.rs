@@ -13,8 +13,8 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::catalogue::{Catalogue, point_names, read_local, read_manifest};
-use super::layout::{LOCAL, LOCAL_BYTES_MAX, MANIFEST, Part, WORK};
-use super::receive::{self, Source};
+use super::layout::{LOCAL, MANIFEST, Part};
+use super::receive::{self, Source, WORK};
 use super::uses::{Use, Used};
 use super::{disk, send, subvolume};
 use crate::error::{Code, Failure};
@@ -358,14 +358,13 @@ fn complete(
         .iter()
         .filter(|(dataset, _)| part.holds(dataset))
     {
-        let local = match written.as_ref().and_then(|datasets| datasets.get(dataset)) {
-            Some(local) => Some(local.clone()),
-            None => disk::read_json(
-                &dir.join(WORK).join(dataset).join("local.json"),
-                LOCAL_BYTES_MAX,
-            )?,
+        let gathered = written.as_ref().and_then(|datasets| datasets.get(dataset));
+        let place = receive::Place {
+            point_dir: dir.to_owned(),
+            dataset: dataset.clone(),
         };
-        let local: LocalDataset =
+        let local = gathered.cloned().or_else(|| receive::complete(&place));
+        let local =
             local.ok_or_else(|| incomplete(format!("dataset {dataset} is not complete")))?;
         let path = dir.join(dataset);
         let info = subvolume::info(&path).with_context(|| format!("look at {}", path.display()))?;

@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::IFlags;
+
 use super::ioctl::{self, Subvolume};
 use super::place::SUBVOLUME_INODE;
 
@@ -54,7 +56,25 @@ pub fn snapshot(source: &Path, target: &Path, access: Access) -> io::Result<()> 
 /// Deletes a subvolume, read-only ones too. One that holds nested subvolumes is refused (`DirectoryNotEmpty`).
 pub fn delete(path: &Path) -> io::Result<()> {
     refuse_nul(path)?;
-    libbtrfsutil::delete_subvolume(path).map_err(|e| e.os_error())
+    let delete = || libbtrfsutil::delete_subvolume(path).map_err(|e| e.os_error());
+    match delete() {
+        Err(e) if is_busy(&e) && unlock(path)? => delete(),
+        done => done,
+    }
+}
+
+/// Takes the immutable and append-only attributes from the subvolume's own directory, which keep it from being deleted with
+/// the same error as a running send. False where it has none.
+fn unlock(path: &Path) -> io::Result<bool> {
+    let dir = File::open(path)?;
+    let locks = IFlags::IMMUTABLE | IFlags::APPEND;
+    let flags = rustix::fs::ioctl_getflags(&dir)?;
+    if !flags.intersects(locks) {
+        return Ok(false);
+    }
+    libbtrfsutil::set_subvolume_read_only(path, false).map_err(|e| e.os_error())?;
+    rustix::fs::ioctl_setflags(&dir, flags - locks)?;
+    Ok(true)
 }
 
 /// Paths of the subvolumes nested in the one at `path`, relative to it.

@@ -1,0 +1,231 @@
+//! Commands that set owner, mode, times, extended attributes and flags.
+//!
+//! Promise: applied in the stream's order, which matters (a change of owner drops setuid bits and capabilities, and the
+//! stream sets them again after it). Links are never followed. What has to wait goes to `later`; what cannot be carried is
+//! counted there as lost and logged.
+
+use std::ffi::CString;
+
+use rustix::fs::{AtFlags, FileType, Gid, IFlags, Mode, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::fault::{Applied, Blame, refuse, shown};
+use super::later::INHERITED;
+use super::tree::by_descriptor;
+use super::{Applier, ioctl, timestamps};
+use crate::fs::btrfs::stream::Moment;
+
+/// `BTRFS_INODE_*` as streams carry them (linux/btrfs_tree.h).
+mod inode_flag {
+    pub const NODATACOW: u64 = 1 << 1;
+    pub const SYNC: u64 = 1 << 5;
+    pub const IMMUTABLE: u64 = 1 << 6;
+    pub const APPEND: u64 = 1 << 7;
+    pub const NODUMP: u64 = 1 << 8;
+    pub const NOATIME: u64 = 1 << 9;
+}
+
+/// Flags that keep a file from being worked on.
+const LOCKS: u32 = ioctl::xflag::IMMUTABLE | ioctl::xflag::APPEND;
+
+/// Flags set at once.
+const PLAIN: u32 = ioctl::xflag::SYNC | ioctl::xflag::NOATIME | ioctl::xflag::NODUMP;
+
+const COMPRESSION: &[u8] = b"btrfs.compression";
+
+/// Largest value of an extended attribute, in bytes (XATTR_SIZE_MAX).
+const XATTR_BYTES_MAX: usize = 65_536;
+
+impl Applier {
+    pub(super) fn chmod(&mut self, path: &[u8], mode: u64) -> Applied<()> {
+        let bits = (mode & 0o7777) as u32;
+        let mode = Mode::from_raw_mode(bits);
+        if path.is_empty() {
+            return self.unlocking(&[path], |tree| {
+                rustix::fs::fchmod(tree.top(), mode).on("chmod", path)
+            });
+        }
+        if let Some(file) = self.opened(path) {
+            return rustix::fs::fchmod(file, mode).on("chmod", path);
+        }
+        self.unlocking(&[path], |tree| {
+            let (parent, name) = tree.parent(path)?;
+            let name = CString::new(name).unwrap_or_default();
+            match ioctl::chmod_nofollow(&parent, &name, bits) {
+                Err(Errno::NOSYS) => {
+                    let kind = FileType::from_raw_mode(tree.stat(path)?.st_mode);
+                    if kind == FileType::Symlink {
+                        return refuse(format!("mode of the symbolic link {}", shown(path)));
+                    }
+                    rustix::fs::chmodat(parent, &*name, mode, AtFlags::empty()).on("chmod", path)
+                }
+                outcome => outcome.on("chmod", path),
+            }
+        })
+    }
+
+    pub(super) fn chown(&mut self, path: &[u8], uid: u64, gid: u64) -> Applied<()> {
+        // The highest number means "leave it as it is" to the kernel.
+        let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+        let (Some(uid), Some(gid)) = (id(uid), id(gid)) else {
+            return refuse(format!("owner {uid}:{gid} does not exist"));
+        };
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        if path.is_empty() {
+            return self.unlocking(&[path], |tree| {
+                rustix::fs::fchown(tree.top(), uid, gid).on("chown", path)
+            });
+        }
+        if let Some(file) = self.opened(path) {
+            return rustix::fs::fchown(file, uid, gid).on("chown", path);
+        }
+        self.unlocking(&[path], |tree| {
+            let (parent, name) = tree.parent(path)?;
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::chownat(parent, name, uid, gid, flags).on("chown", path)
+        })
+    }
+
+    pub(super) fn utimes(
+        &mut self,
+        path: &[u8],
+        accessed: Moment,
+        modified: Moment,
+    ) -> Applied<()> {
+        if path.is_empty() {
+            self.later.top_times = Some((accessed, modified));
+            return Ok(());
+        }
+        let times = timestamps(accessed, modified);
+        if let Some(file) = self.opened(path) {
+            return rustix::fs::futimens(file, &times).on("set times of", path);
+        }
+        self.unlocking(&[path], |tree| {
+            let (parent, name) = tree.parent(path)?;
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(parent, name, &times, flags).on("set times of", path)
+        })
+    }
+
+    pub(super) fn set_xattr(&mut self, path: &[u8], name: &[u8], value: &[u8]) -> Applied<()> {
+        if value.len() > XATTR_BYTES_MAX {
+            return refuse("value of an extended attribute is too long");
+        }
+        if path.is_empty() && INHERITED.contains(&name) {
+            self.later.top_xattrs.insert(name.to_vec(), value.to_vec());
+            return Ok(());
+        }
+        let flags = XattrFlags::empty();
+        let opened = self.opened(path);
+        let outcome = match opened {
+            Some(file) => rustix::fs::fsetxattr(file, name, value, flags).on("set attribute", path),
+            None => self.unlocking(&[path], |tree| {
+                if path.is_empty() {
+                    let top = tree.top();
+                    return rustix::fs::fsetxattr(top, name, value, flags)
+                        .on("set attribute", path);
+                }
+                let (parent, last) = tree.parent(path)?;
+                let place = by_descriptor(&parent, last);
+                rustix::fs::lsetxattr(&*place, name, value, flags).on("set attribute", path)
+            }),
+        };
+        // An older kernel may not know the algorithm, and NOCOW files take none: that costs space, not data.
+        if name == COMPRESSION {
+            if let Err(super::Fault::Denied(_, Errno::INVAL)) = outcome {
+                self.lost(path, "compression property");
+                return Ok(());
+            }
+        }
+        outcome
+    }
+
+    pub(super) fn remove_xattr(&mut self, path: &[u8], name: &[u8]) -> Applied<()> {
+        if path.is_empty() && INHERITED.contains(&name) {
+            self.later.top_xattrs.remove(name);
+            return Ok(());
+        }
+        let outcome = match self.opened(path) {
+            Some(file) => rustix::fs::fremovexattr(file, name).on("remove attribute", path),
+            None => self.unlocking(&[path], |tree| {
+                if path.is_empty() {
+                    return rustix::fs::fremovexattr(tree.top(), name).on("remove attribute", path);
+                }
+                let (parent, last) = tree.parent(path)?;
+                let place = by_descriptor(&parent, last);
+                rustix::fs::lremovexattr(&*place, name).on("remove attribute", path)
+            }),
+        };
+        match outcome {
+            // Gone already: a write or a change of owner drops capabilities by itself.
+            Err(super::Fault::Denied(_, Errno::NODATA)) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// The kernel sends this for files that were in the base and whose flags changed since.
+    pub(super) fn fileattr(&mut self, path: &[u8], flags: u64) -> Applied<()> {
+        let Some(file) = self.tree.open_plain(path)? else {
+            return Ok(());
+        };
+        let pairs = [
+            (inode_flag::SYNC, ioctl::xflag::SYNC),
+            (inode_flag::NOATIME, ioctl::xflag::NOATIME),
+            (inode_flag::NODUMP, ioctl::xflag::NODUMP),
+            (inode_flag::IMMUTABLE, ioctl::xflag::IMMUTABLE),
+            (inode_flag::APPEND, ioctl::xflag::APPEND),
+        ];
+        let wanted = pairs
+            .iter()
+            .filter(|(flag, _)| flags & flag != 0)
+            .fold(0, |sum, (_, xflag)| sum | xflag);
+        // Any lock comes off now: it is set in the end, and other flags cannot be changed under it.
+        ioctl::set_xflags(&file, LOCKS | PLAIN, wanted & PLAIN).on("set flags of", path)?;
+        self.later.lock(path, wanted & LOCKS);
+        self.set_nocow(path, &file, flags & inode_flag::NODATACOW != 0)
+    }
+
+    /// Files that hold data keep the mode they were written in.
+    fn set_nocow(&mut self, path: &[u8], file: &std::os::fd::OwnedFd, nocow: bool) -> Applied<()> {
+        let before = rustix::fs::ioctl_getflags(file).on("read flags of", path)?;
+        let mut after = before;
+        after.set(IFlags::NOCOW, nocow);
+        if after == before {
+            return Ok(());
+        }
+        // FS_IOC_SETFLAGS resets the compression property along the way.
+        let mut value = [0; 64];
+        let kept = rustix::fs::fgetxattr(file, COMPRESSION, &mut value[..]);
+        let outcome = rustix::fs::ioctl_setflags(file, after);
+        let now = rustix::fs::ioctl_getflags(file).on("read flags of", path)?;
+        if let (Ok(length), false) = (kept, nocow) {
+            let flags = XattrFlags::empty();
+            rustix::fs::fsetxattr(file, COMPRESSION, &value[..length], flags)
+                .on("set attribute", path)?;
+        }
+        if outcome.is_err() || now.contains(IFlags::NOCOW) != nocow {
+            self.lost(path, "NOCOW flag");
+        }
+        Ok(())
+    }
+
+    /// Takes immutable and append-only off a file or directory, to be set again in the end. Whether there was one.
+    pub(super) fn take_lock_off(&mut self, path: &[u8]) -> Applied<bool> {
+        // What does not exist (yet), or cannot be opened, has no lock that stands in the way.
+        let Ok(Some(file)) = self.tree.open_plain(path) else {
+            return Ok(false);
+        };
+        let locks = ioctl::xflags(&file).on("read flags of", path)? & LOCKS;
+        if locks == 0 {
+            return Ok(false);
+        }
+        ioctl::set_xflags(&file, LOCKS, 0).on("set flags of", path)?;
+        self.later.lock(path, locks);
+        Ok(true)
+    }
+
+    pub(super) fn lost(&mut self, path: &[u8], what: &str) {
+        self.later.lost += 1;
+        tracing::warn!(path = %shown(path), what, "not carried over");
+    }
+}

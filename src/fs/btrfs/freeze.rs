@@ -1,0 +1,16 @@
+//! Named places at which a process stops itself, so that a test can cut the power exactly there.
+//!
+//! Promise: nothing at all in a release build, and nothing in a debug build unless the environment names the place:
+//! `STANDIN_FREEZE=checkpoint-state-written`.
+
+/// Stops the process here (SIGSTOP) when this place is named.
+pub(super) fn freeze(place: &str) {
+    if cfg!(debug_assertions) && std::env::var_os("STANDIN_FREEZE").is_some_and(|at| at == place) {
+        tracing::warn!(place, "frozen");
+        let stopped =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+        if let Err(error) = stopped {
+            tracing::warn!(place, %error, "cannot freeze");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The end of a receive: everything is checked, then the subvolume gets its place, its identity and its record.
+//!
+//! Order, and what a crash after each step leaves. Before the record the checkpoints are still there, and opening the place
+//! again removes what is in the finished place and goes on from the newest of them:
+//!
+//! ```text
+//!   what waited is done, the tree moved   a writable subvolume in the finished place
+//!   identity set, read-only, synced       one that only lacks its record
+//!   local.json                            complete
+//!   checkpoints removed                   complete
+//! ```
+//!
+//! A read-only subvolume cannot be moved to another directory, so it is moved first.
+
+use anyhow::Context;
+
+use super::super::apply::ioctl;
+use super::super::freeze::freeze;
+use super::receiver::{Receiver, bad_stream, located};
+use super::{checkpoint, work};
+use crate::fs::Result;
+use crate::logic::manifest::LocalDataset;
+
+/// `bytes` and `hash`: the sender's, of the whole stream.
+pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<LocalDataset> {
+    let Receiver {
+        work,
+        dataset,
+        identity,
+        run,
+        ..
+    } = receiver;
+    let offset = run.hash.bytes();
+    let refuse = |why: String| Err(bad_stream(offset, "end", why).into());
+    if !run.parser.has_ended() || run.parser.is_inside_unit() {
+        return refuse("the stream ends before its end command".into());
+    }
+    if offset != bytes {
+        return refuse(format!("{offset} bytes came, {bytes} were sent"));
+    }
+    let ours = run.hash.value();
+    if ours != hash {
+        return refuse("the hash differs from the sender's".into());
+    }
+    let data_bytes = run.applier.data_bytes();
+    let lost = run.applier.later().lost;
+    if lost > 0 {
+        tracing::warn!(%dataset, lost, "facts of files were not carried over");
+    }
+    let settled = run.applier.settle();
+    let settled = settled.or_else(|fault| located(fault, &work, offset, "end"))?;
+
+    let finished = work.finished();
+    std::fs::rename(work.tree(), finished)
+        .with_context(|| format!("move the received data to {}", finished.display()))?;
+    freeze("finish-moved");
+    ioctl::set_received(&settled.top, identity.snapshot, settled.ctransid)
+        .context("set the received identity")?;
+    libbtrfsutil::set_subvolume_read_only(finished, true).context("make it read-only")?;
+    freeze("finish-read-only");
+    rustix::fs::syncfs(&settled.top).context("write out the received data")?;
+    // Only after the sync: the first writeback still raises the ctransid.
+    let info = libbtrfsutil::subvolume_info(finished).context("read what was received")?;
+    let local = LocalDataset {
+        uuid: info.uuid(),
+        ctransid: info.ctransid(),
+        stream_bytes: Some(bytes),
+        data_bytes: Some(data_bytes),
+        stream_hash: Some(ours),
+    };
+    work.write(work::LOCAL, &local)?;
+    freeze("finish-recorded");
+    checkpoint::remove_all(&work)?;
+    Ok(local)
+}

@@ -1,0 +1,10 @@
+//! What several test targets share: a btrfs filesystem to work on, random trees, and a comparison that is not our code.
+//!
+//! Promise: a test that cannot run here says `SKIPPED <name>: <why>`, and fails where CI is set; mounts and loop devices are
+//! given back when a test panics. Everything random comes from a seed that the failure message names.
+#![allow(dead_code, clippy::unwrap_used, clippy::print_stdout)]
+
+pub mod fixture;
+pub mod random;
+pub mod same;
+pub mod tree;
