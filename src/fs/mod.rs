@@ -44,6 +44,9 @@ pub enum FsError {
     },
     #[error("{0} does not exist")]
     Missing(String),
+    /// A writable copy cannot share its blocks across filesystems; the caller may copy the files instead.
+    #[error("{0} is on another filesystem")]
+    OtherFilesystem(PathBuf),
 }
 
 /// What a send will carry, known before its first byte.

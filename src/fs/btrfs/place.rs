@@ -1,0 +1,239 @@
+//! Where a dataset lies: its filesystem, its live path as people see it, and the same place spelled from the top level.
+//!
+//! Promise: looked up anew each time, so that what was mounted, created or exchanged since is seen; a path that cannot hold
+//! a dataset (another filesystem, a plain directory with files in it) is refused with the way out. Writes nothing.
+//!
+//! It deliberately does not know points.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustix::fs::OFlags;
+
+use super::ioctl;
+use super::top::Top;
+use crate::error::{Code, Failure};
+use crate::fs::{FsError, Result};
+use crate::logic::name::DatasetName;
+
+/// Inode number of a subvolume's root directory (BTRFS_FIRST_FREE_OBJECTID).
+pub const SUBVOLUME_INODE: u64 = 256;
+
+/// What is at the live path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occupant {
+    Subvolume,
+    Nothing,
+    /// A directory with nothing in it: counts as nothing, a restore takes its place.
+    EmptyDirectory,
+    /// A directory with something in it: not a dataset.
+    Directory,
+}
+
+/// One dataset's place.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub top: Arc<Top>,
+    pub dataset: DatasetName,
+    /// The live path, symbolic links resolved as far as it exists.
+    pub live: PathBuf,
+    /// The same from the top level.
+    pub relative: PathBuf,
+    pub occupant: Occupant,
+}
+
+impl Place {
+    /// Finds `dataset` by its configured path. The nearest existing parent tells the filesystem where there is nothing yet.
+    pub fn find(dataset: &DatasetName, configured: &Path) -> Result<Place> {
+        let (existing, missing) =
+            nearest(configured).with_context(|| format!("look for {}", configured.display()))?;
+        let dir = open_dir(&existing).with_context(|| format!("open {}", existing.display()))?;
+        refuse_other_filesystems(configured, &existing, &dir)?;
+        let inode = dir
+            .metadata()
+            .with_context(|| format!("look at {}", existing.display()))?
+            .ino();
+        let occupant = if !missing.as_os_str().is_empty() {
+            Occupant::Nothing
+        } else if inode == SUBVOLUME_INODE {
+            Occupant::Subvolume
+        } else if is_empty(&existing)? {
+            Occupant::EmptyDirectory
+        } else {
+            Occupant::Directory
+        };
+        let top = Top::holding(&existing, &dir)?;
+        let relative = path_from_top(&top, &dir, inode)
+            .with_context(|| format!("find {} from the top level", existing.display()))?;
+        let relative = join(relative, &missing);
+        if relative.as_os_str().is_empty() {
+            return Err(top_level(&existing).into());
+        }
+        Ok(Place {
+            live: join(existing, &missing),
+            relative,
+            top,
+            dataset: dataset.clone(),
+            occupant,
+        })
+    }
+
+    /// The live subvolume, open; `FsError::Missing` where there is none, a `Failure` where something else is.
+    pub fn open_live(&self) -> Result<File> {
+        match self.occupant {
+            Occupant::Subvolume => {}
+            Occupant::Nothing | Occupant::EmptyDirectory => {
+                return Err(FsError::Missing(format!(
+                    "the live subvolume {}",
+                    self.live.display()
+                ))
+                .into());
+            }
+            Occupant::Directory => return Err(not_a_subvolume(&self.live).into()),
+        }
+        if self.relative.starts_with(super::layout::STANDIN) {
+            return Err(Failure::new(
+                Code::Failed,
+                format!(
+                    "{} still shows what an interrupted restore put aside",
+                    self.live.display()
+                ),
+            )
+            .hint("restart the daemon: it finishes or undoes the restore")
+            .into());
+        }
+        open_dir(&self.live).with_context(|| format!("open {}", self.live.display()))
+    }
+}
+
+fn join(base: PathBuf, tail: &Path) -> PathBuf {
+    // Joining an empty path would leave a slash at the end.
+    if tail.as_os_str().is_empty() {
+        base
+    } else {
+        base.join(tail)
+    }
+}
+
+/// The longest existing part of `path`, symbolic links resolved, and what is missing below it.
+fn nearest(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
+    let mut existing = path;
+    loop {
+        match existing.canonicalize() {
+            Ok(found) => {
+                let missing = path.strip_prefix(existing).unwrap_or(Path::new(""));
+                return Ok((found, missing.to_owned()));
+            }
+            // A dangling link is not a missing path: what it points to would be made somewhere unexpected.
+            Err(e)
+                if e.kind() == io::ErrorKind::NotFound && existing.symlink_metadata().is_err() =>
+            {
+                existing = existing.parent().ok_or(e)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn open_dir(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(
+        path,
+        flags,
+        rustix::fs::Mode::empty(),
+    )?))
+}
+
+fn is_empty(path: &Path) -> Result<bool> {
+    let mut entries =
+        std::fs::read_dir(path).with_context(|| format!("list {}", path.display()))?;
+    Ok(entries.next().is_none())
+}
+
+fn refuse_other_filesystems(configured: &Path, existing: &Path, dir: &File) -> Result<()> {
+    let error = match ioctl::fs_info(dir) {
+        Ok(_) => return Ok(()),
+        Err(e) => e,
+    };
+    if error.raw_os_error() != Some(libc::ENOTTY) {
+        return Err(error)
+            .with_context(|| format!("read the filesystem id of {}", existing.display()));
+    }
+    let what = if configured == existing {
+        format!("{} is not on a btrfs filesystem", configured.display())
+    } else {
+        format!(
+            "{} is not on a btrfs filesystem ({}, which exists, is not)",
+            configured.display(),
+            existing.display()
+        )
+    };
+    Err(Failure::new(Code::Refused, what)
+        .hint("mount the btrfs filesystem that is meant to hold it, or correct the dataset's path in the configuration")
+        .into())
+}
+
+/// The failure for a plain directory where a subvolume belongs.
+fn not_a_subvolume(live: &Path) -> Failure {
+    let path = live.display();
+    Failure::new(
+        Code::Refused,
+        format!("{path} is a directory, not a btrfs subvolume"),
+    )
+    .hint(format!(
+        "with its services stopped: btrfs subvolume create {path}.new && cp -a --reflink=always {path}/. {path}.new/ \
+         && mv {path} {path}.old && mv {path}.new {path}"
+    ))
+}
+
+/// The failure for a dataset that is the whole filesystem: our own snapshots would lie inside it, and it cannot be exchanged.
+fn top_level(live: &Path) -> Failure {
+    let path = live.display();
+    Failure::new(
+        Code::Refused,
+        format!("{path} is the top level of its filesystem, which cannot be a dataset"),
+    )
+    .hint(format!(
+        "keep the data in a subvolume of it (btrfs subvolume create {path}/data) and configure that"
+    ))
+}
+
+fn path_from_top(top: &Top, dir: &File, inode: u64) -> Result<PathBuf> {
+    let (id, inside) = ioctl::path_in_subvolume(dir, inode).context("look up the inode")?;
+    let subvolume = libbtrfsutil::subvolume_path_with_id(top.path(), id)
+        .map_err(|e| anyhow::Error::new(e.os_error()))
+        .context("look up the subvolume")?;
+    let inside = PathBuf::from(OsString::from_vec(inside));
+    // Component by component: the kernel ends a directory with a slash.
+    Ok(subvolume.components().chain(inside.components()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_stops_at_what_exists() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(base.join("a")).unwrap();
+        std::os::unix::fs::symlink("a", base.join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", base.join("dangling")).unwrap();
+        let check = |path: &str, existing: &str, missing: &str| {
+            let (found, rest) = nearest(&base.join(path)).unwrap();
+            assert_eq!(found, base.join(existing), "{path}");
+            assert_eq!(rest, Path::new(missing), "{path}");
+        };
+        check("a", "a", "");
+        check("a/b/c", "a", "b/c");
+        check("link/b", "a", "b");
+        check("x/y", "", "x/y");
+        assert!(nearest(&base.join("dangling/x")).is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! Makes a live path that is a mount of its own show another subvolume.
+//!
+//! After an exchange the name (`@web`) leads to the new subvolume, but a mount shows the directory it was made of. So a new
+//! mount, with the same options, takes its place: beneath the old one first and then uncovered (Linux 6.5), so that the path
+//! is never unmounted for those who watch; where that is not to be had, after it.
+//!
+//! Promise: when `show` returns, who opens the path gets the new subvolume; who has files of the old one open keeps them.
+//! Entries of fstab that name the subvolume (`subvol=`) stay right. A crash in between leaves the path unmounted at worst.
+//!
+//! It deliberately does not know why the subvolume was exchanged.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags};
+use uuid::Uuid;
+
+use super::mountinfo::{self, Mount};
+use super::top::{self, Top};
+use super::{ioctl, subvolume};
+use crate::error::{Code, Failure};
+use crate::fs::Result;
+
+/// Makes the mount at `live`, if there is one, show the subvolume `uuid`, which lies at `relative` from the top level.
+pub fn show(top: &Top, live: &Path, relative: &Path, uuid: Uuid) -> Result<()> {
+    let shows = || subvolume::info(live).is_ok_and(|info| info.uuid == uuid);
+    if shows() {
+        return Ok(());
+    }
+    let mounts = mountinfo::read()?;
+    let Some(mount) = mounts.iter().rev().find(|mount| mount.point == live) else {
+        tracing::info!(
+            "{} is not mounted now; it shows the restored copy when it is",
+            live.display()
+        );
+        return Ok(());
+    };
+    let replaced = replace(top, mount, relative, uuid).and_then(|()| {
+        if shows() {
+            Ok(())
+        } else {
+            Err(anyhow!("the mount still shows another subvolume"))
+        }
+    });
+    replaced.map_err(|e| {
+        let what = format!(
+            "{} was restored, but its mount could not be replaced: {e:#}",
+            live.display()
+        );
+        Failure::new(Code::Failed, what)
+            .hint(format!(
+                "umount -l {0} && mount {0}, then restart the daemon",
+                live.display()
+            ))
+            .into()
+    })
+}
+
+fn replace(top: &Top, mount: &Mount, relative: &Path, uuid: Uuid) -> Result<()> {
+    let mut subvol = OsString::from("/");
+    subvol.push(relative);
+    let new = match top::make_mount(&top.device, ("subvol", &subvol), attributes(mount)) {
+        Ok(new) => new,
+        Err(e) => {
+            return replace_by_old_calls(top, mount, subvol)
+                .map_err(|old| anyhow!("{old:#} (and by the new mount calls: {e})"));
+        }
+    };
+    let root = rustix::fs::openat(
+        &new,
+        ".",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .context("open the new mount")?;
+    if ioctl::subvolume(&root)
+        .context("look at the new mount")?
+        .uuid
+        != uuid
+    {
+        return Err(anyhow!("{} is not the restored copy", subvol.display()));
+    }
+    drop(root);
+    if attach(&new, &mount.point, MoveMountFlags::MOVE_MOUNT_BENEATH).is_ok() {
+        return detach(&mount.point);
+    }
+    detach(&mount.point)?;
+    attach(&new, &mount.point, MoveMountFlags::empty()).context("attach the new mount")
+}
+
+fn attach(new: &OwnedFd, point: &Path, flags: MoveMountFlags) -> io::Result<()> {
+    let flags = flags | MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(
+        new.as_fd(),
+        "",
+        CWD,
+        point,
+        flags,
+    )?)
+}
+
+fn detach(point: &Path) -> Result<()> {
+    rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        .with_context(|| format!("detach the old mount of {}", point.display()))
+}
+
+fn replace_by_old_calls(top: &Top, mount: &Mount, subvol: OsString) -> Result<()> {
+    let mut data = b"subvol=".to_vec();
+    data.extend(subvol.into_vec());
+    let data = CString::new(data).context("spell the mount options")?;
+    detach(&mount.point)?;
+    rustix::mount::mount(
+        &top.device,
+        &mount.point,
+        "btrfs",
+        flags(mount),
+        Some(data.as_c_str()),
+    )
+    .with_context(|| format!("mount {}", mount.point.display()))
+}
+
+/// The mount's own options for fsmount(2).
+fn attributes(mount: &Mount) -> MountAttrFlags {
+    const TABLE: [(&str, MountAttrFlags); 8] = [
+        ("ro", MountAttrFlags::MOUNT_ATTR_RDONLY),
+        ("nosuid", MountAttrFlags::MOUNT_ATTR_NOSUID),
+        ("nodev", MountAttrFlags::MOUNT_ATTR_NODEV),
+        ("noexec", MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        ("noatime", MountAttrFlags::MOUNT_ATTR_NOATIME),
+        ("relatime", MountAttrFlags::MOUNT_ATTR_RELATIME),
+        ("nodiratime", MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+        ("nosymfollow", MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
+    ];
+    let has = |word: &str| mount.options.iter().any(|option| option == word);
+    let mut attributes = TABLE
+        .iter()
+        .filter(|(word, _)| has(word))
+        .fold(MountAttrFlags::empty(), |sum, (_, flag)| sum | *flag);
+    // The table of mounts says nothing where every access is recorded.
+    if !has("noatime") && !has("relatime") {
+        attributes |= MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    }
+    attributes
+}
+
+/// The same for mount(2).
+fn flags(mount: &Mount) -> MountFlags {
+    const TABLE: [(&str, MountFlags); 7] = [
+        ("ro", MountFlags::RDONLY),
+        ("nosuid", MountFlags::NOSUID),
+        ("nodev", MountFlags::NODEV),
+        ("noexec", MountFlags::NOEXEC),
+        ("noatime", MountFlags::NOATIME),
+        ("relatime", MountFlags::RELATIME),
+        ("nodiratime", MountFlags::NODIRATIME),
+    ];
+    TABLE
+        .iter()
+        .filter(|(word, _)| mount.options.iter().any(|option| option == word))
+        .fold(MountFlags::empty(), |sum, (_, flag)| sum | *flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(options: &str, expected: MountAttrFlags) {
+        let mount = Mount {
+            id: 1,
+            device: "0:1".to_owned(),
+            root: "/@".into(),
+            point: "/x".into(),
+            options: options.split(',').map(str::to_owned).collect(),
+            kind: "btrfs".to_owned(),
+            source: "/dev/x".into(),
+        };
+        assert_eq!(attributes(&mount), expected, "{options}");
+    }
+
+    #[test]
+    fn options_survive() {
+        check("rw,relatime", MountAttrFlags::MOUNT_ATTR_RELATIME);
+        check("rw", MountAttrFlags::MOUNT_ATTR_STRICTATIME);
+        check(
+            "ro,nosuid,noatime",
+            MountAttrFlags::MOUNT_ATTR_RDONLY
+                | MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NOATIME,
+        );
+    }
+}

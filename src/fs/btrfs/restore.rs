@@ -1,0 +1,329 @@
+//! Puts a point in place of live data.
+//!
+//!     .staging/<role>/.restore-<dataset>/tree          a writable snapshot of the point
+//!     .staging/<role>/.restore-<dataset>/intent.json   what is about to happen, on disk before it does
+//!         |  renameat2(RENAME_EXCHANGE) with the live path, inside the one mount of the top level
+//!     .restore-<dataset>/tree                          what was live
+//!         |  a mount that shows it is replaced; it is compared with the point kept before
+//!     unchanged: deleted    written to since: a point of its own    in doubt: .standin/.aside
+//!
+//! Promise: the live path holds the old tree or the new one at every moment (or nothing, where there was nothing), and no
+//! write that reached the old one is lost. A crash leaves the directory above; `recover`, at the next start, finishes what had
+//! been exchanged and undoes what had not.
+//!
+//! It deliberately does not know whether anybody still writes: fencing comes before.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::catalogue::{Catalogue, entry_names};
+use super::layout::{Part, RESTORE_PREFIX};
+use super::place::{Occupant, Place};
+use super::subvolume::{self, Access};
+use super::take::{self, Source};
+use super::uses::Used;
+use super::{disk, ioctl, mountinfo, remount, send};
+use crate::error::{Code, Failure};
+use crate::fs::{FsError, Restored, Result};
+use crate::logic::manifest::{Manifest, Stored};
+use crate::logic::name::DatasetName;
+use crate::logic::point::PointId;
+
+const INTENT: &str = "intent.json";
+const TREE: &str = "tree";
+/// Largest intent read: it holds a manifest.
+const INTENT_BYTES_MAX: usize = 2 << 20;
+
+/// What a restore is about to do.
+#[derive(Debug, Serialize, Deserialize)]
+struct Intent {
+    dataset: DatasetName,
+    /// The live path as people see it, and from the top level.
+    live: PathBuf,
+    relative: PathBuf,
+    /// The subvolume that becomes live.
+    new: Uuid,
+    /// What the point kept before knows of the one that was.
+    kept: Option<Kept>,
+    /// The point to make of late writes.
+    keep: Manifest,
+}
+
+/// A snapshot, as far as it tells whether a live subvolume was written to since.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Kept {
+    parent: Uuid,
+    otransid: u64,
+}
+
+/// See `Filesystem::restore_live`.
+pub fn restore_live(
+    catalogue: &Catalogue<'_>,
+    dataset: &DatasetName,
+    point: &PointId,
+    kept: &Stored,
+    keep: Manifest,
+) -> Result<Restored> {
+    let (part, place) = catalogue.place(dataset)?;
+    let dir = part.staging().join(format!("{RESTORE_PREFIX}{dataset}"));
+    let _alone = part
+        .top
+        .uses
+        .alone(Used::Staging(
+            catalogue.role.clone(),
+            format!("{RESTORE_PREFIX}{dataset}"),
+        ))
+        .ok_or_else(|| {
+            FsError::Busy(format!(
+                "the live copy of {dataset}, which is being restored,"
+            ))
+        })?;
+    part.make_dirs()?;
+    recover_one(catalogue, part, &dir)?;
+    let found = catalogue.find(point)?;
+    let _held = send::hold(catalogue, &found, dataset)?;
+    refuse_what_cannot_move(place)?;
+    disk::make_dir(&dir)?;
+    let tree = dir.join(TREE);
+    subvolume::snapshot(
+        &catalogue.snapshot_path(&found, dataset)?,
+        &tree,
+        Access::Writable,
+    )
+    .with_context(|| format!("make a writable copy of {dataset} of {point}"))?;
+    let intent = Intent {
+        dataset: dataset.clone(),
+        live: place.live.clone(),
+        relative: place.relative.clone(),
+        new: subvolume::info(&tree)
+            .context("look at the writable copy")?
+            .uuid,
+        kept: mark(catalogue, dataset, kept)?,
+        keep,
+    };
+    disk::write_json(&dir.join(INTENT), &intent)?;
+    part.top.sync()?;
+    put_in_place(part, place, &tree)?;
+    part.top.sync()?;
+    remount::show(&part.top, &intent.live, &intent.relative, intent.new)?;
+    let late_writes = settle(catalogue, part, &dir, &intent)?;
+    Ok(Restored {
+        dataset: dataset.clone(),
+        path: place.live.clone(),
+        late_writes,
+    })
+}
+
+/// Finishes or undoes interrupted restores of the role.
+pub fn recover(catalogue: &Catalogue<'_>) -> Result<()> {
+    for part in &catalogue.parts {
+        for entry in entry_names(&part.staging())? {
+            if entry.starts_with(RESTORE_PREFIX) {
+                let used = Used::Staging(catalogue.role.clone(), entry.clone());
+                let Some(_alone) = part.top.uses.alone(used) else {
+                    continue;
+                };
+                recover_one(catalogue, part, &part.staging().join(&entry))
+                    .with_context(|| format!("recover the interrupted restore {entry}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A writable copy at any path of the same filesystem.
+pub fn restore_to(
+    catalogue: &Catalogue<'_>,
+    dataset: &DatasetName,
+    point: &PointId,
+    target: &Path,
+) -> Result<()> {
+    let (part, _) = catalogue.place(dataset)?;
+    let found = catalogue.find(point)?;
+    let _held = send::hold(catalogue, &found, dataset)?;
+    let shown = target.display();
+    let refuse = |what: String| Err(Failure::new(Code::Refused, what).into());
+    if target.symlink_metadata().is_ok() {
+        return refuse(format!("{shown} exists already"));
+    }
+    let parent = target.parent().filter(|parent| parent.is_dir());
+    let Some(parent) = parent else {
+        return refuse(format!(
+            "the directory that is to hold {shown} does not exist"
+        ));
+    };
+    let dir = std::fs::File::open(parent).with_context(|| format!("open {}", parent.display()))?;
+    if !ioctl::fs_info(&dir).is_ok_and(|info| info.fsid == part.top.fsid) {
+        return Err(FsError::OtherFilesystem(target.to_owned()).into());
+    }
+    subvolume::snapshot(
+        &catalogue.snapshot_path(&found, dataset)?,
+        target,
+        Access::Writable,
+    )
+    .with_context(|| format!("make a writable copy at {shown}"))?;
+    part.top.sync()
+}
+
+fn mark(catalogue: &Catalogue<'_>, dataset: &DatasetName, kept: &Stored) -> Result<Option<Kept>> {
+    let Some(found) = catalogue.find_if_any(&kept.manifest.point)? else {
+        return Ok(None);
+    };
+    if !found.stored.local.datasets.contains_key(dataset) {
+        return Ok(None);
+    }
+    let info = take::snapshot_info(catalogue, &found, dataset)?;
+    Ok(info.parent_uuid.map(|parent| Kept {
+        parent,
+        otransid: info.otransid,
+    }))
+}
+
+fn refuse_what_cannot_move(place: &Place) -> Result<()> {
+    let shown = place.live.display();
+    let refuse =
+        |what: String, hint: String| Err(Failure::new(Code::Refused, what).hint(hint).into());
+    if place.occupant == Occupant::Directory {
+        return place.open_live().map(|_| ());
+    }
+    let mounts = mountinfo::read()?;
+    if let Some(mount) = mountinfo::below(&mounts, &place.live).next() {
+        let point = mount.point.display();
+        return refuse(
+            format!("{shown} cannot be replaced: something is mounted inside it, at {point}"),
+            format!("unmount it first: umount {point}"),
+        );
+    }
+    let parent = place.relative.parent().unwrap_or(Path::new(""));
+    if let Err(e) = place.top.open_dir(parent) {
+        return refuse(
+            format!("the directory that is to hold {shown} cannot be opened: {e}"),
+            "create it, and restore again".to_owned(),
+        );
+    }
+    if place.occupant == Occupant::Subvolume {
+        let live = place.open_live()?;
+        let info = ioctl::subvolume(&live).with_context(|| format!("look at {shown}"))?;
+        if info.read_only {
+            // The kernel moves no read-only subvolume to another directory.
+            libbtrfsutil::set_subvolume_read_only(super::top::fd_path(&live), false)
+                .map_err(|e| e.os_error())
+                .with_context(|| format!("make {shown} writable, to move it away"))?;
+        }
+    }
+    Ok(())
+}
+
+fn put_in_place(part: &Part, place: &Place, tree: &Path) -> Result<()> {
+    let tree = part.relative(tree);
+    let shown = place.live.display();
+    let done = match place.occupant {
+        Occupant::Subvolume => part.top.exchange(tree, &place.relative),
+        Occupant::Nothing => part.top.move_to(tree, &place.relative),
+        Occupant::EmptyDirectory | Occupant::Directory => part
+            .top
+            .remove_dir(&place.relative)
+            .and_then(|()| part.top.move_to(tree, &place.relative)),
+    };
+    match done {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+            let what = format!("{shown} cannot be replaced: something is mounted on it");
+            Err(Failure::new(Code::Refused, what)
+                .hint(format!("unmount what lies over it (see: findmnt {shown})"))
+                .into())
+        }
+        done => done.with_context(|| format!("put the writable copy at {shown}")),
+    }
+}
+
+fn recover_one(catalogue: &Catalogue<'_>, part: &Part, dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    let intent: Intent = match disk::read_json(&dir.join(INTENT), INTENT_BYTES_MAX) {
+        Ok(Some(intent)) => intent,
+        // Nothing is exchanged before the intent is on disk: what lies here is a copy of a point.
+        Ok(None) => return disk::remove(dir).context("remove what was prepared"),
+        Err(e) => return set_aside(part, dir, &format!("its intent cannot be read: {e:#}")),
+    };
+    let is_new = |path: &Path| subvolume::info(path).is_ok_and(|info| info.uuid == intent.new);
+    if is_new(&part.top.path().join(&intent.relative)) {
+        tracing::warn!(dataset = %intent.dataset, "finishing an interrupted restore of {}", intent.live.display());
+        remount::show(&part.top, &intent.live, &intent.relative, intent.new)?;
+        settle(catalogue, part, dir, &intent)?;
+        return Ok(());
+    }
+    if is_new(&dir.join(TREE)) {
+        tracing::warn!(dataset = %intent.dataset, "undoing a restore of {} that was interrupted before the exchange", intent.live.display());
+        return disk::remove(dir).context("remove the writable copy");
+    }
+    set_aside(
+        part,
+        dir,
+        "neither it nor the live path holds the restored copy",
+    )
+}
+
+/// Deals with what was live. True when it became a point.
+fn settle(catalogue: &Catalogue<'_>, part: &Part, dir: &Path, intent: &Intent) -> Result<bool> {
+    let tree = dir.join(TREE);
+    let Some(old) = subvolume::info_if_any(&tree).context("look at what was live")? else {
+        disk::remove(dir).context("remove the emptied directory")?;
+        return Ok(false);
+    };
+    let untouched = intent
+        .kept
+        .is_some_and(|kept| kept.parent == old.uuid && old.ctransid <= kept.otransid);
+    let late_writes = if untouched {
+        false
+    } else if let Err(e) = keep_late_writes(catalogue, intent, &tree) {
+        let why = format!(
+            "it was written to after the last point, and no point could be made of it: {e:#}"
+        );
+        set_aside(part, dir, &why)?;
+        return Ok(false);
+    } else {
+        true
+    };
+    let nested = subvolume::nested(&tree).context("list nested subvolumes")?;
+    if !nested.is_empty() {
+        set_aside(
+            part,
+            dir,
+            "it holds nested subvolumes, which no point holds",
+        )?;
+        return Ok(late_writes);
+    }
+    match subvolume::delete(&tree) {
+        Ok(()) => disk::remove(dir).context("remove the emptied directory")?,
+        Err(e) => set_aside(part, dir, &format!("it cannot be deleted: {e}"))?,
+    }
+    Ok(late_writes)
+}
+
+fn keep_late_writes(catalogue: &Catalogue<'_>, intent: &Intent, tree: &Path) -> Result<()> {
+    let source = Source {
+        dataset: intent.dataset.clone(),
+        dir: std::fs::File::open(tree).context("open what was live")?,
+        shown: intent.live.clone(),
+    };
+    take::take(catalogue, intent.keep.clone(), vec![source]).map(|_| ())
+}
+
+/// Keeps what cannot be judged, under a name of its own, and says so.
+fn set_aside(part: &Part, dir: &Path, why: &str) -> Result<()> {
+    disk::make_dir(&part.aside())?;
+    let aside = part.aside().join(Uuid::new_v4().to_string());
+    std::fs::rename(dir, &aside).with_context(|| format!("move {} aside", dir.display()))?;
+    part.top.sync()?;
+    tracing::warn!(
+        "an old live subvolume is kept in {} (from the top level of {}): {why}; delete it when nobody needs it",
+        part.relative(&aside).display(),
+        part.top.device.display(),
+    );
+    Ok(())
+}

@@ -1,0 +1,305 @@
+//! The sending side: what a stream will carry, and the stream itself.
+//!
+//! The kernel writes a send stream into a descriptor for as long as one ioctl lasts, so a thread sits in that ioctl and the
+//! stream is read from a pipe. Equal snapshots, base and version give equal bytes (as long as nobody deduplicates them):
+//! for that reason the base is the only clone source, and both snapshots are checked against tampering first.
+//!
+//! Promise: the points used stay in use, and so undestroyed, until the thread has ended; dropping the stream early ends the
+//! thread first. Leaves nothing on disk.
+//!
+//! It deliberately does not know who reads.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, anyhow};
+use rustix::pipe::PipeFlags;
+
+use super::catalogue::{Catalogue, Found};
+use super::ioctl;
+use super::place::SUBVOLUME_INODE;
+use super::scan::Scanner;
+use super::uses::{Use, Used};
+use crate::error::{Code, Failure};
+use crate::fs::{FsError, Measured, Outgoing, Result};
+use crate::logic::name::DatasetName;
+use crate::logic::point::PointId;
+use crate::logic::transfer::StreamIdentity;
+
+/// Newest stream version this program reads and asks for.
+pub const VERSION_MAX: u32 = 2;
+
+/// Size of the pipe, in bytes: the largest an unprivileged process may ask for by default (/proc/sys/fs/pipe-max-size).
+const PIPE_BYTES: usize = 1 << 20;
+
+/// Read size of the measuring pass, in bytes.
+const MEASURE_BYTES: usize = 256 << 10;
+
+/// Newest stream version the running kernel sends; 1 where it does not say (before Linux 6.0).
+pub fn kernel_version() -> u32 {
+    std::fs::read_to_string("/sys/fs/btrfs/features/send_stream_version")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1)
+}
+
+/// One pass without file data tells what a stream will carry.
+pub fn measure(
+    catalogue: &Catalogue<'_>,
+    dataset: &DatasetName,
+    base: Option<&PointId>,
+    point: &PointId,
+    version_max: u32,
+) -> Result<Measured> {
+    let version = version_max.min(kernel_version()).clamp(1, VERSION_MAX);
+    let job = Job::prepare(catalogue, dataset, base, point)?;
+    let identity = job.identity(version);
+    let mut stream = Stream::start(job, version, ioctl::SEND_NO_FILE_DATA)?;
+    let mut buffer = vec![0; MEASURE_BYTES];
+    while stream
+        .read(&mut buffer)
+        .context("read the measuring stream")?
+        > 0
+    {}
+    let data_bytes = stream.scanner.data_bytes();
+    Box::new(stream)
+        .finish()
+        .with_context(|| format!("measure {dataset} of {point}"))?;
+    Ok(Measured {
+        identity,
+        data_bytes,
+    })
+}
+
+/// Starts the stream of `point` on top of `base`.
+pub fn send(
+    catalogue: &Catalogue<'_>,
+    dataset: &DatasetName,
+    base: Option<&PointId>,
+    point: &PointId,
+    version: u32,
+) -> Result<Box<dyn Outgoing>> {
+    if !(1..=VERSION_MAX.min(kernel_version())).contains(&version) {
+        let what = format!("this kernel does not send streams of version {version}");
+        return Err(Failure::new(Code::Refused, what).into());
+    }
+    let job = Job::prepare(catalogue, dataset, base, point)?;
+    Ok(Box::new(Stream::start(job, version, 0)?))
+}
+
+/// A snapshot that a stream is made from.
+struct Side {
+    dir: File,
+    info: ioctl::Subvolume,
+    _use: Use,
+}
+
+/// Everything a send needs, checked.
+struct Job {
+    dataset: DatasetName,
+    /// Names the stream in errors.
+    label: String,
+    point: Side,
+    base: Option<Side>,
+}
+
+impl Job {
+    fn prepare(
+        catalogue: &Catalogue<'_>,
+        dataset: &DatasetName,
+        base: Option<&PointId>,
+        point: &PointId,
+    ) -> Result<Job> {
+        let found = catalogue.find(point)?;
+        let side = Side::open(catalogue, &found, dataset)?;
+        if let Some(why) = tampered(&found, dataset, &side.info) {
+            let what = format!("the snapshot of {dataset} in point {point} cannot be sent: {why}");
+            return Err(Failure::new(Code::Refused, what)
+                .hint("take a new point and send that; destroy this one")
+                .into());
+        }
+        let base = match base {
+            None => None,
+            Some(id) => Some(open_base(catalogue, dataset, id)?),
+        };
+        Ok(Job {
+            dataset: dataset.clone(),
+            label: format!("{dataset} of {point}"),
+            point: side,
+            base,
+        })
+    }
+
+    fn identity(&self, version: u32) -> StreamIdentity {
+        let identity = |side: &Side| side.info.received_uuid.unwrap_or(side.info.uuid);
+        StreamIdentity {
+            snapshot: identity(&self.point),
+            base: self.base.as_ref().map(identity),
+            version,
+        }
+    }
+}
+
+fn open_base(catalogue: &Catalogue<'_>, dataset: &DatasetName, id: &PointId) -> Result<Side> {
+    let bad = |why: String| FsError::BadBase {
+        dataset: dataset.clone(),
+        why,
+    };
+    let found = catalogue
+        .find_if_any(id)?
+        .filter(|found| found.stored.manifest.datasets.contains_key(dataset))
+        .ok_or_else(|| bad(format!("point {id} is not here")))?;
+    let side = Side::open(catalogue, &found, dataset)?;
+    match tampered(&found, dataset, &side.info) {
+        Some(why) => Err(bad(why).into()),
+        None => Ok(side),
+    }
+}
+
+impl Side {
+    fn open(catalogue: &Catalogue<'_>, found: &Found, dataset: &DatasetName) -> Result<Side> {
+        let held = hold(catalogue, found, dataset)?;
+        let path = catalogue.snapshot_path(found, dataset)?;
+        let dir = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        debug_assert_eq!(
+            std::os::unix::fs::MetadataExt::ino(&dir.metadata()?),
+            SUBVOLUME_INODE
+        );
+        let info = ioctl::subvolume(&dir).with_context(|| format!("look at {}", path.display()))?;
+        Ok(Side {
+            dir,
+            info,
+            _use: held,
+        })
+    }
+}
+
+/// Keeps a point from being destroyed by this process.
+pub fn hold(catalogue: &Catalogue<'_>, found: &Found, dataset: &DatasetName) -> Result<Use> {
+    let (part, _) = catalogue.place(dataset)?;
+    let used = Used::Point(catalogue.role.clone(), found.name.clone());
+    part.top.uses.share(used).ok_or_else(|| {
+        FsError::Busy(format!("point {}, which is being destroyed,", found.name)).into()
+    })
+}
+
+/// Any change of a snapshot after it was stored raises its ctransid (a flip to writable and back does not hide it).
+fn tampered(found: &Found, dataset: &DatasetName, info: &ioctl::Subvolume) -> Option<String> {
+    let recorded = found.stored.local.datasets.get(dataset)?.ctransid;
+    (info.ctransid != recorded).then(|| {
+        format!(
+            "it was changed after it was stored (transaction {recorded}, now {})",
+            info.ctransid
+        )
+    })
+}
+
+/// A running send.
+struct Stream {
+    /// Closed before the thread is joined: that is what ends a send whose reader has had enough.
+    pipe: Option<File>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+    scanner: Scanner,
+    dataset: DatasetName,
+    label: String,
+}
+
+impl Stream {
+    fn start(job: Job, version: u32, flags: u64) -> Result<Stream> {
+        let (reader, writer) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
+        // A smaller pipe is slower, nothing else.
+        let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
+        let dataset = job.dataset.clone();
+        let label = job.label.clone();
+        let thread = std::thread::Builder::new()
+            .name("btrfs-send".to_owned())
+            .spawn(move || run(&job, &writer, version, flags))
+            .context("start the sending thread")?;
+        Ok(Stream {
+            pipe: Some(File::from(reader)),
+            thread: Some(thread),
+            scanner: Scanner::new(),
+            dataset,
+            label,
+        })
+    }
+
+    fn join(&mut self) -> io::Result<()> {
+        self.pipe = None;
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(io::Error::other("the sending thread panicked")),
+        }
+    }
+}
+
+/// The thread's work. The pipe's write end is closed when it returns, whatever it returns.
+fn run(job: &Job, writer: &OwnedFd, version: u32, flags: u64) -> io::Result<()> {
+    ioctl::block_sigpipe();
+    let parent = job.base.as_ref().map(|base| base.info.id);
+    ioctl::send(
+        job.point.dir.as_fd(),
+        writer.as_fd(),
+        parent,
+        version,
+        flags,
+    )
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(pipe) = &mut self.pipe else {
+            return Ok(0);
+        };
+        let bytes = pipe.read(buffer)?;
+        self.scanner.push(&buffer[..bytes]);
+        Ok(bytes)
+    }
+}
+
+impl Outgoing for Stream {
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        let file = self.scanner.file();
+        self.join()
+            .map_err(|e| explain(&self.dataset, &file, e))
+            .with_context(|| format!("send {}", self.label))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Nobody asks how it ended any more.
+        let _ = self.join();
+    }
+}
+
+fn explain(dataset: &DatasetName, file: &str, error: io::Error) -> anyhow::Error {
+    let after = if file.is_empty() {
+        String::new()
+    } else {
+        format!(" at or after the file {file:?}")
+    };
+    match error.raw_os_error() {
+        Some(libc::EIO) => Failure::new(
+            Code::Failed,
+            format!("dataset {dataset} cannot be read{after}: the disk or its checksums failed"),
+        )
+        .hint("see the kernel log for the file, and run: btrfs scrub start -B on the filesystem")
+        .into(),
+        Some(libc::EAGAIN) => anyhow!(error).context(format!(
+            "dataset {dataset} is being deduplicated, during which btrfs sends nothing; the next cycle tries again"
+        )),
+        Some(libc::EPERM) => Failure::new(
+            Code::Refused,
+            format!("the kernel does not let this process send dataset {dataset}"),
+        )
+        .hint("run the daemon as root with CAP_SYS_ADMIN, and leave the snapshots read-only")
+        .into(),
+        Some(libc::EPIPE) => anyhow!(error).context("the stream's reader went away"),
+        _ => anyhow!(error).context(format!("the kernel ended the stream of {dataset}{after}")),
+    }
+}

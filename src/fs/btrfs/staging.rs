@@ -1,0 +1,378 @@
+//! The receiving side around the stream: opens transfers into staging, tells what lies there, and publishes whole points.
+//!
+//! Promise: a point becomes visible in one rename per filesystem, after all its datasets are complete, checked and on disk;
+//! the catalogue shows it only after the last of them. Publishing can be repeated after a crash anywhere. Only this role's
+//! staging is touched; the base of a transfer stays in use, and so undestroyed, while the transfer is open.
+//!
+//! It deliberately does not know streams (`receive` does) nor who sends them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use jiff::Timestamp;
+
+use super::catalogue::{Catalogue, point_names, read_local, read_manifest};
+use super::layout::{LOCAL, MANIFEST, Part};
+use super::receive::{self, Source, WORK};
+use super::uses::{Use, Used};
+use super::{disk, send, subvolume};
+use crate::error::{Code, Failure};
+use crate::fs::{FsError, Incoming, Limits, Opened, Receipt, Result, Standing, local_facts};
+use crate::logic::manifest::{LocalDataset, Manifest, Stored};
+use crate::logic::name::{DatasetName, NodeName};
+use crate::logic::transfer::Partial;
+
+/// Opens a transfer.
+pub fn receive(catalogue: &Catalogue<'_>, receipt: &Receipt, limits: Limits) -> Result<Opened> {
+    let dataset = &receipt.dataset;
+    let (part, _) = catalogue.place(dataset)?;
+    check_receipt(catalogue, receipt)?;
+    let name = receipt.manifest.name().to_string();
+    if let Some(local) = published(part, &receipt.manifest, &name)? {
+        let local = local.get(dataset).cloned();
+        return Ok(Opened::Complete(
+            local.context("no local facts of a published dataset")?,
+        ));
+    }
+    let point_dir = prepare_dir(catalogue, part, &receipt.manifest, &name)?;
+    // Publishing was interrupted after it had gathered the local facts.
+    let gathered = read_local(&point_dir)?.and_then(|mut local| local.datasets.remove(dataset));
+    if let Some(local) = gathered {
+        return Ok(Opened::Complete(local));
+    }
+    let place = receive::Place {
+        point_dir,
+        dataset: dataset.clone(),
+    };
+    let busy = || {
+        FsError::Busy(format!(
+            "the transfer of {dataset} of {}",
+            receipt.manifest.point
+        ))
+    };
+    let role = || catalogue.role.clone();
+    let uses = &part.top.uses;
+    let mut held = vec![
+        uses.share(Used::Staging(role(), name.clone()))
+            .ok_or_else(busy)?,
+        uses.alone(Used::Transfer(role(), name, dataset.clone()))
+            .ok_or_else(busy)?,
+    ];
+    let (base, clones) = sources(catalogue, receipt, &mut held)?;
+    let opened = receive::open(
+        &place,
+        &receipt.identity,
+        base.as_ref(),
+        &clones,
+        receipt.data_bytes,
+        limits,
+    )?;
+    Ok(match opened {
+        Opened::Complete(local) => Opened::Complete(local),
+        Opened::Transfer(incoming) => Opened::Transfer(Box::new(Held {
+            incoming,
+            _held: held,
+        })),
+    })
+}
+
+/// What lies in staging, and what was published on one filesystem while another still waits.
+pub fn partials(catalogue: &Catalogue<'_>) -> Result<Vec<Partial>> {
+    let mut partials = Vec::new();
+    for part in &catalogue.parts {
+        for name in point_names(&part.staging())? {
+            let dir = part.staging().join(&name);
+            let Some(manifest) = read_manifest(&dir)? else {
+                continue;
+            };
+            for dataset in manifest
+                .datasets
+                .keys()
+                .filter(|dataset| part.holds(dataset))
+            {
+                let place = receive::Place {
+                    point_dir: dir.clone(),
+                    dataset: dataset.clone(),
+                };
+                let offset = match dir.join(LOCAL).exists() {
+                    true => Some(None),
+                    false => receive::partial(&place)?,
+                };
+                partials.extend(offset.map(|offset| partial(&manifest, dataset, offset)));
+            }
+        }
+        if catalogue.parts.len() < 2 {
+            continue;
+        }
+        for name in point_names(&part.points())? {
+            let Some(manifest) = read_manifest(&part.points().join(&name))? else {
+                continue;
+            };
+            if catalogue.read(&name)?.is_none() {
+                let here = manifest
+                    .datasets
+                    .keys()
+                    .filter(|dataset| part.holds(dataset));
+                partials.extend(here.map(|dataset| partial(&manifest, dataset, None)));
+            }
+        }
+    }
+    Ok(partials)
+}
+
+fn partial(manifest: &Manifest, dataset: &DatasetName, offset: Option<u64>) -> Partial {
+    Partial {
+        point: manifest.point.clone(),
+        dataset: dataset.clone(),
+        offset,
+    }
+}
+
+/// Makes a received point visible.
+pub fn publish(catalogue: &Catalogue<'_>, manifest: &Manifest, from: &NodeName) -> Result<Stored> {
+    let name = manifest.name().to_string();
+    let mut alone = Vec::new();
+    let mut waiting = Vec::new();
+    for part in &catalogue.parts {
+        if !manifest.datasets.keys().any(|dataset| part.holds(dataset)) {
+            continue;
+        }
+        let used = Used::Staging(catalogue.role.clone(), name.clone());
+        let held = part.top.uses.alone(used);
+        alone.push(
+            held.ok_or_else(|| FsError::Busy(format!("staging of point {}", manifest.point)))?,
+        );
+        if published(part, manifest, &name)?.is_none() {
+            let dir = part.staging().join(&name);
+            let local = complete(part, &dir, manifest)?;
+            waiting.push((part, dir, local));
+        }
+    }
+    if alone.is_empty() {
+        let what = format!(
+            "no dataset of point {} is configured in {}",
+            manifest.point, catalogue.role
+        );
+        return Err(Failure::new(Code::Refused, what).into());
+    }
+    let stored = Timestamp::now();
+    for (part, dir, local) in &waiting {
+        let facts = local_facts(stored, Some(from.clone()), local.clone());
+        disk::write_json(&dir.join(LOCAL), &facts)?;
+        disk::remove(&dir.join(WORK)).context("remove the workshop of a complete point")?;
+        part.top.sync()?;
+    }
+    for (part, dir, _) in &waiting {
+        let point = part.points().join(&name);
+        part.top
+            .move_to(part.relative(dir), part.relative(&point))
+            .with_context(|| format!("show the point as {}", point.display()))?;
+        part.top.sync()?;
+    }
+    let found = catalogue.read(&name)?;
+    Ok(found
+        .with_context(|| format!("point {name} is not complete although it was published"))?
+        .stored)
+}
+
+/// A transfer and what it keeps in use.
+struct Held {
+    incoming: Box<dyn Incoming>,
+    _held: Vec<Use>,
+}
+
+impl Incoming for Held {
+    fn standing(&self) -> Standing {
+        self.incoming.standing()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.incoming.write(bytes)
+    }
+
+    fn checkpoint(&mut self) -> Result<()> {
+        self.incoming.checkpoint()
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.incoming.restart()
+    }
+
+    fn finish(self: Box<Self>, bytes: u64, hash: &str) -> Result<LocalDataset> {
+        self.incoming.finish(bytes, hash)
+    }
+}
+
+fn check_receipt(catalogue: &Catalogue<'_>, receipt: &Receipt) -> Result<()> {
+    let manifest = &receipt.manifest;
+    let refuse = |what: String| Err(Failure::new(Code::Refused, what).into());
+    if manifest.role_name != *catalogue.role {
+        return refuse(format!(
+            "point {} is of role {}, not of {}",
+            manifest.point, manifest.role_name, catalogue.role
+        ));
+    }
+    let Some(facts) = manifest.datasets.get(&receipt.dataset) else {
+        return refuse(format!(
+            "point {} has no dataset {}",
+            manifest.point, receipt.dataset
+        ));
+    };
+    if facts.identity != receipt.identity.snapshot {
+        return refuse(format!(
+            "the stream of {} is of snapshot {}, its manifest says {}",
+            receipt.dataset, receipt.identity.snapshot, facts.identity
+        ));
+    }
+    if receipt.base.is_some() != receipt.identity.base.is_some() {
+        return refuse(format!(
+            "the stream of {} names a base, or its offer does, but not both",
+            receipt.dataset
+        ));
+    }
+    Ok(())
+}
+
+/// The point's directory in staging, with its manifest. What an equally named but different point left is removed.
+fn prepare_dir(
+    catalogue: &Catalogue<'_>,
+    part: &Part,
+    manifest: &Manifest,
+    name: &str,
+) -> Result<PathBuf> {
+    part.make_dirs()?;
+    let dir = part.staging().join(name);
+    // Another dataset of the point may be starting at this moment: both write the same manifest.
+    let matches = match read_manifest(&dir) {
+        Ok(Some(found)) => found == *manifest,
+        Ok(None) => !dir.join(WORK).exists(),
+        Err(_) => false,
+    };
+    if matches && dir.join(MANIFEST).exists() {
+        return Ok(dir);
+    }
+    if !matches {
+        let used = Used::Staging(catalogue.role.clone(), name.to_owned());
+        let _alone = part
+            .top
+            .uses
+            .alone(used)
+            .ok_or_else(|| FsError::Busy(format!("staging of point {}", manifest.point)))?;
+        disk::remove(&dir).context("remove what another point of that name left")?;
+    }
+    disk::make_dir(&dir)?;
+    disk::write_json(&dir.join(MANIFEST), manifest)?;
+    Ok(dir)
+}
+
+/// The base and the other snapshots a stream may clone from. The base is added to what is `held`.
+fn sources(
+    catalogue: &Catalogue<'_>,
+    receipt: &Receipt,
+    held: &mut Vec<Use>,
+) -> Result<(Option<Source>, Vec<Source>)> {
+    let dataset = &receipt.dataset;
+    let (Some(base), Some(identity)) = (&receipt.base, receipt.identity.base) else {
+        return Ok((None, Vec::new()));
+    };
+    let bad = |why: String| FsError::BadBase {
+        dataset: dataset.clone(),
+        why,
+    };
+    let mut chosen = None;
+    let mut clones = Vec::new();
+    for found in catalogue.list()? {
+        let manifest = &found.stored.manifest;
+        let Some(facts) = manifest.datasets.get(dataset) else {
+            continue;
+        };
+        let source = Source {
+            identity: facts.identity,
+            path: catalogue.snapshot_path(&found, dataset)?,
+            ctransid: found
+                .stored
+                .local
+                .datasets
+                .get(dataset)
+                .map(|local| local.ctransid),
+        };
+        if manifest.point == *base {
+            held.push(send::hold(catalogue, &found, dataset)?);
+            chosen = Some(source);
+        } else {
+            clones.push(source);
+        }
+    }
+    let chosen = chosen.ok_or_else(|| bad(format!("point {base} is not here")))?;
+    if chosen.identity != identity {
+        let why = format!(
+            "point {base} holds snapshot {}, the stream needs {identity}",
+            chosen.identity
+        );
+        return Err(bad(why).into());
+    }
+    Ok((Some(chosen), clones))
+}
+
+/// Local facts of this part of the point, where it is visible already.
+fn published(
+    part: &Part,
+    manifest: &Manifest,
+    name: &str,
+) -> Result<Option<BTreeMap<DatasetName, LocalDataset>>> {
+    let dir = part.points().join(name);
+    let Some(found) = read_manifest(&dir)? else {
+        return Ok(None);
+    };
+    if found != *manifest {
+        let what = format!("another point is already stored as {name}");
+        return Err(Failure::new(Code::Diverged, what).into());
+    }
+    let local = read_local(&dir)?.context("no local facts beside the manifest")?;
+    Ok(Some(local.datasets))
+}
+
+/// Local facts of all datasets of this part; an error where one is not complete.
+fn complete(
+    part: &Part,
+    dir: &std::path::Path,
+    manifest: &Manifest,
+) -> Result<BTreeMap<DatasetName, LocalDataset>> {
+    let incomplete = |what: String| {
+        Failure::new(
+            Code::Refused,
+            format!("point {} cannot be published: {what}", manifest.point),
+        )
+    };
+    let staged =
+        read_manifest(dir)?.ok_or_else(|| incomplete("nothing of it is in staging".to_owned()))?;
+    if staged != *manifest {
+        return Err(incomplete("staging holds another point of that name".to_owned()).into());
+    }
+    // An earlier attempt came as far as this file.
+    let written = read_local(dir)?.map(|local| local.datasets);
+    let mut complete = BTreeMap::new();
+    for (dataset, facts) in manifest
+        .datasets
+        .iter()
+        .filter(|(dataset, _)| part.holds(dataset))
+    {
+        let gathered = written.as_ref().and_then(|datasets| datasets.get(dataset));
+        let place = receive::Place {
+            point_dir: dir.to_owned(),
+            dataset: dataset.clone(),
+        };
+        let local = gathered.cloned().or_else(|| receive::complete(&place));
+        let local =
+            local.ok_or_else(|| incomplete(format!("dataset {dataset} is not complete")))?;
+        let path = dir.join(dataset);
+        let info = subvolume::info(&path).with_context(|| format!("look at {}", path.display()))?;
+        if !info.read_only || info.uuid != local.uuid || info.received_uuid != Some(facts.identity)
+        {
+            return Err(incomplete(format!("dataset {dataset} is not what was received")).into());
+        }
+        complete.insert(dataset.clone(), local);
+    }
+    Ok(complete)
+}

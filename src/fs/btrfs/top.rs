@@ -1,0 +1,271 @@
+//! The top level (subvolid=5) of a btrfs filesystem, reached through a mount that belongs to this process alone.
+//!
+//! A role's live subvolume is often mounted by itself (`subvol=@web`), so that the tree everybody sees shows neither the
+//! top nor a second name for it; and a rename between two mounts of one filesystem is refused (EXDEV). So all work on a
+//! filesystem goes through one detached mount of its top: attached to no directory, seen in no mount table, gone with the
+//! process whatever happens to it. Paths in it are spelled `/proc/self/fd/N/...`.
+//!
+//! Promise: one mount per filesystem and process, shared while anybody holds it. It keeps the filesystem busy for as long:
+//! unmounting what people see does not detach the device. A crash leaves nothing.
+//!
+//! It deliberately does not know roles, datasets or points.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use anyhow::{Context, anyhow};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags};
+use uuid::Uuid;
+
+use super::ioctl;
+use super::mountinfo;
+use super::uses::Uses;
+use crate::fs::Result;
+
+/// Where the fallback mounts for the blink of an eye.
+const PRIVATE_DIR: &str = "/run/standin";
+
+/// One filesystem, held by its top level.
+#[derive(Debug)]
+pub struct Top {
+    pub fsid: Uuid,
+    /// The top directory, open for reading.
+    dir: File,
+    /// Keeps the detached mount alive; none where the old mount call was used.
+    _mount: Option<OwnedFd>,
+    path: PathBuf,
+    /// The device it was mounted by.
+    pub device: PathBuf,
+    /// What this process is doing on the filesystem.
+    pub uses: Uses,
+    trash: Mutex<()>,
+}
+
+static TOPS: Mutex<BTreeMap<Uuid, Weak<Top>>> = Mutex::new(BTreeMap::new());
+
+impl Top {
+    /// The filesystem that holds `existing` (absolute, without symbolic links); the caller has seen that it is btrfs.
+    pub fn holding(existing: &Path, fd: impl AsFd) -> Result<Arc<Top>> {
+        let info = ioctl::fs_info(&fd)
+            .with_context(|| format!("read the filesystem id of {}", existing.display()))?;
+        let mut tops = TOPS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(top) = tops.get(&info.fsid).and_then(Weak::upgrade) {
+            return Ok(top);
+        }
+        let top = Arc::new(open(existing, fd.as_fd(), info)?);
+        tops.retain(|_, top| top.strong_count() > 0);
+        tops.insert(info.fsid, Arc::downgrade(&top));
+        Ok(top)
+    }
+
+    /// The top level, as a path of this process (`/proc/self/fd/N`).
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The same for any process with our rights.
+    pub fn path_for_children(&self) -> PathBuf {
+        PathBuf::from(format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.dir.as_raw_fd()
+        ))
+    }
+
+    /// Writes everything out and commits.
+    pub fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.dir).context("sync the filesystem")
+    }
+
+    /// Opens a directory below the top without following anything that leads elsewhere. `relative` may be empty.
+    pub fn open_dir(&self, relative: &Path) -> io::Result<OwnedFd> {
+        let relative = if relative.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            relative
+        };
+        Ok(rustix::fs::openat2(
+            &self.dir,
+            relative,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+        )?)
+    }
+
+    /// Exchanges two directory entries, atomically.
+    pub fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        self.rename_with(one, other, RenameFlags::EXCHANGE)
+    }
+
+    /// Moves an entry to a name that must not exist.
+    pub fn move_to(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.rename_with(from, to, RenameFlags::NOREPLACE)
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_dir(&self, relative: &Path) -> io::Result<()> {
+        let (dir, name) = self.open_parent(relative)?;
+        Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+    }
+
+    fn rename_with(&self, from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
+        let (from_dir, from_name) = self.open_parent(from)?;
+        let (to_dir, to_name) = self.open_parent(to)?;
+        Ok(rustix::fs::renameat_with(
+            from_dir, from_name, to_dir, to_name, flags,
+        )?)
+    }
+
+    fn open_parent<'a>(&self, relative: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let name = relative
+            .file_name()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let parent = relative.parent().unwrap_or(Path::new(""));
+        Ok((self.open_dir(parent)?, name))
+    }
+
+    /// Held by whoever fills or empties the trash, so that nobody empties what another may still put back.
+    pub fn trash(&self) -> MutexGuard<'_, ()> {
+        self.trash.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The path of an open directory, for libraries that take paths.
+pub fn fd_path(fd: impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+}
+
+fn open(existing: &Path, fd: BorrowedFd<'_>, info: ioctl::FsInfo) -> Result<Top> {
+    let devices = devices(existing, fd, info.max_id);
+    let mut failure = anyhow!(
+        "no device of the filesystem that holds {} is known",
+        existing.display()
+    );
+    for device in &devices {
+        match open_device(device, info.fsid) {
+            Ok((dir, mount)) => {
+                return Ok(Top {
+                    fsid: info.fsid,
+                    path: fd_path(&dir),
+                    dir,
+                    device: device.clone(),
+                    _mount: mount,
+                    uses: Uses::default(),
+                    trash: Mutex::new(()),
+                });
+            }
+            Err(e) => failure = e,
+        }
+    }
+    Err(failure).with_context(|| {
+        format!(
+            "reach the top level of the filesystem that holds {}",
+            existing.display()
+        )
+    })
+}
+
+/// Devices to mount by: the one in the mount table first, then those the filesystem itself names (the table may say
+/// `/dev/root`, or a name of another mount namespace).
+fn devices(existing: &Path, fd: BorrowedFd<'_>, max_id: u64) -> Vec<PathBuf> {
+    let mut devices = Vec::new();
+    if let Ok(mounts) = mountinfo::read() {
+        let source = mountinfo::holding(&mounts, existing).filter(|mount| mount.kind == "btrfs");
+        devices.extend(source.map(|mount| mount.source.clone()));
+    }
+    // Ids are small and dense; a bound keeps a damaged answer from costing more than a moment.
+    for devid in 0..=max_id.min(1024) {
+        if let Some(path) = ioctl::device_path(fd, devid) {
+            devices.push(PathBuf::from(OsStr::from_bytes(&path)));
+        }
+    }
+    devices
+}
+
+fn open_device(device: &Path, fsid: Uuid) -> Result<(File, Option<OwnedFd>)> {
+    let (dir, mount) = match mount_detached(device) {
+        Ok((dir, mount)) => (dir, Some(mount)),
+        Err(new_api) => {
+            let dir = mount_briefly(device, fsid)
+                .map_err(|old_api| anyhow!("{old_api:#} (and by the new mount calls: {new_api})"))
+                .with_context(|| format!("mount {}", device.display()))?;
+            (dir, None)
+        }
+    };
+    let found = ioctl::fs_info(&dir).with_context(|| format!("look at {}", device.display()))?;
+    if found.fsid != fsid {
+        return Err(anyhow!(
+            "{} holds another filesystem ({})",
+            device.display(),
+            found.fsid
+        ));
+    }
+    Ok((dir, mount))
+}
+
+/// The new mount calls (Linux 5.2): a mount that is never attached anywhere.
+fn mount_detached(device: &Path) -> io::Result<(File, OwnedFd)> {
+    let mount = make_mount(
+        device,
+        ("subvolid", OsStr::new("5")),
+        MountAttrFlags::MOUNT_ATTR_NOATIME
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV,
+    )?;
+    let dir = rustix::fs::openat(
+        &mount,
+        ".",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    Ok((File::from(dir), mount))
+}
+
+/// A detached mount of one subvolume of the filesystem on `device`; `which` is the mount option that picks it.
+pub fn make_mount(
+    device: &Path,
+    which: (&str, &OsStr),
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen("btrfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "source", device)?;
+    rustix::mount::fsconfig_set_string(&context, which.0, which.1)?;
+    rustix::mount::fsconfig_create(&context)?;
+    Ok(rustix::mount::fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
+}
+
+/// The old mount call: attached to a private directory only until its top is open; an open descriptor keeps the detached
+/// mount alive.
+fn mount_briefly(device: &Path, fsid: Uuid) -> Result<File> {
+    let point = Path::new(PRIVATE_DIR).join(format!("top-{fsid}-{}", std::process::id()));
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&point)
+        .with_context(|| format!("create {}", point.display()))?;
+    let flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
+    let mounted = rustix::mount::mount(device, &point, "btrfs", flags, Some(c"subvolid=5"))
+        .context("call mount");
+    let dir = mounted.and_then(|()| {
+        let dir = File::open(&point).with_context(|| format!("open {}", point.display()));
+        let detached =
+            rustix::mount::unmount(&point, UnmountFlags::DETACH).context("detach the mount");
+        detached.and(dir)
+    });
+    // An empty directory under /run is all that a failure here can leave.
+    let _ = std::fs::remove_dir(&point);
+    dir
+}
