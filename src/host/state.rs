@@ -309,7 +309,10 @@ impl State {
     /// An invitation to pair, in the words of whoever recorded it.
     pub fn invite(&self, id: &str) -> Result<Option<String>> {
         let query = "SELECT body FROM invite WHERE id = ?1";
-        Ok(self.lock().query_row(query, [id], |row| row.get(0)).optional()?)
+        Ok(self
+            .lock()
+            .query_row(query, [id], |row| row.get(0))
+            .optional()?)
     }
 
     /// Adds or replaces an invitation, and drops those that expired more than a day before `now`.
