@@ -36,13 +36,20 @@ fn fill(dir: &std::path::Path, files: usize, bytes: usize, seed: u64) {
     for file in 0..files {
         let sub = dir.join(format!("d{}", file % 10));
         fs::create_dir_all(&sub).unwrap();
-        fs::write(sub.join(format!("f{seed}-{file}")), noise(seed + file as u64, bytes)).unwrap();
+        fs::write(
+            sub.join(format!("f{seed}-{file}")),
+            noise(seed + file as u64, bytes),
+        )
+        .unwrap();
     }
 }
 
 fn same_on_both(pair: &Pair, short: &str, datasets: &[&str]) {
     for dataset in datasets {
-        let (ours, theirs) = (pair.alder.snapshot(short, dataset), pair.birch.snapshot(short, dataset));
+        let (ours, theirs) = (
+            pair.alder.snapshot(short, dataset),
+            pair.birch.snapshot(short, dataset),
+        );
         assert_same(&ours, &theirs, &format!("{dataset} of {short}"));
     }
 }
@@ -74,15 +81,27 @@ fn replicates_full_and_incremental_and_prunes() {
     let moved = pair.link.bytes() - before;
     assert!(moved < 2 * MIB, "increments moved {moved} bytes");
     assert_eq!(pair.alder.points(), ["1.5", "1.6"]);
-    pair.birch.wait_for("the standby pruned by its own policy", || pair.birch.points() == ["1.4", "1.5", "1.6"]);
+    pair.birch
+        .wait_for("the standby pruned by its own policy", || {
+            pair.birch.points() == ["1.4", "1.5", "1.6"]
+        });
     same_on_both(&pair, "1.6", &["files", "db"]);
     assert_eq!(pair.birch.leftovers(), Vec::<std::path::PathBuf>::new());
 
     let replica = &pair.alder.role()["replicas"][0];
-    assert_eq!((replica["peer"].as_str(), replica["behind"].as_u64()), (Some("birch"), Some(0)), "{replica}");
+    assert_eq!(
+        (replica["peer"].as_str(), replica["behind"].as_u64()),
+        (Some("birch"), Some(0)),
+        "{replica}"
+    );
     assert_eq!(replica["exposure_s"].as_f64(), Some(0.0), "{replica}");
     for node in [&pair.alder, &pair.birch] {
-        assert!(node.peak_kib() <= 64 * 1024, "{} used {} KiB", node.name, node.peak_kib());
+        assert!(
+            node.peak_kib() <= 64 * 1024,
+            "{} used {} KiB",
+            node.name,
+            node.peak_kib()
+        );
     }
 }
 
@@ -96,13 +115,21 @@ fn interrupted(incremental: bool, interrupt: impl FnOnce(&mut Pair)) {
     let point = if incremental { "1.2" } else { "1.1" };
     fill(&pair.alder.live("files"), 60, MIB as usize, 50);
     // Slow enough to have a middle.
-    let pin = pair.alder.status()["peers"][0]["name"].as_str().unwrap().to_owned();
+    let pin = pair.alder.status()["peers"][0]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(pin, "birch");
-    pair.alder.edit("[peer.birch]\n", "[peer.birch]\nbandwidth = \"16MiB/s\"\n");
+    pair.alder
+        .edit("[peer.birch]\n", "[peer.birch]\nbandwidth = \"16MiB/s\"\n");
     pair.alder.run(&["reload"]).ok();
     pair.wait_linked();
     let mut run = pair.alder.command(&["run", "web"]).spawn().unwrap();
-    let middle = wait(|| pair.birch.transfer().is_some_and(|t| t["done_bytes"].as_u64().unwrap() > 16 * MIB));
+    let middle = wait(|| {
+        pair.birch
+            .transfer()
+            .is_some_and(|t| t["done_bytes"].as_u64().unwrap() > 16 * MIB)
+    });
     assert!(middle, "no middle was seen: {}", pair.alder.log());
     interrupt(&mut pair);
     run.wait().unwrap();
@@ -111,10 +138,18 @@ fn interrupted(incremental: bool, interrupt: impl FnOnce(&mut Pair)) {
     // The link's return is enough: nobody has to run anything.
     pair.wait_stored(point);
     let again = pair.link.bytes() - before;
-    assert!(again < 55 * MIB, "{again} bytes were sent after an interruption at 16 MiB of 60");
-    assert!(pair.alder.log().contains("resume files of"), "no resume in the log:\n{}", pair.alder.log());
+    assert!(
+        again < 55 * MIB,
+        "{again} bytes were sent after an interruption at 16 MiB of 60"
+    );
+    assert!(
+        pair.alder.log().contains("resume files of"),
+        "no resume in the log:\n{}",
+        pair.alder.log()
+    );
     same_on_both(&pair, point, &["files"]);
-    pair.birch.wait_for("staging is empty", || pair.birch.leftovers().is_empty());
+    pair.birch
+        .wait_for("staging is empty", || pair.birch.leftovers().is_empty());
 }
 
 #[test]
@@ -194,11 +229,15 @@ fn a_reload_does_not_drop_a_transfer() {
     }
     let pair = Pair::new(&["files"], OFTEN, MANUAL);
     fill(&pair.alder.live("files"), 30, MIB as usize, 50);
-    pair.alder.edit("[peer.birch]\n", "[peer.birch]\nbandwidth = \"16MiB/s\"\n");
+    pair.alder
+        .edit("[peer.birch]\n", "[peer.birch]\nbandwidth = \"16MiB/s\"\n");
     pair.alder.run(&["reload"]).ok();
     pair.wait_linked();
     let mut run = pair.alder.command(&["run", "web"]).spawn().unwrap();
-    assert!(wait(|| pair.birch.transfer().is_some_and(|t| t["done_bytes"].as_u64().unwrap() > 4 * MIB)));
+    assert!(wait(|| pair
+        .birch
+        .transfer()
+        .is_some_and(|t| t["done_bytes"].as_u64().unwrap() > 4 * MIB)));
     pair.alder.edit("last = 100", "last = 50");
     pair.birch.edit("last = 100", "last = 50");
     pair.alder.signal("HUP");
@@ -216,7 +255,9 @@ fn strangers_get_nowhere_and_disturb_nobody() {
     let pair = Pair::new(&["files"], "", MANUAL);
     let address = pair.birch.address;
     // A client that says nothing, one that drips, and garbage; all stay open while work goes on.
-    let silent: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let silent: Vec<TcpStream> = (0..8)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
     let mut dripping = TcpStream::connect(address).unwrap();
     dripping.write_all(&[0x16]).unwrap();
     let mut garbage = TcpStream::connect(address).unwrap();
@@ -224,15 +265,26 @@ fn strangers_get_nowhere_and_disturb_nobody() {
     fill(&pair.alder.live("files"), 20, 10_000, 1);
     let begun = Instant::now();
     pair.alder.run(&["run"]).ok();
-    assert!(begun.elapsed() < Duration::from_secs(8), "work waited for strangers");
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "work waited for strangers"
+    );
     // The garbage is answered with an end, the silent ones after their deadline.
-    garbage.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    garbage
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
     let mut rest = Vec::new();
     let _ = garbage.read_to_end(&mut rest);
     assert!(rest.len() < 4096);
     for mut stream in silent {
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0, "a silent client was kept");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        assert_eq!(
+            stream.read(&mut [0; 16]).unwrap_or(0),
+            0,
+            "a silent client was kept"
+        );
     }
     assert_eq!(pair.alder.status()["peers"][0]["linked"], true);
     // A node with another key, though it uses birch's name, is refused on both ends.
@@ -242,7 +294,11 @@ fn strangers_get_nowhere_and_disturb_nobody() {
     fs::remove_file(&key).unwrap();
     standin::peer::identity::Identity::create(&key).unwrap();
     pair.birch.start();
-    let refused = || pair.alder.status()["peers"][0]["last_error"].as_str().is_some_and(|why| why.contains("SHA256:"));
+    let refused = || {
+        pair.alder.status()["peers"][0]["last_error"]
+            .as_str()
+            .is_some_and(|why| why.contains("SHA256:"))
+    };
     pair.alder.wait_for("the wrong key is refused", refused);
     assert_eq!(pair.alder.run(&["run"]).code, 13);
 }
@@ -258,12 +314,18 @@ fn pairing_refuses_wrong_expired_and_used_invitations() {
     fs::create_dir_all(cedar.disk.path().join("srv")).unwrap();
     cedar.configure("alder", &["files"], "", MANUAL);
     cedar.edit("[peer.alder]\n", "");
-    cedar.edit("home = \"alder\"\npeers = [\"alder\"]", "home = \"cedar\"\npeers = []");
+    cedar.edit(
+        "home = \"alder\"\npeers = [\"alder\"]",
+        "home = \"cedar\"\npeers = []",
+    );
     standin::peer::identity::Identity::create(&cedar.dir.join("state/node.key")).unwrap();
     cedar.start();
     let invite = |node: &support::cluster::TestNode, args: &[&str]| {
         let args = [&["pair", "invite", "--json"], args].concat();
-        node.run(&args).ok().json()["line"].as_str().unwrap().to_owned()
+        node.run(&args).ok().json()["line"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     let line = invite(&pair.birch, &[]);
 
@@ -335,30 +397,70 @@ fn restores_a_path_a_dataset_and_a_role() {
     fs::remove_file(files.join("d3/f1-3")).unwrap();
     fs::write(files.join("later"), "later").unwrap();
     let live_path = files.join("d3/f1-3");
-    let said = pair.alder.run(&["restore", "web", "--path", live_path.to_str().unwrap(), "--yes"]).ok();
+    let said = pair
+        .alder
+        .run(&[
+            "restore",
+            "web",
+            "--path",
+            live_path.to_str().unwrap(),
+            "--yes",
+        ])
+        .ok();
     assert_eq!(fs::read(&live_path).unwrap(), first, "{said:?}");
-    assert_eq!(pair.alder.points(), ["1.1", "1.2"], "what was live is a point");
+    assert_eq!(
+        pair.alder.points(),
+        ["1.1", "1.2"],
+        "what was live is a point"
+    );
     assert!(files.join("later").exists());
 
     // A dataset to a new tree, and a dry run that does nothing.
     let to = pair.alder.disk.path().join("back");
     let to = to.to_str().unwrap();
-    pair.alder.run(&["restore", "web", "--point", "1.1", "--to", to, "--dry-run"]).ok();
+    pair.alder
+        .run(&["restore", "web", "--point", "1.1", "--to", to, "--dry-run"])
+        .ok();
     assert!(!std::path::Path::new(to).exists());
-    pair.alder.run(&["restore", "web", "--point", "1.1", "--to", to]).ok();
-    assert_same(&std::path::Path::new(to).join("files"), &pair.alder.snapshot("1.1", "files"), "restored files");
-    assert_eq!(pair.alder.run(&["restore", "web", "--point", "1.1", "--to", to]).code, 2);
+    pair.alder
+        .run(&["restore", "web", "--point", "1.1", "--to", to])
+        .ok();
+    assert_same(
+        &std::path::Path::new(to).join("files"),
+        &pair.alder.snapshot("1.1", "files"),
+        "restored files",
+    );
+    assert_eq!(
+        pair.alder
+            .run(&["restore", "web", "--point", "1.1", "--to", to])
+            .code,
+        2
+    );
 
     // A whole role over the live data; what was live is kept.
     fs::write(db.join("wrong"), "wrong").unwrap();
     fs::remove_dir_all(files.join("d4")).unwrap();
     let refused = pair.alder.run(&["restore", "web", "--point", "1.1"]);
-    assert_eq!(refused.code, 2, "without --yes and a terminal nothing live is replaced: {refused:?}");
-    let said = pair.alder.run(&["restore", "web", "--point", "1.1", "--yes", "--json"]).ok().json();
-    assert_same(&files, &pair.alder.snapshot("1.1", "files"), "restored files");
+    assert_eq!(
+        refused.code, 2,
+        "without --yes and a terminal nothing live is replaced: {refused:?}"
+    );
+    let said = pair
+        .alder
+        .run(&["restore", "web", "--point", "1.1", "--yes", "--json"])
+        .ok()
+        .json();
+    assert_same(
+        &files,
+        &pair.alder.snapshot("1.1", "files"),
+        "restored files",
+    );
     assert_same(&db, &pair.alder.snapshot("1.1", "db"), "restored db");
     let kept = said["kept"]["short"].as_str().unwrap();
-    assert_eq!(fs::read(pair.alder.snapshot(kept, "db").join("wrong")).unwrap(), b"wrong");
+    assert_eq!(
+        fs::read(pair.alder.snapshot(kept, "db").join("wrong")).unwrap(),
+        b"wrong"
+    );
 
     // The line goes on: the restored state is replicated on top of what the peer has.
     fs::write(db.join("after"), "after").unwrap();
@@ -366,8 +468,17 @@ fn restores_a_path_a_dataset_and_a_role() {
     let newest = pair.alder.points().pop().unwrap();
     same_on_both(&pair, &newest, &["files", "db"]);
 
-    assert_eq!(pair.alder.run(&["restore", "web", "--point", "9.9", "--yes"]).code, 17);
-    assert_eq!(pair.birch.run(&["restore", "web", "--yes"]).code, 15, "a standby's live data is not its own");
+    assert_eq!(
+        pair.alder
+            .run(&["restore", "web", "--point", "9.9", "--yes"])
+            .code,
+        17
+    );
+    assert_eq!(
+        pair.birch.run(&["restore", "web", "--yes"]).code,
+        15,
+        "a standby's live data is not its own"
+    );
 }
 
 #[test]
@@ -379,7 +490,10 @@ fn outcomes_have_their_exit_codes() {
     let check = |node: &support::cluster::TestNode, args: &[&str], code: i32| {
         let said = node.run(args);
         assert_eq!(said.code, code, "{args:?}: {said:?}");
-        assert!(code == 0 || said.err.contains("standin: "), "{args:?} gave no reason: {said:?}");
+        assert!(
+            code == 0 || said.err.contains("standin: "),
+            "{args:?} gave no reason: {said:?}"
+        );
     };
     check(&pair.alder, &["run", "nowhere"], 17);
     check(&pair.birch, &["run", "web"], 15);
@@ -387,9 +501,15 @@ fn outcomes_have_their_exit_codes() {
     check(&pair.alder, &["no-such-verb"], 2);
     check(&pair.alder, &["points", "web"], 0);
     pair.birch.stop();
-    pair.alder.wait_for("the link is down", || pair.alder.status()["peers"][0]["linked"] == false);
+    pair.alder.wait_for("the link is down", || {
+        pair.alder.status()["peers"][0]["linked"] == false
+    });
     check(&pair.alder, &["run", "web"], 13);
-    assert_eq!(pair.alder.points(), ["1.1"], "the point is taken although the peer is away");
+    assert_eq!(
+        pair.alder.points(),
+        ["1.1"],
+        "the point is taken although the peer is away"
+    );
     pair.birch.start();
     // The link's return sends what was missed.
     pair.wait_stored("1.1");

@@ -17,7 +17,10 @@ const CLOCK_DIFFERENCE_MAX_S: f64 = 5.0;
 const KERNEL_MIN: (u32, u32) = (6, 1);
 
 pub async fn check(node: &Arc<Node>) -> Result<CheckReport> {
-    let mut findings = vec![ok("config", format!("{} is valid", node.config().path.display()))];
+    let mut findings = vec![ok(
+        "config",
+        format!("{} is valid", node.config().path.display()),
+    )];
     kernel(&mut findings);
     for run in node.peers() {
         findings.push(peer(&run));
@@ -27,7 +30,11 @@ pub async fn check(node: &Arc<Node>) -> Result<CheckReport> {
         findings.push(warning("peers", "none: nothing is replicated", hint));
     }
     if node.config().roles.is_empty() {
-        findings.push(warning("roles", "none: nothing is snapshotted", "add [role.NAME] to the config, then `standin reload`"));
+        findings.push(warning(
+            "roles",
+            "none: nothing is snapshotted",
+            "add [role.NAME] to the config, then `standin reload`",
+        ));
     }
     for run in node.roles() {
         role(node, &run, &mut findings).await?;
@@ -35,25 +42,48 @@ pub async fn check(node: &Arc<Node>) -> Result<CheckReport> {
     Ok(CheckReport { findings })
 }
 
-fn finding(level: Level, subject: impl Into<String>, text: impl Into<String>, hint: Option<String>) -> Finding {
-    Finding { level, subject: subject.into(), text: text.into(), hint }
+fn finding(
+    level: Level,
+    subject: impl Into<String>,
+    text: impl Into<String>,
+    hint: Option<String>,
+) -> Finding {
+    Finding {
+        level,
+        subject: subject.into(),
+        text: text.into(),
+        hint,
+    }
 }
 
 fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
     finding(Level::Ok, subject, text, None)
 }
 
-fn warning(subject: impl Into<String>, text: impl Into<String>, hint: impl Into<String>) -> Finding {
+fn warning(
+    subject: impl Into<String>,
+    text: impl Into<String>,
+    hint: impl Into<String>,
+) -> Finding {
     finding(Level::Warning, subject, text, Some(hint.into()))
 }
 
-fn problem(subject: impl Into<String>, text: impl Into<String>, hint: impl Into<String>) -> Finding {
+fn problem(
+    subject: impl Into<String>,
+    text: impl Into<String>,
+    hint: impl Into<String>,
+) -> Finding {
     finding(Level::Problem, subject, text, Some(hint.into()))
 }
 
 fn kernel(findings: &mut Vec<Finding>) {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut parts = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     let streams = crate::fs::btrfs::stream_version_max();
     findings.push(if version < KERNEL_MIN {
@@ -61,9 +91,16 @@ fn kernel(findings: &mut Vec<Finding>) {
         let hint = format!("{major}.{minor} or newer is what standin is tested on");
         warning("kernel", format!("{release} is old"), hint)
     } else if streams < 2 {
-        warning("kernel", format!("{release}: send streams of protocol 1 only"), "holes are sent as zeros until both kernels know protocol 2")
+        warning(
+            "kernel",
+            format!("{release}: send streams of protocol 1 only"),
+            "holes are sent as zeros until both kernels know protocol 2",
+        )
     } else {
-        ok("kernel", format!("{release}, send streams up to protocol {streams}"))
+        ok(
+            "kernel",
+            format!("{release}, send streams up to protocol {streams}"),
+        )
     });
 }
 
@@ -75,19 +112,43 @@ fn peer(run: &PeerRun) -> Finding {
     }
     let contact = lock(&run.contact);
     let Some(linked) = &contact.link else {
-        let why = contact.last_error.clone().unwrap_or_else(|| "waiting for it to dial in".to_owned());
-        return problem(subject, format!("no link: {why}"), "is its daemon running, and the address right?");
+        let why = contact
+            .last_error
+            .clone()
+            .unwrap_or_else(|| "waiting for it to dial in".to_owned());
+        return problem(
+            subject,
+            format!("no link: {why}"),
+            "is its daemon running, and the address right?",
+        );
     };
-    let (theirs, ours) = (linked.link.hello().version.clone(), env!("CARGO_PKG_VERSION"));
+    let (theirs, ours) = (
+        linked.link.hello().version.clone(),
+        env!("CARGO_PKG_VERSION"),
+    );
     let seconds = linked.clock_difference_s;
     if seconds.abs() > CLOCK_DIFFERENCE_MAX_S {
         let direction = if seconds > 0.0 { "ahead of" } else { "behind" };
-        let text = format!("linked, but its clock is {:.0} s {direction} ours", seconds.abs());
-        return warning(subject, text, "run a time service (systemd-timesyncd, chrony) on both nodes");
+        let text = format!(
+            "linked, but its clock is {:.0} s {direction} ours",
+            seconds.abs()
+        );
+        return warning(
+            subject,
+            text,
+            "run a time service (systemd-timesyncd, chrony) on both nodes",
+        );
     }
-    let rtt = linked.link.rtt_ms().map(|ms| format!(", round trip {ms:.0} ms")).unwrap_or_default();
+    let rtt = linked
+        .link
+        .rtt_ms()
+        .map(|ms| format!(", round trip {ms:.0} ms"))
+        .unwrap_or_default();
     if theirs != ours {
-        return ok(subject, format!("linked{rtt}; it runs standin {theirs}, this node {ours}"));
+        return ok(
+            subject,
+            format!("linked{rtt}; it runs standin {theirs}, this node {ours}"),
+        );
     }
     ok(subject, format!("linked{rtt}, standin {theirs}"))
 }
@@ -97,22 +158,43 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     let active = match node.record(run) {
         Ok(record) => record.is_some_and(|record| record.active),
         Err(error) => {
-            findings.push(problem(&subject, format!("{error:#}"), "see the finding about its datasets"));
+            findings.push(problem(
+                &subject,
+                format!("{error:#}"),
+                "see the finding about its datasets",
+            ));
             false
         }
     };
-    for peer in run.role.peers.iter().filter(|peer| !node.config().peers.contains_key(*peer)) {
-        findings.push(problem(&subject, format!("its peer {peer} has no [peer.{peer}]"), "pair with it"));
+    for peer in run
+        .role
+        .peers
+        .iter()
+        .filter(|peer| !node.config().peers.contains_key(*peer))
+    {
+        findings.push(problem(
+            &subject,
+            format!("its peer {peer} has no [peer.{peer}]"),
+            "pair with it",
+        ));
     }
     if run.role.peers.is_empty() {
-        findings.push(warning(&subject, "no peers: points stay on this node alone", "add peers = [\"NAME\"]"));
+        findings.push(warning(
+            &subject,
+            "no peers: points stay on this node alone",
+            "add peers = [\"NAME\"]",
+        ));
     }
     for dataset in run.fs.datasets().keys() {
         let (fs, name) = (run.fs.clone(), dataset.clone());
         let looked = blocking(move || {
             fs.prepare()?;
             let live = match fs.live(&name, Scan::Whole) {
-                Err(error) if matches!(error.downcast_ref::<FsError>(), Some(FsError::Missing(_))) => None,
+                Err(error)
+                    if matches!(error.downcast_ref::<FsError>(), Some(FsError::Missing(_))) =>
+                {
+                    None
+                }
                 live => Some(live?),
             };
             Ok((live, fs.space(&name)?))
@@ -120,9 +202,18 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         .await;
         let subject = format!("dataset {}/{dataset}", run.name);
         match looked {
-            Ok((live, space)) => dataset_findings(node, &subject, (run, dataset), active, live, space, findings),
+            Ok((live, space)) => dataset_findings(
+                node,
+                &subject,
+                (run, dataset),
+                active,
+                live,
+                space,
+                findings,
+            ),
             Err(error) => {
-                let hint = crate::error::Failure::of(&error).and_then(|failure| failure.hint.clone());
+                let hint =
+                    crate::error::Failure::of(&error).and_then(|failure| failure.hint.clone());
                 findings.push(finding(Level::Problem, subject, format!("{error:#}"), hint));
             }
         }
@@ -142,19 +233,48 @@ fn dataset_findings(
     let path = run.fs.datasets()[dataset].display().to_string();
     match &live {
         Some(live) => {
-            findings.push(ok(subject, format!("{path}, {} of {} free", units::human_bytes(space.free), units::human_bytes(space.total))));
+            findings.push(ok(
+                subject,
+                format!(
+                    "{path}, {} of {} free",
+                    units::human_bytes(space.free),
+                    units::human_bytes(space.total)
+                ),
+            ));
             for lost in &live.not_replicated {
-                findings.push(warning(subject, format!("not replicated: {lost}"), "make it a dataset of its own, or accept that it stays behind"));
+                findings.push(warning(
+                    subject,
+                    format!("not replicated: {lost}"),
+                    "make it a dataset of its own, or accept that it stays behind",
+                ));
             }
         }
         None if active => {
-            findings.push(problem(subject, format!("{path} does not exist"), format!("btrfs subvolume create {path}")));
+            findings.push(problem(
+                subject,
+                format!("{path} does not exist"),
+                format!("btrfs subvolume create {path}"),
+            ));
         }
-        None => findings.push(ok(subject, format!("{path} is free for a promotion, {} free", units::human_bytes(space.free)))),
+        None => findings.push(ok(
+            subject,
+            format!(
+                "{path} is free for a promotion, {} free",
+                units::human_bytes(space.free)
+            ),
+        )),
     }
     let reserve = node.config().node.reserve;
     if space.free < reserve {
-        let text = format!("{} free is less than the reserve of {}", units::human_bytes(space.free), units::human_bytes(reserve));
-        findings.push(problem(subject, text, "free some space, or lower `reserve` in [node]"));
+        let text = format!(
+            "{} free is less than the reserve of {}",
+            units::human_bytes(space.free),
+            units::human_bytes(reserve)
+        );
+        findings.push(problem(
+            subject,
+            text,
+            "free some space, or lower `reserve` in [node]",
+        ));
     }
 }

@@ -80,7 +80,11 @@ async fn client(node: Arc<Node>, stream: UnixStream) {
         Ok(value) => Reply::Done { value },
         Err(error) => {
             let hint = Failure::of(&error).and_then(|failure| failure.hint.clone());
-            Reply::Failed { code: Failure::code_of(&error), what: format!("{error:#}"), hint }
+            Reply::Failed {
+                code: Failure::code_of(&error),
+                what: format!("{error:#}"),
+                hint,
+            }
         }
     };
     // A client that went away does not want to hear it.
@@ -90,8 +94,12 @@ async fn client(node: Arc<Node>, stream: UnixStream) {
 async fn request(read: OwnedReadHalf) -> Result<Request> {
     let mut line = String::new();
     let mut reader = BufReader::new(read.take(REQUEST_BYTES_MAX));
-    reader.read_line(&mut line).await.context("read the request")?;
-    serde_json::from_str(&line).context("understand the request (is this the CLI of the same version?)")
+    reader
+        .read_line(&mut line)
+        .await
+        .context("read the request")?;
+    serde_json::from_str(&line)
+        .context("understand the request (is this the CLI of the same version?)")
 }
 
 struct Client {
@@ -102,7 +110,10 @@ impl Client {
     async fn say(&mut self, reply: &Reply) -> Result<()> {
         let mut line = serde_json::to_vec(reply)?;
         line.push(b'\n');
-        self.write.write_all(&line).await.context("answer the client")
+        self.write
+            .write_all(&line)
+            .await
+            .context("answer the client")
     }
 
     async fn event(&mut self, event: Event) -> Result<()> {
@@ -114,19 +125,32 @@ fn value<T: Serialize>(value: &T) -> Result<serde_json::Value> {
     Ok(serde_json::to_value(value)?)
 }
 
-async fn answer(node: &Arc<Node>, request: Request, client: &mut Client) -> Result<serde_json::Value> {
+async fn answer(
+    node: &Arc<Node>,
+    request: Request,
+    client: &mut Client,
+) -> Result<serde_json::Value> {
     match request {
         Request::Status => value(&status::status(node).await?),
         Request::Watch => watch(node, client).await,
         Request::Points { role } => value(&points::points(node, role.as_ref()).await?),
-        Request::Run { role, dry_run: true, .. } => {
+        Request::Run {
+            role,
+            dry_run: true,
+            ..
+        } => {
             let mut roles = Vec::new();
             for run in node.chosen(role.as_ref())? {
                 roles.push(cycle::preview(node, &run).await);
             }
-            value(&CycleReport { dry_run: true, roles })
+            value(&CycleReport {
+                dry_run: true,
+                roles,
+            })
         }
-        Request::Run { role, attach, .. } => value(&run(node, role.as_ref(), attach, client).await?),
+        Request::Run { role, attach, .. } => {
+            value(&run(node, role.as_ref(), attach, client).await?)
+        }
         Request::Cancel { role } => {
             for run in node.chosen(role.as_ref())? {
                 if let Some(running) = lock(&run.cycle).as_ref() {
@@ -138,7 +162,10 @@ async fn answer(node: &Arc<Node>, request: Request, client: &mut Client) -> Resu
         Request::Prune { role, dry_run } => {
             let mut roles = Vec::new();
             for run in node.chosen(role.as_ref())? {
-                roles.push(RolePrune { role: run.name.clone(), verdicts: prune::prune(node, &run, dry_run).await? });
+                roles.push(RolePrune {
+                    role: run.name.clone(),
+                    verdicts: prune::prune(node, &run, dry_run).await?,
+                });
             }
             value(&PruneReport { dry_run, roles })
         }
@@ -157,7 +184,12 @@ async fn answer(node: &Arc<Node>, request: Request, client: &mut Client) -> Resu
 }
 
 /// Starts or joins cycles and tells the client what happens until the last one ends.
-async fn run(node: &Arc<Node>, role: Option<&RoleName>, attach: bool, client: &mut Client) -> Result<CycleReport> {
+async fn run(
+    node: &Arc<Node>,
+    role: Option<&RoleName>,
+    attach: bool,
+    client: &mut Client,
+) -> Result<CycleReport> {
     let mut events = node.hub.subscribe();
     let mut running = Vec::new();
     for run in node.chosen(role)? {
@@ -168,8 +200,13 @@ async fn run(node: &Arc<Node>, role: Option<&RoleName>, attach: bool, client: &m
         running.push(cycle::start(node, &run, Reason::Asked, attach)?);
     }
     if running.is_empty() {
-        let failure = Failure::new(crate::error::Code::NotFound, "run a cycle: this node is active in no role");
-        return Err(failure.hint("a role is active on its `home` node; `standin status` shows which").into());
+        let failure = Failure::new(
+            crate::error::Code::NotFound,
+            "run a cycle: this node is active in no role",
+        );
+        return Err(failure
+            .hint("a role is active on its `home` node; `standin status` shows which")
+            .into());
     }
     let reports = async {
         let mut roles = Vec::new();

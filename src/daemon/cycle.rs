@@ -17,18 +17,27 @@ use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
 use super::{prune, replicate};
 use crate::error::{Code, Failure};
 use crate::host::state::RoleRecord;
+use crate::logic::cycle::{Decision, Facts, decide};
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::{MANIFEST_VERSION, Manifest, Reason, Stored};
 use crate::logic::point::PointId;
 
 /// Starts a cycle, or says that one is running. With `attach`, joins that one.
-pub fn start(node: &Arc<Node>, run: &Arc<RoleRun>, reason: Reason, attach: bool) -> Result<RunningCycle> {
+pub fn start(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    reason: Reason,
+    attach: bool,
+) -> Result<RunningCycle> {
     let mut slot = lock(&run.cycle);
     if let Some(running) = slot.as_ref() {
         if attach {
             return Ok(running.clone());
         }
-        let failure = Failure::new(Code::Locked, format!("run role {}: a cycle is already running", run.name));
+        let failure = Failure::new(
+            Code::Locked,
+            format!("run role {}: a cycle is already running", run.name),
+        );
         let hint = format!("follow it with `standin run --attach {}`", run.name);
         return Err(failure.hint(hint).into());
     }
@@ -53,15 +62,28 @@ pub fn start(node: &Arc<Node>, run: &Arc<RoleRun>, reason: Reason, attach: bool)
 
 /// Waits for a cycle's report.
 pub async fn wait(cycle: &mut RunningCycle) -> Result<RoleCycle> {
-    let report = cycle.done.wait_for(Option::is_some).await.context("wait for the cycle")?.clone();
+    let report = cycle
+        .done
+        .wait_for(Option::is_some)
+        .await
+        .context("wait for the cycle")?
+        .clone();
     report.context("the cycle ended without a report")
 }
 
-async fn whole(node: &Arc<Node>, run: &Arc<RoleRun>, reason: Reason, cycle: &RunningCycle) -> RoleCycle {
+async fn whole(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    reason: Reason,
+    cycle: &RunningCycle,
+) -> RoleCycle {
     let begun = Instant::now();
     let started = Timestamp::now();
     if let Err(error) = note_start(node, run, started) {
-        node.hub.warn(Some(&run.name), format!("could not record the cycle: {error:#}"));
+        node.hub.warn(
+            Some(&run.name),
+            format!("could not record the cycle: {error:#}"),
+        );
     }
     let mut steps = Vec::new();
     let mut codes = Vec::new();
@@ -75,12 +97,20 @@ async fn whole(node: &Arc<Node>, run: &Arc<RoleRun>, reason: Reason, cycle: &Run
     let code = sum(&codes);
     let trouble = steps.iter().find_map(|step| step.error.clone());
     if let Err(error) = note_end(node, run, started, trouble.as_deref()) {
-        node.hub.warn(Some(&run.name), format!("could not record the cycle: {error:#}"));
+        node.hub.warn(
+            Some(&run.name),
+            format!("could not record the cycle: {error:#}"),
+        );
     }
     if let Some(trouble) = &trouble {
         node.hub.warn(Some(&run.name), trouble.clone());
     }
-    RoleCycle { role: run.name.clone(), steps, code, seconds: begun.elapsed().as_secs_f64() }
+    RoleCycle {
+        role: run.name.clone(),
+        steps,
+        code,
+        seconds: begun.elapsed().as_secs_f64(),
+    }
 }
 
 fn note_start(node: &Node, run: &RoleRun, started: Timestamp) -> Result<()> {
@@ -101,16 +131,32 @@ fn note_end(node: &Node, run: &RoleRun, started: Timestamp, trouble: Option<&str
 
 /// One code for many: all well is done, all of one kind is that kind, a mixture is partial.
 pub fn sum(codes: &[Code]) -> Code {
-    let Some(first) = codes.first() else { return Code::Done };
-    if codes.iter().all(|code| code == first) { *first } else { Code::Partial }
+    let Some(first) = codes.first() else {
+        return Code::Done;
+    };
+    if codes.iter().all(|code| code == first) {
+        *first
+    } else {
+        Code::Partial
+    }
 }
 
 pub fn done(what: &str, text: impl Into<String>) -> Step {
-    Step { what: what.to_owned(), text: text.into(), ok: Some(true), error: None }
+    Step {
+        what: what.to_owned(),
+        text: text.into(),
+        ok: Some(true),
+        error: None,
+    }
 }
 
 pub fn planned(what: &str, text: impl Into<String>) -> Step {
-    Step { what: what.to_owned(), text: text.into(), ok: None, error: None }
+    Step {
+        what: what.to_owned(),
+        text: text.into(),
+        ok: None,
+        error: None,
+    }
 }
 
 pub fn failed(what: &str, text: impl Into<String>, error: &anyhow::Error) -> Step {
@@ -119,7 +165,12 @@ pub fn failed(what: &str, text: impl Into<String>, error: &anyhow::Error) -> Ste
         Some(hint) => format!("could not {error:#}; {hint}"),
         None => format!("could not {error:#}"),
     };
-    Step { what: what.to_owned(), text: text.into(), ok: Some(false), error: Some(error) }
+    Step {
+        what: what.to_owned(),
+        text: text.into(),
+        ok: Some(false),
+        error: Some(error),
+    }
 }
 
 async fn perform(
@@ -135,17 +186,26 @@ async fn perform(
     match take(node, run, &record, reason).await? {
         Taken::Point(stored) => {
             let text = format!("take {} of role {}", stored.manifest.point, run.name);
-            node.hub.note(Some(&run.name), format!("took {}", stored.manifest.point));
+            node.hub
+                .note(Some(&run.name), format!("took {}", stored.manifest.point));
             steps.push(done("snapshot", text));
         }
-        Taken::Unchanged(newest) => steps.push(done("nothing", format!("nothing changed since {newest}"))),
+        Taken::Unchanged(newest) => {
+            steps.push(done("nothing", format!("nothing changed since {newest}")))
+        }
     }
     codes.push(Code::Done);
     set_phase(cycle, "transfer");
     let mut replicas = tokio::task::JoinSet::new();
     for peer in run.role.peers.clone() {
-        let (node, run, record, cancel) = (node.clone(), run.clone(), record.clone(), cycle.cancel.clone());
-        replicas.spawn(async move { replicate::replicate(&node, &run, &record, &peer, &cancel).await });
+        let (node, run, record, cancel) = (
+            node.clone(),
+            run.clone(),
+            record.clone(),
+            cycle.cancel.clone(),
+        );
+        replicas
+            .spawn(async move { replicate::replicate(&node, &run, &record, &peer, &cancel).await });
     }
     while let Some(replica) = replicas.join_next().await {
         let replica = replica.context("wait for a peer")?;
@@ -154,7 +214,11 @@ async fn perform(
     }
     set_phase(cycle, "prune");
     let verdicts = prune::prune(node, run, false).await.context("prune")?;
-    let gone: Vec<&str> = verdicts.iter().filter(|v| !v.keep && v.error.is_none()).map(|v| v.short.as_str()).collect();
+    let gone: Vec<&str> = verdicts
+        .iter()
+        .filter(|v| !v.keep && v.error.is_none())
+        .map(|v| v.short.as_str())
+        .collect();
     if !gone.is_empty() {
         steps.push(done("prune", format!("prune {}", gone.join(", "))));
     }
@@ -181,9 +245,16 @@ pub fn active_record(node: &Node, run: &RoleRun) -> Result<RoleRecord> {
         Some(record) if record.active => Ok(record),
         other => {
             let active = other.map_or(run.role.home.clone(), |record| record.term.holder);
-            let failure =
-                Failure::new(Code::Refused, format!("take a point of role {}: this node stands in for it", run.name));
-            Err(failure.hint(format!("{active} is active; run it there")).into())
+            let failure = Failure::new(
+                Code::Refused,
+                format!(
+                    "take a point of role {}: this node stands in for it",
+                    run.name
+                ),
+            );
+            Err(failure
+                .hint(format!("{active} is active; run it there"))
+                .into())
         }
     }
 }
@@ -196,37 +267,79 @@ pub enum Taken {
 }
 
 /// Takes a point where the role changed since the newest one.
-pub async fn take(node: &Arc<Node>, run: &Arc<RoleRun>, record: &RoleRecord, reason: Reason) -> Result<Taken> {
+pub async fn take(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    record: &RoleRecord,
+    reason: Reason,
+) -> Result<Taken> {
     let _catalogue = run.catalogue.lock().await;
     take_locked(node, run, record, reason).await
 }
 
 /// The same, for a caller that holds the catalogue.
-pub async fn take_locked(node: &Arc<Node>, run: &Arc<RoleRun>, record: &RoleRecord, reason: Reason) -> Result<Taken> {
-    let (fs, role, node_name, record) = (run.fs.clone(), run.role.clone(), node.name(), record.clone());
+pub async fn take_locked(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    record: &RoleRecord,
+    reason: Reason,
+) -> Result<Taken> {
+    let (node, run, record) = (node.clone(), run.clone(), record.clone());
     blocking(move || {
-        let newest = fs.list()?.pop();
-        if let Some(newest) = &newest {
-            let due = role.snapshot_unchanged || fs.changed(newest).context("look for changes")?;
-            if !due {
-                return Ok(Taken::Unchanged(newest.manifest.point.clone()));
+        let newest = run.fs.list()?.pop();
+        let facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
+        match decide(&facts, &record.term) {
+            Decision::Nothing { .. } => Ok(Taken::Unchanged(
+                newest.context("find the newest point")?.manifest.point,
+            )),
+            Decision::Take { point, .. } => {
+                let manifest = draft(&node, &run, &record, point.sequence, reason)?;
+                let stored = run.fs.snapshot(manifest);
+                let stored =
+                    stored.with_context(|| format!("take a point of role {}", run.name))?;
+                Ok(Taken::Point(Box::new(stored)))
             }
         }
-        let sequence = newest.map_or(1, |newest| newest.manifest.point.sequence + 1);
-        let manifest = Manifest {
-            version: MANIFEST_VERSION,
-            role: record.id,
-            role_name: role.name.clone(),
-            point: PointId { term: record.term, sequence },
-            taken: Timestamp::now(),
-            node: node_name,
-            reason,
-            datasets: Default::default(),
-        };
-        let stored = fs.snapshot(manifest).with_context(|| format!("take a point of role {}", role.name))?;
-        Ok(Taken::Point(Box::new(stored)))
     })
     .await
+}
+
+fn facts(run: &RoleRun, newest: Option<&Stored>, reason: Reason) -> Result<Facts> {
+    let datasets_differ =
+        newest.is_some_and(|newest| !newest.manifest.datasets.keys().eq(run.fs.datasets().keys()));
+    Ok(Facts {
+        newest: newest.map(|newest| newest.manifest.point.clone()),
+        changed: newest.map_or(Ok(true), |newest| run.fs.changed(newest))?,
+        datasets_differ,
+        reason,
+        snapshot_unchanged: run.role.snapshot_unchanged,
+    })
+}
+
+/// The manifest of a point about to be taken. Its sequence is at least `sequence`, was never used, and never will be again:
+/// that is on disk before the snapshot is.
+pub fn draft(
+    node: &Node,
+    run: &RoleRun,
+    record: &RoleRecord,
+    sequence: u64,
+    reason: Reason,
+) -> Result<Manifest> {
+    let sequence = sequence.max(node.state.sequence(&run.name)? + 1);
+    node.state.record_sequence(&run.name, sequence)?;
+    Ok(Manifest {
+        version: MANIFEST_VERSION,
+        role: record.id,
+        role_name: run.name.clone(),
+        point: PointId {
+            term: record.term.clone(),
+            sequence,
+        },
+        taken: Timestamp::now(),
+        node: node.name(),
+        reason,
+        datasets: Default::default(),
+    })
 }
 
 /// What a cycle would do now.
@@ -234,58 +347,71 @@ pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>) -> RoleCycle {
     let begun = Instant::now();
     let mut steps = Vec::new();
     let code = match gather(node, run).await {
-        Ok((newest, changed)) => {
-            let next = describe_next(newest.as_ref(), changed, &mut steps);
+        Ok((newest, decision)) => {
+            let fresh = matches!(decision, Decision::Take { .. });
+            steps.push(match (decision, newest) {
+                (Decision::Take { why, .. }, _) => {
+                    planned("snapshot", format!("take a new point: {why}"))
+                }
+                (Decision::Nothing { .. }, Some(newest)) => {
+                    planned("nothing", format!("nothing changed since {newest}"))
+                }
+                (Decision::Nothing { why }, None) => planned("nothing", why),
+            });
             for peer in &run.role.peers {
-                steps.push(replicate::preview(node, run, peer, next.is_some()).await);
+                steps.push(replicate::preview(node, run, peer, fresh).await);
             }
             if let Ok(verdicts) = prune::prune(node, run, true).await {
-                let gone: Vec<&str> = verdicts.iter().filter(|v| !v.keep).map(|v| v.short.as_str()).collect();
+                let gone: Vec<&str> = verdicts
+                    .iter()
+                    .filter(|v| !v.keep)
+                    .map(|v| v.short.as_str())
+                    .collect();
                 if !gone.is_empty() {
                     steps.push(planned("prune", format!("prune {}", gone.join(", "))));
                 }
             }
-            if steps.iter().any(|step| step.error.is_some()) { Code::Partial } else { Code::Done }
+            if steps.iter().any(|step| step.error.is_some()) {
+                Code::Partial
+            } else {
+                Code::Done
+            }
         }
         Err(error) => {
             steps.push(failed("cycle", "the cycle", &error));
             Failure::code_of(&error)
         }
     };
-    RoleCycle { role: run.name.clone(), steps, code, seconds: begun.elapsed().as_secs_f64() }
+    RoleCycle {
+        role: run.name.clone(),
+        steps,
+        code,
+        seconds: begun.elapsed().as_secs_f64(),
+    }
 }
 
-async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<(Option<Stored>, bool)> {
-    active_record(node, run)?;
-    let (fs, always) = (run.fs.clone(), run.role.snapshot_unchanged);
+async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<(Option<PointId>, Decision)> {
+    let record = active_record(node, run)?;
+    let run = run.clone();
     blocking(move || {
-        let newest = fs.list()?.pop();
-        let changed = match &newest {
-            Some(newest) => always || fs.changed(newest)?,
-            None => true,
-        };
-        Ok((newest, changed))
+        let newest = run.fs.list()?.pop();
+        let facts = facts(&run, newest.as_ref(), Reason::Asked)?;
+        Ok((facts.newest.clone(), decide(&facts, &record.term)))
     })
     .await
-}
-
-fn describe_next(newest: Option<&Stored>, changed: bool, steps: &mut Vec<Step>) -> Option<u64> {
-    match newest {
-        Some(newest) if !changed => {
-            steps.push(planned("nothing", format!("nothing changed since {}", newest.manifest.point)));
-            None
-        }
-        newest => {
-            let sequence = newest.map_or(1, |newest| newest.manifest.point.sequence + 1);
-            steps.push(planned("snapshot", format!("take a new point, number {sequence}")));
-            Some(sequence)
-        }
-    }
 }
 
 /// The lineage of a role on this node.
 pub async fn our_lineage(run: &Arc<RoleRun>) -> Result<(Lineage, Vec<Stored>)> {
     let fs = run.fs.clone();
     let stored = blocking(move || fs.list()).await?;
-    Ok((Lineage::new(stored.iter().map(|stored| Entry::of(&stored.manifest)).collect()), stored))
+    Ok((
+        Lineage::new(
+            stored
+                .iter()
+                .map(|stored| Entry::of(&stored.manifest))
+                .collect(),
+        ),
+        stored,
+    ))
 }

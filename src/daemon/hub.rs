@@ -55,7 +55,11 @@ impl Hub {
             None => tracing::info!("{text}"),
         }
         self.record(at, role, false, &text);
-        self.emit(Event::Note { at, role: role.cloned(), text });
+        self.emit(Event::Note {
+            at,
+            role: role.cloned(),
+            text,
+        });
     }
 
     /// The same, for what somebody should look at.
@@ -66,7 +70,11 @@ impl Hub {
             None => tracing::warn!("{text}"),
         }
         self.record(at, role, true, &text);
-        self.emit(Event::Warning { at, role: role.cloned(), text });
+        self.emit(Event::Warning {
+            at,
+            role: role.cloned(),
+            text,
+        });
     }
 
     fn record(&self, at: Timestamp, role: Option<&RoleName>, warning: bool, text: &str) {
@@ -82,7 +90,9 @@ impl Hub {
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Running>>> {
-        self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Enters a transfer into the table; it leaves with [`Tracked::end`] or when dropped.
@@ -104,12 +114,19 @@ impl Hub {
             figures: Mutex::new(figures),
         });
         self.table().insert(id, running.clone());
-        Tracked { hub: self.clone(), running, ended: false }
+        Tracked {
+            hub: self.clone(),
+            running,
+            ended: false,
+        }
     }
 
     /// Every running transfer, as of now.
     pub fn transfers(&self) -> Vec<TransferView> {
-        self.table().values().map(|running| running.view()).collect()
+        self.table()
+            .values()
+            .map(|running| running.view())
+            .collect()
     }
 }
 
@@ -203,10 +220,6 @@ impl Tracked {
         self.running.figures().bottleneck = side;
     }
 
-    pub fn view(&self) -> TransferView {
-        self.running.view()
-    }
-
     /// The attempt is over: records it, tells the watchers.
     pub fn end(mut self, error: Option<String>) {
         self.finish(error);
@@ -240,7 +253,11 @@ impl Tracked {
         }
         let ok = error.is_none();
         let text = error.unwrap_or_else(|| "complete".to_owned());
-        self.hub.emit(Event::TransferEnd { id: view.id, ok, text });
+        self.hub.emit(Event::TransferEnd {
+            id: view.id,
+            ok,
+            text,
+        });
     }
 }
 

@@ -26,32 +26,46 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
     let what = match &request {
         Request::Lineage { role, .. } => format!("list role {role}"),
         Request::Offer(offer) => {
-            format!("take {} of {} {}", offer.dataset, offer.manifest.role_name, offer.manifest.point)
+            format!(
+                "take {} of {} {}",
+                offer.dataset, offer.manifest.role_name, offer.manifest.point
+            )
         }
-        Request::Commit { manifest } => format!("publish {} {}", manifest.role_name, manifest.point),
+        Request::Commit { manifest } => {
+            format!("publish {} {}", manifest.role_name, manifest.point)
+        }
         Request::Ping => "answer a ping".to_owned(),
     };
     let result = match request {
-        Request::Ping => exchange.send(&Answer::Pong { now: Timestamp::now() }).await,
-        Request::Lineage { role, role_id, term } => {
-            match lineage(&node, &peer.peer.name, &role, role_id, &term).await {
-                Ok(answer) => exchange.send(&answer).await,
-                Err(error) => refuse(&mut exchange, error).await,
-            }
+        Request::Ping => {
+            exchange
+                .send(&Answer::Pong {
+                    now: Timestamp::now(),
+                })
+                .await
         }
-        Request::Offer(offer) => {
-            match admit(&node, &peer.peer.name, &offer.manifest) {
-                Ok(run) => receiving::receive(&node, &run, &peer, *offer, exchange).await,
-                Err(error) => refuse(&mut exchange, error).await,
-            }
-        }
+        Request::Lineage {
+            role,
+            role_id,
+            term,
+        } => match lineage(&node, &peer.peer.name, &role, role_id, &term).await {
+            Ok(answer) => exchange.send(&answer).await,
+            Err(error) => refuse(&mut exchange, error).await,
+        },
+        Request::Offer(offer) => match admit(&node, &peer.peer.name, &offer.manifest) {
+            Ok(run) => receiving::receive(&node, &run, &peer, *offer, exchange).await,
+            Err(error) => refuse(&mut exchange, error).await,
+        },
         Request::Commit { manifest } => match commit(&node, &peer.peer.name, manifest).await {
             Ok(()) => exchange.send(&Answer::Committed).await,
             Err(error) => refuse(&mut exchange, error).await,
         },
     };
     if let Err(error) = result {
-        node.hub.warn(None, format!("could not {what} for {}: {error:#}", peer.peer.name));
+        node.hub.warn(
+            None,
+            format!("could not {what} for {}: {error:#}", peer.peer.name),
+        );
     }
 }
 
@@ -66,26 +80,45 @@ pub async fn refuse(exchange: &mut Exchange, error: anyhow::Error) -> Result<()>
 /// An error as the peer may see it.
 pub fn refusal(error: &anyhow::Error) -> Refusal {
     let hint = Failure::of(error).and_then(|failure| failure.hint.clone());
-    Refusal { code: Failure::code_of(error), why: format!("{error:#}"), hint }
+    Refusal {
+        code: Failure::code_of(error),
+        why: format!("{error:#}"),
+        hint,
+    }
 }
 
 /// Whether the peer may act on the role here, and the role is the one it means.
-fn admit_role(node: &Node, peer: &NodeName, name: &RoleName, id: RoleId, term: &Term) -> Result<Arc<RoleRun>> {
+fn admit_role(
+    node: &Node,
+    peer: &NodeName,
+    name: &RoleName,
+    id: RoleId,
+    term: &Term,
+) -> Result<Arc<RoleRun>> {
     let ours = node.name();
-    let refused = |what: String, hint: String| -> anyhow::Error { Failure::new(Code::Refused, what).hint(hint).into() };
+    let refused = |what: String, hint: String| -> anyhow::Error {
+        Failure::new(Code::Refused, what).hint(hint).into()
+    };
     let Ok(run) = node.role(name) else {
         return Err(refused(
             format!("{ours} has no role {name}"),
-            format!("add [role.{name}] with its datasets to the config of {ours}, then `standin reload` there"),
+            format!(
+                "add [role.{name}] with its datasets to the config of {ours}, then `standin reload` there"
+            ),
         ));
     };
     if !run.role.peers.contains(peer) {
         return Err(refused(
             format!("role {name} on {ours} does not name {peer} as a peer"),
-            format!("add {peer:?} to `peers` of [role.{name}] in the config of {ours}", peer = peer.as_str()),
+            format!(
+                "add {peer:?} to `peers` of [role.{name}] in the config of {ours}",
+                peer = peer.as_str()
+            ),
         ));
     }
-    let granted = node.peer(peer).is_some_and(|run| lock(&run.grants).contains(&Grant::Send));
+    let granted = node
+        .peer(peer)
+        .is_some_and(|run| lock(&run.grants).contains(&Grant::Send));
     if !granted {
         return Err(refused(
             format!("{ours} does not grant {peer} to send"),
@@ -94,9 +127,16 @@ fn admit_role(node: &Node, peer: &NodeName, name: &RoleName, id: RoleId, term: &
     }
     match node.record(&run)? {
         None => {
-            let record = RoleRecord { id, term: term.clone(), active: false };
+            let record = RoleRecord {
+                id,
+                term: term.clone(),
+                active: false,
+            };
             node.state.record_role(name, &record)?;
-            node.hub.note(Some(name), format!("joined the role with id {id}, active on {}", term.holder));
+            node.hub.note(
+                Some(name),
+                format!("joined the role with id {id}, active on {}", term.holder),
+            );
         }
         Some(record) if record.id != id => {
             return Err(refused(
@@ -107,27 +147,45 @@ fn admit_role(node: &Node, peer: &NodeName, name: &RoleName, id: RoleId, term: &
         Some(record) if term.epoch < record.term.epoch => {
             let failure = Failure::new(
                 Code::Fenced,
-                format!("{peer} speaks for term {term} of role {name}, but {ours} knows term {}", record.term),
+                format!(
+                    "{peer} speaks for term {term} of role {name}, but {ours} knows term {}",
+                    record.term
+                ),
             );
-            return Err(failure.hint(format!("{} is active now", record.term.holder)).into());
+            return Err(failure
+                .hint(format!("{} is active now", record.term.holder))
+                .into());
         }
         Some(record) if record.active && record.term != *term => {
             return Err(refused(
-                format!("{ours} is itself active in role {name} (term {}); {peer} claims term {term}", record.term),
+                format!(
+                    "{ours} is itself active in role {name} (term {}); {peer} claims term {term}",
+                    record.term
+                ),
                 format!("both configs must name the same `home` for role {name}"),
             ));
         }
         Some(record) if term.epoch == record.term.epoch && *term != record.term => {
             return Err(Failure::new(
                 Code::Diverged,
-                format!("two nodes claim epoch {} of role {name}: {} and {}", term.epoch, record.term.holder, term.holder),
+                format!(
+                    "two nodes claim epoch {} of role {name}: {} and {}",
+                    term.epoch, record.term.holder, term.holder
+                ),
             )
             .hint("both configs must name the same `home` for the role")
             .into());
         }
         Some(record) if term.epoch > record.term.epoch => {
             // Seen terms are remembered before anything is done under them (P3).
-            node.state.record_role(name, &RoleRecord { term: term.clone(), active: false, ..record })?;
+            node.state.record_role(
+                name,
+                &RoleRecord {
+                    term: term.clone(),
+                    active: false,
+                    ..record
+                },
+            )?;
         }
         Some(_) => {}
     }
@@ -135,37 +193,88 @@ fn admit_role(node: &Node, peer: &NodeName, name: &RoleName, id: RoleId, term: &
 }
 
 fn admit(node: &Node, peer: &NodeName, manifest: &Manifest) -> Result<Arc<RoleRun>> {
-    let run = admit_role(node, peer, &manifest.role_name, manifest.role, &manifest.point.term)?;
+    let run = admit_role(
+        node,
+        peer,
+        &manifest.role_name,
+        manifest.role,
+        &manifest.point.term,
+    )?;
     if let Some(record) = node.record(&run)? {
         if record.active {
             bail!(
-                Failure::new(Code::Refused, format!("{} is active in role {} and takes no points", node.name(), run.name))
-                    .hint(format!("both configs must name the same `home` for role {}", run.name))
+                Failure::new(
+                    Code::Refused,
+                    format!(
+                        "{} is active in role {} and takes no points",
+                        node.name(),
+                        run.name
+                    )
+                )
+                .hint(format!(
+                    "both configs must name the same `home` for role {}",
+                    run.name
+                ))
             );
         }
     }
     for dataset in manifest.datasets.keys() {
         if !run.fs.datasets().contains_key(dataset) {
-            let what = format!("role {} on {} has no dataset {dataset}", run.name, node.name());
-            let hint = format!("add [role.{}.dataset.{dataset}] to the config of {}", run.name, node.name());
+            let what = format!(
+                "role {} on {} has no dataset {dataset}",
+                run.name,
+                node.name()
+            );
+            let hint = format!(
+                "add [role.{}.dataset.{dataset}] to the config of {}",
+                run.name,
+                node.name()
+            );
             bail!(Failure::new(Code::Refused, what).hint(hint));
         }
     }
-    if let Some(ours) = run.fs.datasets().keys().find(|ours| !manifest.datasets.contains_key(*ours)) {
-        let what = format!("the point lacks dataset {ours}, which role {} has on {}", run.name, node.name());
-        let hint = format!("both configs must list the same datasets for role {}", run.name);
+    if let Some(ours) = run
+        .fs
+        .datasets()
+        .keys()
+        .find(|ours| !manifest.datasets.contains_key(*ours))
+    {
+        let what = format!(
+            "the point lacks dataset {ours}, which role {} has on {}",
+            run.name,
+            node.name()
+        );
+        let hint = format!(
+            "both configs must list the same datasets for role {}",
+            run.name
+        );
         bail!(Failure::new(Code::Refused, what).hint(hint));
     }
     Ok(run)
 }
 
-async fn lineage(node: &Arc<Node>, peer: &NodeName, role: &RoleName, id: RoleId, term: &Term) -> Result<Answer> {
+async fn lineage(
+    node: &Arc<Node>,
+    peer: &NodeName,
+    role: &RoleName,
+    id: RoleId,
+    term: &Term,
+) -> Result<Answer> {
     let run = admit_role(node, peer, role, id, term)?;
     let fs = run.fs.clone();
     let (stored, partials) = blocking(move || Ok((fs.list()?, fs.partials()?))).await?;
-    let lineage = Lineage::new(stored.iter().map(|stored| Entry::of(&stored.manifest)).collect());
+    let lineage = Lineage::new(
+        stored
+            .iter()
+            .map(|stored| Entry::of(&stored.manifest))
+            .collect(),
+    );
     let term = node.state.role(role)?.map(|record| record.term);
-    Ok(Answer::Lineage { lineage, partials, term })
+    Ok(Answer::Lineage {
+        lineage,
+        partials,
+        term,
+    })
 }
 
 async fn commit(node: &Arc<Node>, peer: &NodeName, manifest: Manifest) -> Result<()> {
@@ -181,19 +290,26 @@ async fn commit(node: &Arc<Node>, peer: &NodeName, manifest: Manifest) -> Result
         .await
         .with_context(|| format!("publish {point}"))?;
     }
-    node.hub.note(Some(&run.name), format!("{point} from {peer} is complete and stored"));
+    node.hub.note(
+        Some(&run.name),
+        format!("{point} from {peer} is complete and stored"),
+    );
     // The answer does not wait for pruning: what was asked for is done.
     let (node, run) = (node.clone(), run.clone());
     tokio::spawn(async move {
         if let Err(error) = prune::prune(&node, &run, false).await {
-            node.hub.warn(Some(&run.name), format!("could not prune: {error:#}"));
+            node.hub
+                .warn(Some(&run.name), format!("could not prune: {error:#}"));
         }
     });
     Ok(())
 }
 
 /// The receiver of a dataset in turn: whoever received before is told to end.
-pub fn take_turn(run: &RoleRun, dataset: &crate::logic::name::DatasetName) -> super::node::Receiving {
+pub fn take_turn(
+    run: &RoleRun,
+    dataset: &crate::logic::name::DatasetName,
+) -> super::node::Receiving {
     let mut receiving = lock(&run.receiving);
     let slot = receiving.entry(dataset.clone()).or_default();
     slot.cancel.cancel();

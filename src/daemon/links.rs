@@ -58,9 +58,16 @@ pub async fn keep(node: Arc<Node>) {
 }
 
 async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
-    let (Some(target), Some(key)) = (target(&run), run.peer.key.as_ref()) else { return };
-    let Ok(fingerprint) = key.parse::<Fingerprint>() else { return };
-    let expected = Expected { name: run.peer.name.clone(), fingerprint };
+    let (Some(target), Some(key)) = (target(&run), run.peer.key.as_ref()) else {
+        return;
+    };
+    let Ok(fingerprint) = key.parse::<Fingerprint>() else {
+        return;
+    };
+    let expected = Expected {
+        name: run.peer.name.clone(),
+        fingerprint,
+    };
     let mut pause = BACKOFF.0;
     loop {
         let linked = lock(&run.contact).link.clone();
@@ -121,19 +128,29 @@ fn missed(node: &Node, run: &PeerRun, error: &anyhow::Error) {
         contact.since.get_or_insert(Timestamp::now());
         contact.last_error = Some(text.clone());
         drop(contact);
-        node.hub.note(None, format!("no link to {}: {text}", run.peer.name));
+        node.hub
+            .note(None, format!("no link to {}: {text}", run.peer.name));
     }
 }
 
 /// Makes a fresh link the peer's link and serves what comes over it.
 fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, dialled: bool) {
     let hello = link.hello();
-    let clock_difference_s = (hello.now.as_millisecond() - Timestamp::now().as_millisecond()) as f64 / 1000.0;
-    let linked = Linked { link: link.clone(), since: Instant::now(), dialled, clock_difference_s };
+    let clock_difference_s =
+        (hello.now.as_millisecond() - Timestamp::now().as_millisecond()) as f64 / 1000.0;
+    let linked = Linked {
+        link: link.clone(),
+        since: Instant::now(),
+        dialled,
+        clock_difference_s,
+    };
     {
         let mut contact = lock(&run.contact);
         if let Some(old) = &contact.link {
-            if old.since.elapsed() < CROSSING && preferred(node, run, old.dialled) && !preferred(node, run, dialled) {
+            if old.since.elapsed() < CROSSING
+                && preferred(node, run, old.dialled)
+                && !preferred(node, run, dialled)
+            {
                 drop(contact);
                 close(link, "another link between the same nodes was first");
                 return;
@@ -146,9 +163,16 @@ fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, d
     }
     run.changed.notify_waiters();
     let version = link.hello().version.clone();
-    node.hub.note(None, format!("link to {} is up (standin {version})", run.peer.name));
+    node.hub.note(
+        None,
+        format!("link to {} is up (standin {version})", run.peer.name),
+    );
     // What could not be sent while the peer was away is sent now.
-    for role in node.roles().iter().filter(|role| role.role.peers.contains(&run.peer.name)) {
+    for role in node
+        .roles()
+        .iter()
+        .filter(|role| role.role.peers.contains(&run.peer.name))
+    {
         replicate::catch_up(node, role, &run.peer.name);
     }
     tokio::spawn(serve(node.clone(), run.clone(), link, incoming));
@@ -183,7 +207,10 @@ async fn serve(node: Arc<Node>, run: Arc<PeerRun>, link: Link, mut incoming: Inc
     let why = link.closed().await;
     let lost = {
         let mut contact = lock(&run.contact);
-        let ours = contact.link.as_ref().is_some_and(|linked| linked.link.same(&link));
+        let ours = contact
+            .link
+            .as_ref()
+            .is_some_and(|linked| linked.link.same(&link));
         if ours {
             contact.link = None;
             contact.since = Some(Timestamp::now());
@@ -193,7 +220,8 @@ async fn serve(node: Arc<Node>, run: Arc<PeerRun>, link: Link, mut incoming: Inc
     };
     if lost && !node.stop.is_cancelled() {
         run.changed.notify_waiters();
-        node.hub.warn(None, format!("link to {} is down: {why}", run.peer.name));
+        node.hub
+            .warn(None, format!("link to {} is down: {why}", run.peer.name));
     }
 }
 
@@ -201,7 +229,9 @@ async fn serve(node: Arc<Node>, run: Arc<PeerRun>, link: Link, mut incoming: Inc
 pub async fn listen(node: &Node) -> Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for address in &node.config().node.listen {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listen on {address}"))?;
         listeners.push(listener);
     }
     Ok(listeners)
@@ -213,9 +243,17 @@ pub fn acceptor(node: &Arc<Node>) -> Result<Acceptor> {
     let known = move |key: &Fingerprint| {
         let key = key.to_string();
         let pinned = |run: &&Arc<PeerRun>| run.peer.key.as_deref() == Some(&key);
-        keys.peers().iter().find(pinned).map(|run| run.peer.name.clone())
+        keys.peers()
+            .iter()
+            .find(pinned)
+            .map(|run| run.peer.name.clone())
     };
-    Acceptor::new(&node.identity, known, move || hello(&greeter), Timing::default())
+    Acceptor::new(
+        &node.identity,
+        known,
+        move || hello(&greeter),
+        Timing::default(),
+    )
 }
 
 /// Takes what the listeners accepted until the daemon stops.

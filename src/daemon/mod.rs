@@ -70,12 +70,16 @@ pub fn serve(config: &Path) -> Result<()> {
 
 async fn run(config: Config) -> Result<()> {
     let state_dir = config.node.state_dir.clone();
-    std::fs::create_dir_all(&state_dir).with_context(|| format!("create {}", state_dir.display()))?;
+    std::fs::create_dir_all(&state_dir)
+        .with_context(|| format!("create {}", state_dir.display()))?;
     let control_listener = control::bind(&config.node.control)?;
     let link_listener = control::bind(&link_socket(&config.node.control))?;
     let key = state_dir.join(KEY_FILE);
     if !key.exists() {
-        let failure = Failure::new(Code::Usage, format!("open the node key {}: it does not exist", key.display()));
+        let failure = Failure::new(
+            Code::Usage,
+            format!("open the node key {}: it does not exist", key.display()),
+        );
         return Err(failure.hint("`standin init` makes it").into());
     }
     let identity = Identity::load(&key)?;
@@ -88,7 +92,11 @@ async fn run(config: Config) -> Result<()> {
     let acceptor = links::acceptor(&node)?;
     let (accepted, arrivals) = mpsc::channel(ACCEPTED_MAX);
     for listener in listeners {
-        tasks.spawn(accept::listen_tcp(listener, acceptor.clone(), accepted.clone()));
+        tasks.spawn(accept::listen_tcp(
+            listener,
+            acceptor.clone(),
+            accepted.clone(),
+        ));
     }
     tasks.spawn(accept::listen_unix(link_listener, acceptor, accepted));
     tasks.spawn(links::welcome(node.clone(), arrivals));
@@ -96,11 +104,26 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(links::keep(node.clone()));
     tasks.spawn(schedule::keep(node.clone()));
 
-    let listening: Vec<String> = node.config().node.listen.iter().map(ToString::to_string).collect();
-    let listening = if listening.is_empty() { "not listening".to_owned() } else { format!("listening on {}", listening.join(", ")) };
+    let listening: Vec<String> = node
+        .config()
+        .node
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let listening = if listening.is_empty() {
+        "not listening".to_owned()
+    } else {
+        format!("listening on {}", listening.join(", "))
+    };
     node.hub.note(
         None,
-        format!("standin {} serves as {}, {listening}, key {}", env!("CARGO_PKG_VERSION"), node.name(), node.identity.fingerprint()),
+        format!(
+            "standin {} serves as {}, {listening}, key {}",
+            env!("CARGO_PKG_VERSION"),
+            node.name(),
+            node.identity.fingerprint()
+        ),
     );
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     signals(&node).await?;
@@ -134,7 +157,8 @@ async fn signals(node: &Arc<Node>) -> Result<()> {
 }
 
 async fn stop(node: &Arc<Node>, mut tasks: tokio::task::JoinSet<()>) {
-    node.hub.note(None, "stopping: transfers end at a checkpoint");
+    node.hub
+        .note(None, "stopping: transfers end at a checkpoint");
     node.stop.cancel();
     let quiet = async {
         while !node.hub.transfers().is_empty() {
@@ -143,7 +167,8 @@ async fn stop(node: &Arc<Node>, mut tasks: tokio::task::JoinSet<()>) {
         while tasks.join_next().await.is_some() {}
     };
     if tokio::time::timeout(STOP_TIMEOUT, quiet).await.is_err() {
-        node.hub.warn(None, "stopped before everything had ended by itself");
+        node.hub
+            .warn(None, "stopped before everything had ended by itself");
     }
     for peer in node.peers() {
         peer.end("the daemon stopped");
@@ -163,7 +188,10 @@ impl Node {
             })
             .await;
             if let Err(error) = prepared {
-                self.hub.warn(Some(&run.name), format!("could not prepare role {}: {error:#}", run.name));
+                self.hub.warn(
+                    Some(&run.name),
+                    format!("could not prepare role {}: {error:#}", run.name),
+                );
             }
         }
     }

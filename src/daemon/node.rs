@@ -141,7 +141,10 @@ impl Node {
     }
 
     pub fn config(&self) -> Arc<Config> {
-        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.config
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub fn name(&self) -> NodeName {
@@ -149,15 +152,29 @@ impl Node {
     }
 
     pub fn roles(&self) -> Vec<Arc<RoleRun>> {
-        self.roles.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.roles
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     pub fn peers(&self) -> Vec<Arc<PeerRun>> {
-        self.peers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.peers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     pub fn peer(&self, name: &NodeName) -> Option<Arc<PeerRun>> {
-        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.peers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
     }
 
     /// The named role, or a failure that lists the roles there are.
@@ -166,10 +183,15 @@ impl Node {
         roles.get(name).cloned().ok_or_else(|| {
             let known: Vec<&str> = roles.keys().map(RoleName::as_str).collect();
             let hint = match known.as_slice() {
-                [] => "this node has no roles: add [role.NAME] to the config, then `standin reload`".to_owned(),
+                [] => {
+                    "this node has no roles: add [role.NAME] to the config, then `standin reload`"
+                        .to_owned()
+                }
                 known => format!("roles of this node: {}", known.join(", ")),
             };
-            Failure::new(Code::NotFound, format!("find role {name}")).hint(hint).into()
+            Failure::new(Code::NotFound, format!("find role {name}"))
+                .hint(hint)
+                .into()
         })
     }
 
@@ -185,21 +207,29 @@ impl Node {
     pub fn link(&self, peer: &NodeName) -> Result<Link> {
         let unreachable = |why: String| Failure::new(Code::Unreachable, why);
         let run = self.peer(peer).ok_or_else(|| {
-            unreachable(format!("reach {peer}: it is not in this node's config"))
-                .hint(format!("pair with it: `standin pair invite` here, `standin pair accept` on {peer}"))
+            unreachable(format!("reach {peer}: it is not in this node's config")).hint(format!(
+                "pair with it: `standin pair invite` here, `standin pair accept` on {peer}"
+            ))
         })?;
         if run.peer.key.is_none() {
             let failure = unreachable(format!("reach {peer}: not paired yet"));
-            let hint = format!("run `standin pair invite` on one node and `standin pair accept LINE` on the other ({peer})");
+            let hint = format!(
+                "run `standin pair invite` on one node and `standin pair accept LINE` on the other ({peer})"
+            );
             return Err(failure.hint(hint).into());
         }
         let contact = lock(&run.contact);
         if let Some(linked) = &contact.link {
             return Ok(linked.link.clone());
         }
-        let why = contact.last_error.clone().unwrap_or_else(|| "no link yet".to_owned());
+        let why = contact
+            .last_error
+            .clone()
+            .unwrap_or_else(|| "no link yet".to_owned());
         let hint = "the next cycle tries again; `standin status` shows the links".to_owned();
-        Err(unreachable(format!("reach {peer}: {why}")).hint(hint).into())
+        Err(unreachable(format!("reach {peer}: {why}"))
+            .hint(hint)
+            .into())
     }
 
     /// Takes a new config over: runs that did not change stay as they are.
@@ -231,7 +261,10 @@ impl Node {
             peers.insert(peer.name.clone(), run);
         }
         for old in self.peers() {
-            if !peers.get(&old.peer.name).is_some_and(|new| Arc::ptr_eq(new, &old)) {
+            if !peers
+                .get(&old.peer.name)
+                .is_some_and(|new| Arc::ptr_eq(new, &old))
+            {
                 old.end("the peer's configuration changed");
             }
         }
@@ -251,13 +284,24 @@ impl Node {
         let home = run.role.home == self.name();
         let found = run.fs.list()?.pop().map(|stored| stored.manifest);
         let record = match found {
-            Some(newest) => {
-                RoleRecord { id: newest.role, active: home && newest.point.term.holder == self.name(), term: newest.point.term }
-            }
+            Some(newest) => RoleRecord {
+                id: newest.role,
+                active: home && newest.point.term.holder == self.name(),
+                term: newest.point.term,
+            },
             None if home => {
-                let nonce = crate::host::random::number().context("draw a nonce for the first term")?;
-                let term = Term { epoch: 1, holder: self.name(), nonce };
-                RoleRecord { id: RoleId(uuid::Uuid::new_v4()), term, active: true }
+                let nonce =
+                    crate::host::random::number().context("draw a nonce for the first term")?;
+                let term = Term {
+                    epoch: 1,
+                    holder: self.name(),
+                    nonce,
+                };
+                RoleRecord {
+                    id: RoleId(uuid::Uuid::new_v4()),
+                    term,
+                    active: true,
+                }
             }
             None => return Ok(None),
         };
@@ -291,7 +335,9 @@ impl RoleRun {
     }
 
     pub fn phase(&self) -> Option<String> {
-        lock(&self.cycle).as_ref().map(|cycle| lock(&cycle.phase).clone())
+        lock(&self.cycle)
+            .as_ref()
+            .map(|cycle| lock(&cycle.phase).clone())
     }
 }
 
@@ -311,7 +357,8 @@ impl PeerRun {
     /// Whether a link to `peer` is a link to this one: what a reload may change without dropping it is not compared.
     fn reaches_the_same(&self, peer: &Peer) -> bool {
         let ours = &self.peer;
-        (&ours.name, &ours.address, &ours.via, &ours.key) == (&peer.name, &peer.address, &peer.via, &peer.key)
+        (&ours.name, &ours.address, &ours.via, &ours.key)
+            == (&peer.name, &peer.address, &peer.via, &peer.key)
     }
 
     /// Closes the link and stops dialling.
@@ -325,9 +372,13 @@ impl PeerRun {
 }
 
 /// Runs blocking work (filesystem calls) on a thread of its own.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(anyhow::anyhow!("a worker thread ended without an answer: {error}")),
+        Err(error) => Err(anyhow::anyhow!(
+            "a worker thread ended without an answer: {error}"
+        )),
     }
 }

@@ -58,11 +58,23 @@ pub async fn send_dataset(
     job: Job,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let _turn = node.sends.acquire().await.context("wait for a turn to send")?;
+    let _turn = node
+        .sends
+        .acquire()
+        .await
+        .context("wait for a turn to send")?;
     let version_max = link.hello().stream_version_max.max(1);
     let measured = {
         let (fs, job) = (run.fs.clone(), job.clone());
-        blocking(move || fs.measure(&job.dataset, job.base.as_ref(), &job.manifest.point, version_max)).await
+        blocking(move || {
+            fs.measure(
+                &job.dataset,
+                job.base.as_ref(),
+                &job.manifest.point,
+                version_max,
+            )
+        })
+        .await
     }
     .with_context(|| format!("measure {} of {}", job.dataset, job.manifest.point))?;
 
@@ -91,13 +103,18 @@ pub async fn send_dataset(
     });
     if held.0 > 0 {
         tracked.resumed(held.0);
-        let (dataset, point, name, offset) = (&job.dataset, &job.manifest.point, &peer.peer.name, held.0);
+        let (dataset, point, name, offset) =
+            (&job.dataset, &job.manifest.point, &peer.peer.name, held.0);
         node.hub.note(
             Some(&run.name),
             format!("resume {dataset} of {point} to {name} at byte {offset} of its stream"),
         );
     }
-    let start = Start { job, version: measured.identity.version, held };
+    let start = Start {
+        job,
+        version: measured.identity.version,
+        held,
+    };
     let result = carry(node, run, peer, exchange, start, &tracked, cancel).await;
     tracked.end(result.as_ref().err().map(|error| format!("{error:#}")));
     result
@@ -129,10 +146,22 @@ async fn carry(
         let (hub, role, name) = (node.hub.clone(), run.name.clone(), peer.peer.name.clone());
         tokio::task::spawn_blocking(move || {
             let tell = |why: &str| {
-                hub.warn(Some(&role), format!("start again from the first byte with {name}: {why}"));
+                hub.warn(
+                    Some(&role),
+                    format!("start again from the first byte with {name}: {why}"),
+                );
             };
             let Start { job, version, held } = start;
-            Producer { fs: &*fs, job: &job, version, held, pieces, halt, pace: &pace }.run(&tell)
+            Producer {
+                fs: &*fs,
+                job: &job,
+                version,
+                held,
+                pieces,
+                halt,
+                pace: &pace,
+            }
+            .run(&tell)
         })
     };
     let stop = async {
@@ -154,7 +183,9 @@ async fn carry(
     drop(halting);
     match reader.await {
         // The source's own failure explains the broken conversation better than the conversation does.
-        Ok(Err(error)) if moved.is_err() && error.downcast_ref::<HandedOff>().is_none() => Err(error),
+        Ok(Err(error)) if moved.is_err() && error.downcast_ref::<HandedOff>().is_none() => {
+            Err(error)
+        }
         Ok(_) => moved,
         Err(error) => bail!("the reading thread ended without an answer: {error}"),
     }
@@ -185,7 +216,12 @@ async fn write(
 async fn watch(mut receiver: Receiving, tracked: &Tracked, pace: &Pace) -> Result<()> {
     loop {
         match answer(receiver.recv()).await? {
-            Answer::Mark { data_bytes, file, waiting, .. } => {
+            Answer::Mark {
+                data_bytes,
+                file,
+                waiting,
+                ..
+            } => {
                 tracked.done(data_bytes, &file);
                 let side = if waiting < TARGET_BUSY {
                     Bottleneck::Target
@@ -209,7 +245,11 @@ pub async fn answer(next: impl Future<Output = Result<Answer>>) -> Result<Answer
         Err(_) => bail!("hear from the peer: it said nothing for {waited} s"),
         Ok(Err(error)) => Err(error),
         Ok(Ok(Answer::Refused(refusal))) => {
-            let failure = Failure { code: refusal.code, what: refusal.why, hint: refusal.hint };
+            let failure = Failure {
+                code: refusal.code,
+                what: refusal.why,
+                hint: refusal.hint,
+            };
             Err(anyhow::Error::from(failure).context("the peer refused"))
         }
         Ok(Ok(answer)) => Ok(answer),

@@ -25,21 +25,38 @@ use crate::peer::pairing::{PairConversation, Paired, accept_invite};
 use crate::peer::timing::Timing;
 
 /// Makes an invitation, valid for `expires`.
-pub async fn invite(node: &Arc<Node>, expires: Duration, address: Option<String>) -> Result<Invitation> {
+pub async fn invite(
+    node: &Arc<Node>,
+    expires: Duration,
+    address: Option<String>,
+) -> Result<Invitation> {
     let address = match address {
         Some(address) => address,
         None => own_address(node)?,
     };
     let now = Timestamp::now();
-    let until = now.checked_add(expires).context("add the time the invitation is valid")?;
+    let until = now
+        .checked_add(expires)
+        .context("add the time the invitation is valid")?;
     let invite = Invite::new(node.name(), address, node.identity.fingerprint(), until)?;
     record(node, &invite.stored(), now)?;
-    node.hub.note(None, format!("made invitation {}, valid until {until}", invite.id));
-    Ok(Invitation { line: invite.to_line(), expires: invite.expires })
+    node.hub.note(
+        None,
+        format!("made invitation {}, valid until {until}", invite.id),
+    );
+    Ok(Invitation {
+        line: invite.to_line(),
+        expires: invite.expires,
+    })
 }
 
 fn record(node: &Node, invite: &StoredInvite, now: Timestamp) -> Result<()> {
-    node.state.record_invite(&invite.id, invite.expires, &serde_json::to_string(invite)?, now)
+    node.state.record_invite(
+        &invite.id,
+        invite.expires,
+        &serde_json::to_string(invite)?,
+        now,
+    )
 }
 
 /// Where other nodes can dial this one.
@@ -63,16 +80,32 @@ fn own_address(node: &Node) -> Result<String> {
 pub async fn accept(node: &Arc<Node>, line: &str) -> Result<api::Paired> {
     let ours = node.name();
     let address = own_address(node).ok();
-    let accepting = accept_invite(line, &node.identity, &ours, address, None, Timing::default());
-    let Paired { node: peer, fingerprint, address } = accepting.await?;
+    let accepting = accept_invite(
+        line,
+        &node.identity,
+        &ours,
+        address,
+        None,
+        Timing::default(),
+    );
+    let Paired {
+        node: peer,
+        fingerprint,
+        address,
+    } = accepting.await?;
     pin(node, &peer, address, fingerprint).await?;
     let path = node.config().path.display().to_string();
-    node.hub.note(None, format!("paired with {peer} (key {fingerprint})"));
+    node.hub
+        .note(None, format!("paired with {peer} (key {fingerprint})"));
     let text = format!(
         "paired with {peer}: its key {fingerprint} is pinned in {path}, and ours is pinned there.\n\
          Name it in `peers` of a role on both nodes to replicate that role."
     );
-    Ok(api::Paired { peer, key: fingerprint.to_string(), text })
+    Ok(api::Paired {
+        peer,
+        key: fingerprint.to_string(),
+        text,
+    })
 }
 
 /// Removes a peer: its key, its link, and what was pinned for it.
@@ -80,16 +113,32 @@ pub async fn remove(node: &Arc<Node>, peer: &NodeName) -> Result<api::Paired> {
     let config = node.config();
     let Some(known) = config.peers.get(peer) else {
         let names: Vec<&str> = config.peers.keys().map(NodeName::as_str).collect();
-        bail!(Failure::new(Code::NotFound, format!("find peer {peer}")).hint(format!("peers: {}", names.join(", "))));
+        bail!(
+            Failure::new(Code::NotFound, format!("find peer {peer}"))
+                .hint(format!("peers: {}", names.join(", ")))
+        );
     };
     let key = known.key.clone().unwrap_or_default();
     let (path, name) = (config.path.clone(), peer.clone());
-    blocking(move || rewrite(&path, |text| edit::remove_peer(text, &name, InRoles::Refuse))).await?;
+    blocking(move || {
+        rewrite(&path, |text| {
+            edit::remove_peer(text, &name, InRoles::Refuse)
+        })
+    })
+    .await?;
     node.state.forget_peer(peer)?;
     reload(node).await?;
-    node.hub.note(None, format!("removed peer {peer} (key {key})"));
-    let text = format!("removed {peer} here; on {peer} run `standin pair remove {}`", node.name());
-    Ok(api::Paired { peer: peer.clone(), key, text })
+    node.hub
+        .note(None, format!("removed peer {peer} (key {key})"));
+    let text = format!(
+        "removed {peer} here; on {peer} run `standin pair remove {}`",
+        node.name()
+    );
+    Ok(api::Paired {
+        peer: peer.clone(),
+        key,
+        text,
+    })
 }
 
 /// The inviting end: judges a request that came in on a connection with an unknown key.
@@ -99,15 +148,25 @@ pub async fn answer(node: &Arc<Node>, conversation: PairConversation) {
     let answer = match judge(node, &request, key, conversation.own_fingerprint()).await {
         Ok(answer) => answer,
         Err(error) => {
-            node.hub.warn(None, format!("could not pair with {}: {error:#}", request.node));
+            node.hub.warn(
+                None,
+                format!("could not pair with {}: {error:#}", request.node),
+            );
             PairAnswer::Refused(super::incoming::refusal(&error))
         }
     };
     let paired = matches!(answer, PairAnswer::Paired { .. });
     if let Err(error) = conversation.answer(&answer).await {
-        node.hub.warn(None, format!("could not answer the pairing of {}: {error:#}", request.node));
+        node.hub.warn(
+            None,
+            format!(
+                "could not answer the pairing of {}: {error:#}",
+                request.node
+            ),
+        );
     } else if paired {
-        node.hub.note(None, format!("paired with {} (key {key})", request.node));
+        node.hub
+            .note(None, format!("paired with {} (key {key})", request.node));
     }
 }
 
@@ -125,35 +184,65 @@ async fn judge(
     let ours = node.name();
     match pair::judge(stored.as_ref(), request, &ours, own, key, now) {
         Verdict::Accept { proof } => {
-            let known = node.config().peers.get(&request.node).and_then(|peer| peer.key.clone());
+            let known = node
+                .config()
+                .peers
+                .get(&request.node)
+                .and_then(|peer| peer.key.clone());
             if known.is_some_and(|known| known != key.to_string()) {
-                let what = format!("pair with {}: a node of that name is paired already, with another key", request.node);
+                let what = format!(
+                    "pair with {}: a node of that name is paired already, with another key",
+                    request.node
+                );
                 let hint = format!("run `standin pair remove {}` on {ours} first", request.node);
                 bail!(Failure::new(Code::Refused, what).hint(hint));
             }
             if let Some(stored) = stored {
-                record(node, &StoredInvite { used_by: Some(key), ..stored }, now)?;
+                record(
+                    node,
+                    &StoredInvite {
+                        used_by: Some(key),
+                        ..stored
+                    },
+                    now,
+                )?;
             }
             pin(node, &request.node, request.address.clone(), key).await?;
             Ok(PairAnswer::Paired { node: ours, proof })
         }
-        Verdict::Refuse { refusal, fault, count } => {
+        Verdict::Refuse {
+            refusal,
+            fault,
+            count,
+        } => {
             if let (Some(stored), true) = (stored, count) {
                 let attempts = stored.attempts + 1;
                 record(node, &StoredInvite { attempts, ..stored }, now)?;
             }
-            node.hub.warn(None, format!("refused to pair with {} (key {key}): {fault}", request.node));
+            node.hub.warn(
+                None,
+                format!("refused to pair with {} (key {key}): {fault}", request.node),
+            );
             Ok(PairAnswer::Refused(refusal))
         }
     }
 }
 
 /// Writes the key into the config file and takes the new config over.
-async fn pin(node: &Arc<Node>, peer: &NodeName, address: Option<String>, key: Fingerprint) -> Result<()> {
+async fn pin(
+    node: &Arc<Node>,
+    peer: &NodeName,
+    address: Option<String>,
+    key: Fingerprint,
+) -> Result<()> {
     let (path, peer, key) = (node.config().path.clone(), peer.clone(), key.to_string());
-    blocking(move || rewrite(&path, |text| edit::set_peer(text, &peer, address.as_deref(), &key)))
-        .await
-        .context("pin the key in the config")?;
+    blocking(move || {
+        rewrite(&path, |text| {
+            edit::set_peer(text, &peer, address.as_deref(), &key)
+        })
+    })
+    .await
+    .context("pin the key in the config")?;
     reload(node).await
 }
 
@@ -172,12 +261,18 @@ pub async fn reload(node: &Arc<Node>) -> Result<()> {
     let old = node.config();
     if config.node.state_dir != old.node.state_dir || config.node.name != old.node.name {
         bail!(
-            Failure::new(Code::Usage, "take the new config over: `name` or `state-dir` of [node] changed")
-                .hint("restart the daemon for that")
+            Failure::new(
+                Code::Usage,
+                "take the new config over: `name` or `state-dir` of [node] changed"
+            )
+            .hint("restart the daemon for that")
         );
     }
     if config.node.listen != old.node.listen || config.node.control != old.node.control {
-        node.hub.warn(None, "`listen` or `control` of [node] changed: that needs a restart of the daemon");
+        node.hub.warn(
+            None,
+            "`listen` or `control` of [node] changed: that needs a restart of the daemon",
+        );
     }
     node.apply(config)?;
     node.prepare_roles().await;

@@ -25,7 +25,10 @@ pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points>
                 view(&run, stored, pinned)
             })
             .collect();
-        roles.push(RolePoints { role: run.name.clone(), points: views });
+        roles.push(RolePoints {
+            role: run.name.clone(),
+            points: views,
+        });
     }
     Ok(Points { roles })
 }
@@ -35,10 +38,19 @@ fn view(run: &RoleRun, stored: &Stored, pinned: Vec<String>) -> PointView {
     let entry = Entry::of(manifest);
     let on_peers = lock(&run.replicas)
         .iter()
-        .filter(|(_, replica)| replica.lineage.as_ref().is_some_and(|lineage| lineage.holds(&entry)))
+        .filter(|(_, replica)| {
+            replica
+                .lineage
+                .as_ref()
+                .is_some_and(|lineage| lineage.holds(&entry))
+        })
         .map(|(peer, _)| peer.clone())
         .collect();
-    let received: Vec<u64> = local.datasets.values().filter_map(|dataset| dataset.data_bytes).collect();
+    let received: Vec<u64> = local
+        .datasets
+        .values()
+        .filter_map(|dataset| dataset.data_bytes)
+        .collect();
     PointView {
         name: manifest.name(),
         short: manifest.point.to_string(),

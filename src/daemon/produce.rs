@@ -41,11 +41,18 @@ impl Pace {
     pub fn handing_share(&self) -> f64 {
         let reading = self.reading.swap(0, Ordering::Relaxed) as f64;
         let handing = self.handing.swap(0, Ordering::Relaxed) as f64;
-        if reading + handing == 0.0 { 1.0 } else { handing / (reading + handing) }
+        if reading + handing == 0.0 {
+            1.0
+        } else {
+            handing / (reading + handing)
+        }
     }
 
     fn add(slot: &AtomicU64, spent: Duration) {
-        slot.fetch_add(u64::try_from(spent.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        slot.fetch_add(
+            u64::try_from(spent.as_micros()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -73,7 +80,9 @@ impl Producer<'_> {
         let result = self.produce(tell);
         if let Err(error) = &result {
             // The peer keeps its checkpoint either way; whether it hears this does not change the outcome here.
-            let _ = self.give(Piece::Word(SenderWord::Failed { why: format!("{error:#}") }));
+            let _ = self.give(Piece::Word(SenderWord::Failed {
+                why: format!("{error:#}"),
+            }));
         }
         result
     }
@@ -86,20 +95,30 @@ impl Producer<'_> {
         if !whole || hash.value() != *prefix {
             let why = "the source's stream no longer begins with what was already received";
             tell(why);
-            self.give(Piece::Word(SenderWord::Restart { why: why.to_owned() }))?;
+            self.give(Piece::Word(SenderWord::Restart {
+                why: why.to_owned(),
+            }))?;
             drop(outgoing);
             outgoing = self.open()?;
             hash = PrefixHash::default();
         }
         self.pump(&mut *outgoing, &mut hash)?;
         outgoing.finish()?;
-        self.give(Piece::Word(SenderWord::End { bytes: hash.bytes(), hash: hash.value() }))
+        self.give(Piece::Word(SenderWord::End {
+            bytes: hash.bytes(),
+            hash: hash.value(),
+        }))
     }
 
     fn open(&self) -> Result<Box<dyn Outgoing>> {
         let job = self.job;
         self.fs
-            .send(&job.dataset, job.base.as_ref(), &job.manifest.point, self.version)
+            .send(
+                &job.dataset,
+                job.base.as_ref(),
+                &job.manifest.point,
+                self.version,
+            )
             .with_context(|| format!("send {} of {}", job.dataset, job.manifest.point))
     }
 
@@ -121,7 +140,12 @@ impl Producer<'_> {
     }
 
     /// Reads and hashes the first `offset` bytes. False when the stream ended before.
-    fn skip(&self, outgoing: &mut dyn Outgoing, hash: &mut PrefixHash, offset: u64) -> Result<bool> {
+    fn skip(
+        &self,
+        outgoing: &mut dyn Outgoing,
+        hash: &mut PrefixHash,
+        offset: u64,
+    ) -> Result<bool> {
         let mut buffer = vec![0; CHUNK_BYTES];
         while hash.bytes() < offset {
             let left = offset - hash.bytes();

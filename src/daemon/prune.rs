@@ -20,21 +20,42 @@ use crate::logic::retention::{self, Candidate, Pin, Verdict};
 const PACE: Duration = Duration::from_millis(20);
 
 /// Prunes, or with `dry_run` only says what would go. Newest first.
-pub async fn prune(node: &Arc<Node>, run: &Arc<RoleRun>, dry_run: bool) -> Result<Vec<VerdictView>> {
+pub async fn prune(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    dry_run: bool,
+) -> Result<Vec<VerdictView>> {
     let _catalogue = run.catalogue.lock().await;
     let fs = run.fs.clone();
     let stored = blocking(move || fs.list()).await?;
     let candidates = candidates(node, run, &stored)?;
     let active = node.record(run)?.is_some_and(|record| record.active);
-    let keep = if active { &run.role.keep } else { &run.role.keep_standby };
-    let verdicts = retention::verdicts(&candidates, keep, Timestamp::now(), &jiff::tz::TimeZone::system());
+    let keep = if active {
+        &run.role.keep
+    } else {
+        &run.role.keep_standby
+    };
+    let verdicts = retention::verdicts(
+        &candidates,
+        keep,
+        Timestamp::now(),
+        &jiff::tz::TimeZone::system(),
+    );
     let mut views = Vec::with_capacity(verdicts.len());
     let mut destroyed = Vec::new();
     for verdict in verdicts {
-        let Some(candidate) = candidates.iter().find(|candidate| candidate.id == verdict.id) else { continue };
+        let Some(candidate) = candidates
+            .iter()
+            .find(|candidate| candidate.id == verdict.id)
+        else {
+            continue;
+        };
         let mut error = None;
         if !verdict.keep && !dry_run {
-            assert!(candidate.pins.is_empty(), "a pinned point must never be let go");
+            assert!(
+                candidate.pins.is_empty(),
+                "a pinned point must never be let go"
+            );
             error = destroy(run, &verdict).await?;
             if error.is_none() {
                 destroyed.push(verdict.id.to_string());
@@ -51,7 +72,8 @@ pub async fn prune(node: &Arc<Node>, run: &Arc<RoleRun>, dry_run: bool) -> Resul
         });
     }
     if !destroyed.is_empty() {
-        node.hub.note(Some(&run.name), format!("pruned {}", destroyed.join(", ")));
+        node.hub
+            .note(Some(&run.name), format!("pruned {}", destroyed.join(", ")));
     }
     Ok(views)
 }
@@ -82,12 +104,19 @@ pub fn candidates(node: &Node, run: &RoleRun, stored: &[Stored]) -> Result<Vec<C
             pins.push(Pin::Newest);
         }
         let of = |list: &[(crate::logic::name::NodeName, _)], make: fn(_) -> Pin| {
-            let held = list.iter().filter(|(peer, point)| *point == id && configured(peer));
+            let held = list
+                .iter()
+                .filter(|(peer, point)| *point == id && configured(peer));
             held.map(|(peer, _)| make(peer.clone())).collect::<Vec<_>>()
         };
         pins.extend(of(&bases, Pin::BaseOf));
         pins.extend(of(&sendings, Pin::Unfinished));
-        Candidate { id, name: stored.manifest.name(), taken: stored.manifest.taken, pins }
+        Candidate {
+            id,
+            name: stored.manifest.name(),
+            taken: stored.manifest.taken,
+            pins,
+        }
     };
     Ok(stored.iter().map(candidate).collect())
 }

@@ -20,8 +20,8 @@ use crate::fs::{Incoming, Opened, Receipt, Standing};
 use crate::logic::point::PointName;
 use crate::logic::progress::{Bottleneck, Direction};
 use crate::peer::bulk::Unpacker;
-use crate::peer::frame::Frame;
 use crate::peer::exchange::{Exchange, Item, Receiving};
+use crate::peer::frame::Frame;
 use crate::peer::message::{Answer, Offer, SenderWord};
 
 /// Frames between the link and the applying thread.
@@ -79,7 +79,10 @@ pub async fn receive(
         Err(error) => return refuse(&mut exchange, error).await,
     };
     let standing = incoming.standing();
-    let have = Answer::Have { offset: standing.offset, prefix: standing.prefix.clone() };
+    let have = Answer::Have {
+        offset: standing.offset,
+        prefix: standing.prefix.clone(),
+    };
     let tracked = node.hub.track(TransferFacts {
         role: run.name.clone(),
         dataset: offer.dataset.clone(),
@@ -112,7 +115,10 @@ async fn base_name(run: &Arc<RoleRun>, offer: &Offer) -> Option<PointName> {
     let base = offer.base.clone()?;
     let fs = run.fs.clone();
     let stored = blocking(move || fs.list()).await.ok()?;
-    stored.into_iter().find(|stored| stored.manifest.point == base).map(|stored| stored.manifest.name())
+    stored
+        .into_iter()
+        .find(|stored| stored.manifest.point == base)
+        .map(|stored| stored.manifest.name())
 }
 
 /// Moves the bytes: one task reads the link, a thread applies, this task sends marks.
@@ -179,7 +185,11 @@ fn mark(shared: &Shared, tracked: &Tracked, elapsed: Duration) -> Answer {
     tracked.done(standing.data_bytes, &standing.file);
     tracked.wire(shared.wire_bytes.swap(0, Ordering::Relaxed));
     // Seen from here source and line look alike: the sender tells them apart.
-    tracked.bottleneck(Some(if waiting < TARGET_BUSY { Bottleneck::Target } else { Bottleneck::Link }));
+    tracked.bottleneck(Some(if waiting < TARGET_BUSY {
+        Bottleneck::Target
+    } else {
+        Bottleneck::Link
+    }));
     Answer::Mark {
         offset: standing.offset,
         data_bytes: standing.data_bytes,
@@ -194,7 +204,9 @@ async fn read(mut receiver: Receiving, pieces: mpsc::Sender<Piece>, shared: Arc<
     loop {
         let piece = match receiver.next().await {
             Ok(Item::Data(frame)) => {
-                shared.wire_bytes.fetch_add(frame.wire_bytes() as u64, Ordering::Relaxed);
+                shared
+                    .wire_bytes
+                    .fetch_add(frame.wire_bytes() as u64, Ordering::Relaxed);
                 Piece::Frame(frame)
             }
             Ok(Item::Word(word)) => Piece::Word(word),
@@ -211,7 +223,11 @@ async fn read(mut receiver: Receiving, pieces: mpsc::Sender<Piece>, shared: Arc<
 }
 
 /// The applying thread. `Ok` means that the dataset is complete, verified and on disk.
-fn apply(mut incoming: Box<dyn Incoming>, mut queue: mpsc::Receiver<Piece>, shared: &Shared) -> Result<()> {
+fn apply(
+    mut incoming: Box<dyn Incoming>,
+    mut queue: mpsc::Receiver<Piece>,
+    shared: &Shared,
+) -> Result<()> {
     let mut unpacker = Unpacker::new()?;
     loop {
         let begun = Instant::now();
@@ -239,9 +255,13 @@ fn apply(mut incoming: Box<dyn Incoming>, mut queue: mpsc::Receiver<Piece>, shar
             None => {
                 incoming.checkpoint()?;
                 let standing = incoming.standing();
-                bail!(
-                    Failure::new(Code::Interrupted, format!("interrupted at byte {} of its stream, checkpoint kept", standing.offset))
-                );
+                bail!(Failure::new(
+                    Code::Interrupted,
+                    format!(
+                        "interrupted at byte {} of its stream, checkpoint kept",
+                        standing.offset
+                    )
+                ));
             }
         }
     }

@@ -38,7 +38,11 @@ pub async fn replicate(
     cancel: &CancellationToken,
 ) -> Outcome {
     let mut steps = Vec::new();
-    let turn = lock(&run.replicas).entry(peer.clone()).or_default().turn.clone();
+    let turn = lock(&run.replicas)
+        .entry(peer.clone())
+        .or_default()
+        .turn
+        .clone();
     let _turn = turn.lock().await;
     let result = rounds(node, run, record, peer, cancel, &mut steps).await;
     let mut replicas = lock(&run.replicas);
@@ -46,12 +50,18 @@ pub async fn replicate(
     match result {
         Ok(()) => {
             replica.last_error = None;
-            Outcome { steps, code: Code::Done }
+            Outcome {
+                steps,
+                code: Code::Done,
+            }
         }
         Err(error) => {
             replica.last_error = Some(format!("could not {error:#}"));
             steps.push(failed("send", format!("bring {peer} up to date"), &error));
-            Outcome { steps, code: Failure::code_of(&error) }
+            Outcome {
+                steps,
+                code: Failure::code_of(&error),
+            }
         }
     }
 }
@@ -64,7 +74,10 @@ pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) {
             Ok(Some(record)) if record.active => record,
             Ok(_) => return,
             Err(error) => {
-                node.hub.warn(Some(&run.name), format!("could not read the role's record: {error:#}"));
+                node.hub.warn(
+                    Some(&run.name),
+                    format!("could not read the role's record: {error:#}"),
+                );
                 return;
             }
         };
@@ -113,8 +126,11 @@ async fn rounds(
             }
             Plan::Blocked(conflict) => {
                 bail!(
-                    Failure::new(Code::Diverged, format!("bring {peer} up to date: {conflict}"))
-                        .hint("nothing was changed on either side")
+                    Failure::new(
+                        Code::Diverged,
+                        format!("bring {peer} up to date: {conflict}")
+                    )
+                    .hint("nothing was changed on either side")
                 );
             }
             Plan::Send(step) => {
@@ -129,12 +145,19 @@ async fn rounds(
 }
 
 fn granted(node: &Node, peer: &NodeName) -> Result<()> {
-    let granted = node.peer(peer).is_none_or(|run| lock(&run.grants).contains(&Grant::Receive));
+    let granted = node
+        .peer(peer)
+        .is_none_or(|run| lock(&run.grants).contains(&Grant::Receive));
     if granted {
         return Ok(());
     }
-    let failure = Failure::new(Code::Refused, format!("send to {peer}: this node does not grant it to receive"));
-    Err(failure.hint(format!("add \"receive\" to `grants` of [peer.{peer}]")).into())
+    let failure = Failure::new(
+        Code::Refused,
+        format!("send to {peer}: this node does not grant it to receive"),
+    );
+    Err(failure
+        .hint(format!("add \"receive\" to `grants` of [peer.{peer}]"))
+        .into())
 }
 
 fn sentence(step: &plan::Step, peer: &NodeName) -> String {
@@ -145,14 +168,28 @@ fn sentence(step: &plan::Step, peer: &NodeName) -> String {
 }
 
 fn newest_common<'a>(ours: &'a Lineage, theirs: &Lineage) -> Option<&'a Entry> {
-    ours.entries().iter().rev().find(|entry| theirs.holds(entry))
+    ours.entries()
+        .iter()
+        .rev()
+        .find(|entry| theirs.holds(entry))
 }
 
-async fn ask(run: &RoleRun, record: &RoleRecord, peer: &NodeName, link: &Link) -> Result<(Lineage, Vec<Partial>)> {
-    let request = Request::Lineage { role: run.name.clone(), role_id: record.id, term: record.term.clone() };
+async fn ask(
+    run: &RoleRun,
+    record: &RoleRecord,
+    peer: &NodeName,
+    link: &Link,
+) -> Result<(Lineage, Vec<Partial>)> {
+    let request = Request::Lineage {
+        role: run.name.clone(),
+        role_id: record.id,
+        term: record.term.clone(),
+    };
     let mut exchange = link.open(&request).await?;
     match answer(exchange.recv()).await? {
-        Answer::Lineage { lineage, partials, .. } => Ok((lineage, partials)),
+        Answer::Lineage {
+            lineage, partials, ..
+        } => Ok((lineage, partials)),
         other => bail!("{peer} answered a question for its lineage with {other:?}"),
     }
 }
@@ -167,7 +204,10 @@ async fn send(
     step: &plan::Step,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let Some(stored) = stored.iter().find(|stored| stored.manifest.point == step.to) else {
+    let Some(stored) = stored
+        .iter()
+        .find(|stored| stored.manifest.point == step.to)
+    else {
         bail!("find {}: it was removed while the plan was made", step.to);
     };
     let Some(peer_run) = node.peer(peer) else {
@@ -176,10 +216,17 @@ async fn send(
     node.hub.note(Some(&run.name), sentence(step, peer));
     let mut sends = tokio::task::JoinSet::new();
     for (dataset, base) in &step.bases {
-        let job = Job { manifest: stored.manifest.clone(), dataset: dataset.clone(), base: base.clone() };
-        let (node, run, peer_run, link) = (node.clone(), run.clone(), peer_run.clone(), link.clone());
+        let job = Job {
+            manifest: stored.manifest.clone(),
+            dataset: dataset.clone(),
+            base: base.clone(),
+        };
+        let (node, run, peer_run, link) =
+            (node.clone(), run.clone(), peer_run.clone(), link.clone());
         let (ours, cancel) = (ours.clone(), cancel.clone());
-        sends.spawn(async move { send_dataset(&node, &run, &peer_run, &link, &ours, job, &cancel).await });
+        sends.spawn(async move {
+            send_dataset(&node, &run, &peer_run, &link, &ours, job, &cancel).await
+        });
     }
     let mut first = None;
     while let Some(sent) = sends.join_next().await {
@@ -191,13 +238,24 @@ async fn send(
     if let Some(error) = first {
         return Err(error);
     }
-    let mut exchange = link.open(&Request::Commit { manifest: stored.manifest.clone() }).await?;
+    let mut exchange = link
+        .open(&Request::Commit {
+            manifest: stored.manifest.clone(),
+        })
+        .await?;
     match answer(exchange.recv()).await? {
         Answer::Committed => {
-            node.hub.note(Some(&run.name), format!("{} is complete on {peer}", step.to));
+            node.hub.note(
+                Some(&run.name),
+                format!("{} is complete on {peer}", step.to),
+            );
             let mut replicas = lock(&run.replicas);
             let replica = replicas.entry(peer.clone()).or_default();
-            let mut entries = replica.lineage.as_ref().map(|known| known.entries().to_vec()).unwrap_or_default();
+            let mut entries = replica
+                .lineage
+                .as_ref()
+                .map(|known| known.entries().to_vec())
+                .unwrap_or_default();
             entries.push(Entry::of(&stored.manifest));
             replica.lineage = Some(Lineage::new(entries));
             Ok(())
@@ -209,26 +267,43 @@ async fn send(
 /// What would be sent to the peer now. `fresh`: a new point would be taken first.
 pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName, fresh: bool) -> Step {
     match preview_plan(node, run, peer).await {
-        Ok((Plan::Nothing, Some(base))) if fresh => {
-            planned("send", format!("send the new point on top of {base} to {peer}"))
+        Ok((Plan::Nothing, Some(base))) if fresh => planned(
+            "send",
+            format!("send the new point on top of {base} to {peer}"),
+        ),
+        Ok((Plan::Nothing, None)) if fresh => {
+            planned("send", format!("send the new point whole to {peer}"))
         }
-        Ok((Plan::Nothing, None)) if fresh => planned("send", format!("send the new point whole to {peer}")),
         Ok((Plan::Nothing, _)) => planned("nothing", format!("{peer} holds everything")),
         Ok((Plan::Send(step), _)) if fresh => {
-            let then = if step.base.is_some() { "then the new point" } else { "or the new point, whole" };
+            let then = if step.base.is_some() {
+                "then the new point"
+            } else {
+                "or the new point, whole"
+            };
             planned("send", format!("{}, {then}", sentence(&step, peer)))
         }
         Ok((Plan::Send(step), _)) => planned("send", sentence(&step, peer)),
         Ok((Plan::Blocked(conflict), _)) => {
-            let error = Failure::new(Code::Diverged, format!("bring {peer} up to date: {conflict}")).into();
+            let error = Failure::new(
+                Code::Diverged,
+                format!("bring {peer} up to date: {conflict}"),
+            )
+            .into();
             failed("send", format!("bring {peer} up to date"), &error)
         }
         Err(error) => failed("send", format!("bring {peer} up to date"), &error),
     }
 }
 
-async fn preview_plan(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) -> Result<(Plan, Option<String>)> {
-    let Some(record) = node.record(run)? else { bail!("find the record of role {}", run.name) };
+async fn preview_plan(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    peer: &NodeName,
+) -> Result<(Plan, Option<String>)> {
+    let Some(record) = node.record(run)? else {
+        bail!("find the record of role {}", run.name)
+    };
     let link = node.link(peer)?;
     let (ours, _) = our_lineage(run).await?;
     let (theirs, partials) = ask(run, &record, peer, &link).await?;

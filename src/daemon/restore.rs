@@ -7,7 +7,6 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 
 use super::api::{RestoreReport, RestoreRequest, Step};
 use super::cycle::{self, Taken, done, planned};
@@ -16,9 +15,8 @@ use super::status::{find, summary};
 use crate::error::{Code, Failure};
 use crate::fs::Filesystem;
 use crate::host::copy;
-use crate::logic::manifest::{MANIFEST_VERSION, Manifest, Reason, Stored};
+use crate::logic::manifest::{Reason, Stored};
 use crate::logic::name::DatasetName;
-use crate::logic::point::PointId;
 
 /// What a request comes to.
 enum Plan {
@@ -27,7 +25,12 @@ enum Plan {
     /// Datasets to new trees.
     Trees(Vec<(DatasetName, PathBuf)>),
     /// One path of a dataset to a target; `over`: the target is the live path itself.
-    Path { dataset: DatasetName, inner: PathBuf, target: PathBuf, over: bool },
+    Path {
+        dataset: DatasetName,
+        inner: PathBuf,
+        target: PathBuf,
+        over: bool,
+    },
 }
 
 pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<RestoreReport> {
@@ -35,7 +38,10 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
     let fs = run.fs.clone();
     let stored = blocking(move || fs.list()).await?;
     let point = find(&stored, &request.point).map_err(|why| {
-        Failure::new(Code::NotFound, format!("find point {} of role {}: {why}", request.point, run.name))
+        Failure::new(
+            Code::NotFound,
+            format!("find point {} of role {}: {why}", request.point, run.name),
+        )
     })?;
     let plan = decide(&*run.fs, &request)?;
     let mut report = RestoreReport {
@@ -56,25 +62,51 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
                 report.steps.push(tree(&run, point, dataset, target).await?);
             }
         }
-        Plan::Path { dataset, inner, target, over } => {
-            path(node, &run, point, (dataset, inner, target, over), &mut report).await?;
+        Plan::Path {
+            dataset,
+            inner,
+            target,
+            over,
+        } => {
+            path(
+                node,
+                &run,
+                point,
+                (dataset, inner, target, over),
+                &mut report,
+            )
+            .await?;
         }
     }
     Ok(report)
 }
 
 fn usage(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-    Failure::new(Code::Usage, what.into()).hint(hint.into()).into()
+    Failure::new(Code::Usage, what.into())
+        .hint(hint.into())
+        .into()
 }
 
 fn decide(fs: &dyn Filesystem, request: &RestoreRequest) -> Result<Plan> {
     let names: Vec<&str> = fs.datasets().keys().map(DatasetName::as_str).collect();
-    if let Some(dataset) = request.dataset.as_ref().filter(|dataset| !fs.datasets().contains_key(*dataset)) {
-        let failure = Failure::new(Code::NotFound, format!("find dataset {dataset} of role {}", request.role));
-        return Err(failure.hint(format!("its datasets: {}", names.join(", "))).into());
+    if let Some(dataset) = request
+        .dataset
+        .as_ref()
+        .filter(|dataset| !fs.datasets().contains_key(*dataset))
+    {
+        let failure = Failure::new(
+            Code::NotFound,
+            format!("find dataset {dataset} of role {}", request.role),
+        );
+        return Err(failure
+            .hint(format!("its datasets: {}", names.join(", ")))
+            .into());
     }
     if let Some(to) = request.to.as_ref().filter(|to| !to.is_absolute()) {
-        return Err(usage(format!("restore to {}: not an absolute path", to.display()), "write the whole path"));
+        return Err(usage(
+            format!("restore to {}: not an absolute path", to.display()),
+            "write the whole path",
+        ));
     }
     if let Some(wanted) = &request.path {
         let (dataset, inner) = inside(fs, request.dataset.as_ref(), wanted)?;
@@ -85,7 +117,12 @@ fn decide(fs: &dyn Filesystem, request: &RestoreRequest) -> Result<Plan> {
             Some(to) if to.is_dir() => (to.join(inner.file_name().unwrap_or_default()), false),
             Some(to) => (to.clone(), false),
         };
-        return Ok(Plan::Path { dataset, inner, target, over });
+        return Ok(Plan::Path {
+            dataset,
+            inner,
+            target,
+            over,
+        });
     }
     let chosen: Vec<DatasetName> = match &request.dataset {
         Some(dataset) => vec![dataset.clone()],
@@ -94,7 +131,10 @@ fn decide(fs: &dyn Filesystem, request: &RestoreRequest) -> Result<Plan> {
     match &request.to {
         None => Ok(Plan::Live(chosen)),
         Some(to) => {
-            let trees: Vec<_> = chosen.into_iter().map(|dataset| (dataset.clone(), to.join(&dataset))).collect();
+            let trees: Vec<_> = chosen
+                .into_iter()
+                .map(|dataset| (dataset.clone(), to.join(&dataset)))
+                .collect();
             for (_, target) in &trees {
                 if target.symlink_metadata().is_ok() {
                     return Err(usage(
@@ -109,27 +149,57 @@ fn decide(fs: &dyn Filesystem, request: &RestoreRequest) -> Result<Plan> {
 }
 
 /// Which dataset a path is in, and its path inside.
-fn inside(fs: &dyn Filesystem, dataset: Option<&DatasetName>, wanted: &Path) -> Result<(DatasetName, PathBuf)> {
-    let plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
-    let candidates = fs.datasets().iter().filter(|(name, _)| dataset.is_none_or(|dataset| dataset == *name));
+fn inside(
+    fs: &dyn Filesystem,
+    dataset: Option<&DatasetName>,
+    wanted: &Path,
+) -> Result<(DatasetName, PathBuf)> {
+    let plain = |path: &Path| {
+        path.components()
+            .all(|part| matches!(part, Component::Normal(_)))
+    };
+    let candidates = fs
+        .datasets()
+        .iter()
+        .filter(|(name, _)| dataset.is_none_or(|dataset| dataset == *name));
     let found = candidates.filter_map(|(name, live)| {
-        let inner = if wanted.is_absolute() { wanted.strip_prefix(live).ok()? } else { wanted };
+        let inner = if wanted.is_absolute() {
+            wanted.strip_prefix(live).ok()?
+        } else {
+            wanted
+        };
         Some((name.clone(), inner.to_path_buf()))
     });
     let found: Vec<_> = found.collect();
     match found.as_slice() {
-        [(_, inner)] if inner.as_os_str().is_empty() => {
-            Err(usage("restore that path: it is the whole dataset", "use --dataset NAME without --path"))
-        }
+        [(_, inner)] if inner.as_os_str().is_empty() => Err(usage(
+            "restore that path: it is the whole dataset",
+            "use --dataset NAME without --path",
+        )),
         [(name, inner)] if plain(inner) => Ok((name.clone(), inner.clone())),
-        [_] => Err(usage(format!("restore {}: `.` and `..` have no place here", wanted.display()), "write the path plainly")),
+        [_] => Err(usage(
+            format!(
+                "restore {}: `.` and `..` have no place here",
+                wanted.display()
+            ),
+            "write the path plainly",
+        )),
         [] => {
-            let lives: Vec<String> = fs.datasets().values().map(|live| live.display().to_string()).collect();
+            let lives: Vec<String> = fs
+                .datasets()
+                .values()
+                .map(|live| live.display().to_string())
+                .collect();
             let what = format!("find {} in a dataset of the role", wanted.display());
-            Err(Failure::new(Code::NotFound, what).hint(format!("its datasets live at {}", lives.join(", "))).into())
+            Err(Failure::new(Code::NotFound, what)
+                .hint(format!("its datasets live at {}", lives.join(", ")))
+                .into())
         }
         _ => Err(usage(
-            format!("restore {}: the role has several datasets", wanted.display()),
+            format!(
+                "restore {}: the role has several datasets",
+                wanted.display()
+            ),
             "say which: --dataset NAME, or write the absolute live path",
         )),
     }
@@ -142,29 +212,50 @@ fn show(plan: &Plan, point: &Stored, fs: &dyn Filesystem) -> Vec<Step> {
             let mut steps = vec![planned("snapshot", "keep what is live now as a point")];
             steps.extend(datasets.iter().map(|dataset| {
                 let live = fs.datasets()[dataset].display().to_string();
-                planned("exchange", format!("put {dataset} of {id} in place of {live}, at once and whole"))
+                planned(
+                    "exchange",
+                    format!("put {dataset} of {id} in place of {live}, at once and whole"),
+                )
             }));
             steps
         }
         Plan::Trees(trees) => trees
             .iter()
-            .map(|(dataset, target)| planned("copy", format!("put {dataset} of {id} at {}", target.display())))
+            .map(|(dataset, target)| {
+                planned(
+                    "copy",
+                    format!("put {dataset} of {id} at {}", target.display()),
+                )
+            })
             .collect(),
-        Plan::Path { inner, target, over, .. } => {
+        Plan::Path {
+            inner,
+            target,
+            over,
+            ..
+        } => {
             let mut steps = Vec::new();
             if *over {
                 steps.push(planned("snapshot", "keep what is live now as a point"));
             }
-            steps.push(planned("copy", format!("put {} of {id} at {}", inner.display(), target.display())));
+            steps.push(planned(
+                "copy",
+                format!("put {} of {id} at {}", inner.display(), target.display()),
+            ));
             steps
         }
     }
 }
 
 /// Makes sure that what is live now is in a point, and returns it.
-async fn keep_live(node: &Arc<Node>, run: &Arc<RoleRun>, report: &mut RestoreReport) -> Result<Stored> {
+async fn keep_live(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    report: &mut RestoreReport,
+) -> Result<Stored> {
     let record = cycle::active_record(node, run).map_err(|error| {
-        let hint = "on a standby restore beside the live data with --to DIR, or run it on the active node";
+        let hint =
+            "on a standby restore beside the live data with --to DIR, or run it on the active node";
         anyhow::Error::from(Failure::new(Code::Refused, format!("{error:#}")).hint(hint))
     })?;
     let kept = match cycle::take_locked(node, run, &record, Reason::BeforeRestore).await? {
@@ -172,11 +263,16 @@ async fn keep_live(node: &Arc<Node>, run: &Arc<RoleRun>, report: &mut RestoreRep
         Taken::Unchanged(point) => {
             let fs = run.fs.clone();
             let stored = blocking(move || fs.list()).await?;
-            let found = stored.into_iter().find(|stored| stored.manifest.point == point);
+            let found = stored
+                .into_iter()
+                .find(|stored| stored.manifest.point == point);
             found.with_context(|| format!("find {point} again"))?
         }
     };
-    report.steps.push(done("snapshot", format!("what was live is kept as {}", kept.manifest.point)));
+    report.steps.push(done(
+        "snapshot",
+        format!("what was live is kept as {}", kept.manifest.point),
+    ));
     report.kept = Some(summary(&kept));
     Ok(kept)
 }
@@ -191,27 +287,27 @@ async fn over_live(
     let _catalogue = run.catalogue.lock().await;
     let kept = keep_live(node, run, report).await?;
     let id = point.manifest.point.clone();
-    let mut next = kept.manifest.point.sequence + 1;
+    let record = cycle::active_record(node, run)?;
     for dataset in datasets {
-        let late = Manifest {
-            version: MANIFEST_VERSION,
-            role: kept.manifest.role,
-            role_name: run.name.clone(),
-            point: PointId { term: kept.manifest.point.term.clone(), sequence: next },
-            taken: Timestamp::now(),
-            node: node.name(),
-            reason: Reason::BeforeRestore,
-            datasets: Default::default(),
-        };
+        let late = cycle::draft(
+            node,
+            run,
+            &record,
+            kept.manifest.point.sequence + 1,
+            Reason::BeforeRestore,
+        )?;
         let late_point = late.point.clone();
         let (fs, name, id, kept) = (run.fs.clone(), dataset.clone(), id.clone(), kept.clone());
         let restored = blocking(move || fs.restore_live(&name, &id, &kept, late)).await;
         let restored = restored.with_context(|| format!("restore {dataset} over its live copy"))?;
-        let text = format!("put {dataset} of {} in place of {}", point.manifest.point, restored.path.display());
+        let text = format!(
+            "put {dataset} of {} in place of {}",
+            point.manifest.point,
+            restored.path.display()
+        );
         node.hub.note(Some(&run.name), text.clone());
         report.steps.push(done("exchange", text));
         if restored.late_writes {
-            next += 1;
             let text = format!("writes that came in between are kept as {late_point}");
             report.steps.push(done("snapshot", text));
         }
@@ -219,12 +315,22 @@ async fn over_live(
     Ok(())
 }
 
-async fn tree(run: &Arc<RoleRun>, point: &Stored, dataset: DatasetName, target: PathBuf) -> Result<Step> {
-    let text = format!("put {dataset} of {} at {}", point.manifest.point, target.display());
+async fn tree(
+    run: &Arc<RoleRun>,
+    point: &Stored,
+    dataset: DatasetName,
+    target: PathBuf,
+) -> Result<Step> {
+    let text = format!(
+        "put {dataset} of {} at {}",
+        point.manifest.point,
+        target.display()
+    );
     let (fs, id) = (run.fs.clone(), point.manifest.point.clone());
     blocking(move || {
         if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+            std::fs::create_dir_all(parent)
+                .with_context(|| format!("create {}", parent.display()))?;
         }
         match fs.restore_to(&dataset, &id, &target) {
             Ok(()) => Ok(()),
@@ -249,11 +355,19 @@ async fn path(
 ) -> Result<()> {
     let id = point.manifest.point.clone();
     let (fs, name) = (run.fs.clone(), dataset.clone());
-    let source = blocking(move || fs.snapshot_path(&name, &id)).await?.join(&inner);
+    let source = blocking(move || fs.snapshot_path(&name, &id))
+        .await?
+        .join(&inner);
     if source.symlink_metadata().is_err() {
-        let what = format!("find {} in {dataset} of {}", inner.display(), point.manifest.point);
+        let what = format!(
+            "find {} in {dataset} of {}",
+            inner.display(),
+            point.manifest.point
+        );
         let failure = Failure::new(Code::NotFound, what);
-        return Err(failure.hint("it may be in another point: `standin points` lists them").into());
+        return Err(failure
+            .hint("it may be in another point: `standin points` lists them")
+            .into());
     }
     let _catalogue = run.catalogue.lock().await;
     let kept = if over {
@@ -266,15 +380,24 @@ async fn path(
     } else {
         None
     };
-    let text = format!("put {} of {} at {}", inner.display(), point.manifest.point, target.display());
+    let text = format!(
+        "put {} of {} at {}",
+        inner.display(),
+        point.manifest.point,
+        target.display()
+    );
     let Some(kept) = kept else {
-        blocking(move || copy::whole(&source, &target)).await.with_context(|| text.clone())?;
+        blocking(move || copy::whole(&source, &target))
+            .await
+            .with_context(|| text.clone())?;
         report.steps.push(done("copy", text));
         return Ok(());
     };
     let since_s = kept.manifest.taken.as_second();
     let replaced = blocking(move || {
-        let Some(replaced) = copy::over(&source, &target)? else { return Ok(None) };
+        let Some(replaced) = copy::over(&source, &target)? else {
+            return Ok(None);
+        };
         let touched = replaced.touched_since(since_s)?;
         Ok(Some((replaced, touched)))
     })
@@ -282,12 +405,19 @@ async fn path(
     .with_context(|| text.clone())?;
     node.hub.note(Some(&run.name), text.clone());
     report.steps.push(done("copy", text));
-    let Some((replaced, touched)) = replaced else { return Ok(()) };
+    let Some((replaced, touched)) = replaced else {
+        return Ok(());
+    };
     if touched {
         // Something was written between the point and the exchange: it is still here, under the hidden name (P5).
         let record = cycle::active_record(node, run)?;
-        if let Taken::Point(late) = cycle::take_locked(node, run, &record, Reason::BeforeRestore).await? {
-            let text = format!("writes that came in between are kept as {}", late.manifest.point);
+        if let Taken::Point(late) =
+            cycle::take_locked(node, run, &record, Reason::BeforeRestore).await?
+        {
+            let text = format!(
+                "writes that came in between are kept as {}",
+                late.manifest.point
+            );
             report.steps.push(done("snapshot", text));
         }
     }

@@ -44,7 +44,10 @@ async fn role(node: Arc<Node>, run: Arc<RoleRun>) {
         let wait = match tick(&node, &run).await {
             Ok(wait) => wait,
             Err(error) => {
-                node.hub.warn(Some(&run.name), format!("could not look at the schedule: {error:#}"));
+                node.hub.warn(
+                    Some(&run.name),
+                    format!("could not look at the schedule: {error:#}"),
+                );
                 LOOK_AT_LEAST_EVERY
             }
         };
@@ -68,7 +71,9 @@ async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Duration> {
     let now = Timestamp::now();
     let last = node.state.cycle(&run.name)?.started;
     let due = next_due(&run.role.every, last, now, &jiff::tz::TimeZone::system());
-    let Some(due) = due else { return Ok(LOOK_AT_LEAST_EVERY) };
+    let Some(due) = due else {
+        return Ok(LOOK_AT_LEAST_EVERY);
+    };
     if due > now {
         return Ok(until(due, now).clamp(LOOK_AT_MOST_EVERY, LOOK_AT_LEAST_EVERY));
     }
@@ -88,7 +93,10 @@ async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Duration> {
     node.state.record_cycle(&run.name, &record_of_cycle)?;
     if let Taken::Point(stored) = cycle::take(node, run, &record, Reason::Schedule).await? {
         let point = &stored.manifest.point;
-        node.hub.note(Some(&run.name), format!("took {point}; the last cycle is still transferring"));
+        node.hub.note(
+            Some(&run.name),
+            format!("took {point}; the last cycle is still transferring"),
+        );
         prune::prune(node, run, false).await?;
     }
     Ok(LOOK_AT_MOST_EVERY)
@@ -104,7 +112,10 @@ async fn changed(run: &Arc<RoleRun>) -> Result<bool> {
 }
 
 fn until(due: Timestamp, now: Timestamp) -> Duration {
-    let milliseconds = due.as_millisecond().saturating_sub(now.as_millisecond()).max(0);
+    let milliseconds = due
+        .as_millisecond()
+        .saturating_sub(now.as_millisecond())
+        .max(0);
     Duration::from_millis(milliseconds.unsigned_abs() + 1)
 }
 
@@ -116,6 +127,11 @@ pub fn next_run(node: &Node, run: &RoleRun) -> Result<Option<Timestamp>> {
     let last = node.state.cycle(&run.name)?.started;
     Ok(match run.role.every {
         Every::Manual | Every::OnChange { .. } => None,
-        _ => next_due(&run.role.every, last, Timestamp::now(), &jiff::tz::TimeZone::system()),
+        _ => next_due(
+            &run.role.every,
+            last,
+            Timestamp::now(),
+            &jiff::tz::TimeZone::system(),
+        ),
     })
 }

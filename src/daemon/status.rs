@@ -45,7 +45,12 @@ fn peer(run: &PeerRun) -> PeerStatus {
     let linked = contact.link.as_ref();
     PeerStatus {
         name: run.peer.name.clone(),
-        address: run.peer.via.as_ref().map(|argv| argv.join(" ")).or_else(|| run.peer.address.clone()),
+        address: run
+            .peer
+            .via
+            .as_ref()
+            .map(|argv| argv.join(" "))
+            .or_else(|| run.peer.address.clone()),
         paired: run.peer.key.is_some(),
         linked: linked.is_some(),
         since: contact.since,
@@ -66,8 +71,16 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<Ro
             .into_iter()
             .map(|(name, path)| {
                 let space = fs.space(&name).ok();
-                let (free, total) = (space.map(|space| space.free), space.map(|space| space.total));
-                DatasetStatus { name, path, free_bytes: free, total_bytes: total }
+                let (free, total) = (
+                    space.map(|space| space.free),
+                    space.map(|space| space.total),
+                );
+                DatasetStatus {
+                    name,
+                    path,
+                    free_bytes: free,
+                    total_bytes: total,
+                }
             })
             .collect();
         let changed = match stored.last() {
@@ -85,7 +98,11 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<Ro
     Ok(RoleStatus {
         name: run.name.clone(),
         id: record.as_ref().map(|record| record.id),
-        state: if active { "active".to_owned() } else { "standby".to_owned() },
+        state: if active {
+            "active".to_owned()
+        } else {
+            "standby".to_owned()
+        },
         term: record.as_ref().map(|record| record.term.clone()),
         active: record.map(|record| record.term.holder),
         every: run.role.every.to_string(),
@@ -102,7 +119,11 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<Ro
 
 pub fn summary(stored: &Stored) -> PointSummary {
     let manifest = &stored.manifest;
-    PointSummary { name: manifest.name(), short: manifest.point.to_string(), taken: manifest.taken }
+    PointSummary {
+        name: manifest.name(),
+        short: manifest.point.to_string(),
+        taken: manifest.taken,
+    }
 }
 
 /// What each peer holds, as far as this node knows: its last answer, else the recorded base.
@@ -117,14 +138,26 @@ fn replicas(
     let known = lock(&run.replicas).clone();
     let newest_on = |peer: &NodeName| -> Option<PointId> {
         let told = known.get(peer).and_then(|replica| replica.lineage.as_ref());
-        let told = told.and_then(|lineage| lineage.newest()).map(|entry| entry.point.clone());
-        told.or_else(|| bases.iter().find(|(name, _)| name == peer).map(|(_, point)| point.clone()))
+        let told = told
+            .and_then(|lineage| lineage.newest())
+            .map(|entry| entry.point.clone());
+        told.or_else(|| {
+            bases
+                .iter()
+                .find(|(name, _)| name == peer)
+                .map(|(_, point)| point.clone())
+        })
     };
     let view = |peer: &NodeName| {
         let newest = newest_on(peer);
-        let held = newest.as_ref().and_then(|point| stored.iter().find(|stored| stored.manifest.point == *point));
+        let held = newest
+            .as_ref()
+            .and_then(|point| stored.iter().find(|stored| stored.manifest.point == *point));
         let rank = newest.as_ref().map(PointId::rank);
-        let behind = stored.iter().filter(|stored| Some(stored.manifest.point.rank()) > rank).count();
+        let behind = stored
+            .iter()
+            .filter(|stored| Some(stored.manifest.point.rank()) > rank)
+            .count();
         let exposure_s = held.map(|held| match (behind, changed) {
             (0, false) => 0.0,
             _ => (now.as_millisecond() - held.manifest.taken.as_millisecond()) as f64 / 1000.0,
@@ -134,7 +167,9 @@ fn replicas(
             newest: held.map(summary),
             exposure_s,
             behind,
-            last_error: known.get(peer).and_then(|replica| replica.last_error.clone()),
+            last_error: known
+                .get(peer)
+                .and_then(|replica| replica.last_error.clone()),
         }
     };
     Ok(run.role.peers.iter().map(view).collect())
@@ -146,10 +181,16 @@ fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
     }
     for replica in &role.replicas {
         match replica.exposure_s {
-            None => warnings.push(format!("{}: {} holds no point yet", role.name, replica.peer)),
+            None => warnings.push(format!(
+                "{}: {} holds no point yet",
+                role.name, replica.peer
+            )),
             Some(exposure) if exposure > LATE_AFTER_S as f64 => {
                 let hours = exposure / 3600.0;
-                warnings.push(format!("{}: {} is {hours:.0} h behind", role.name, replica.peer));
+                warnings.push(format!(
+                    "{}: {} is {hours:.0} h behind",
+                    role.name, replica.peer
+                ));
             }
             Some(_) => {}
         }
@@ -157,30 +198,48 @@ fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
     for dataset in &role.datasets {
         if let (Some(free), Some(total)) = (dataset.free_bytes, dataset.total_bytes) {
             if free < total / 20 {
-                warnings.push(format!("{}/{}: less than 5 % of its filesystem is free", role.name, dataset.name));
+                warnings.push(format!(
+                    "{}/{}: less than 5 % of its filesystem is free",
+                    role.name, dataset.name
+                ));
             }
         }
     }
     let future = role.newest.as_ref().filter(|newest| newest.taken > now);
     if let Some(newest) = future {
-        warnings.push(format!("{}: the newest point ({}) is from the future: check the clocks", role.name, newest.short));
+        warnings.push(format!(
+            "{}: the newest point ({}) is from the future: check the clocks",
+            role.name, newest.short
+        ));
     }
 }
 
 /// Finds a point by what a person writes: `latest`, a whole name, `epoch.sequence`, or the beginning of a name.
 pub fn find<'a>(stored: &'a [Stored], words: &str) -> Result<&'a Stored, String> {
     if words == "latest" {
-        return stored.last().ok_or_else(|| "the role has no points yet".to_owned());
+        return stored
+            .last()
+            .ok_or_else(|| "the role has no points yet".to_owned());
     }
-    let name = |stored: &Stored| PointName::of(&stored.manifest.point, stored.manifest.taken).to_string();
-    let exact = |stored: &&Stored| name(stored) == words || stored.manifest.point.to_string() == words;
+    let name =
+        |stored: &Stored| PointName::of(&stored.manifest.point, stored.manifest.taken).to_string();
+    let exact =
+        |stored: &&Stored| name(stored) == words || stored.manifest.point.to_string() == words;
     if let Some(found) = stored.iter().find(exact) {
         return Ok(found);
     }
-    let begins: Vec<&Stored> = stored.iter().filter(|stored| name(stored).starts_with(words)).collect();
+    let begins: Vec<&Stored> = stored
+        .iter()
+        .filter(|stored| name(stored).starts_with(words))
+        .collect();
     match begins.as_slice() {
         [one] => Ok(one),
-        [] => Err(format!("no point is called {words:?}; `standin points` lists them")),
-        many => Err(format!("{} points begin with {words:?}; write more of the name", many.len())),
+        [] => Err(format!(
+            "no point is called {words:?}; `standin points` lists them"
+        )),
+        many => Err(format!(
+            "{} points begin with {words:?}; write more of the name",
+            many.len()
+        )),
     }
 }

@@ -32,7 +32,8 @@ pub fn over(source: &Path, target: &Path) -> Result<Option<Replaced>> {
             .with_context(|| format!("exchange the copy with {}", target.display()))?;
         Some(Replaced { hidden })
     } else {
-        std::fs::rename(&hidden, target).with_context(|| format!("name the copy {}", target.display()))?;
+        std::fs::rename(&hidden, target)
+            .with_context(|| format!("name the copy {}", target.display()))?;
         None
     };
     sync_parent(target)?;
@@ -47,7 +48,10 @@ pub struct Replaced {
 impl Replaced {
     /// Whether anything in it was written or changed at or after `since_s` (seconds since 1970).
     pub fn touched_since(&self, since_s: i64) -> Result<bool> {
-        let top = self.hidden.symlink_metadata().with_context(|| format!("look at {}", self.hidden.display()))?;
+        let top = self
+            .hidden
+            .symlink_metadata()
+            .with_context(|| format!("look at {}", self.hidden.display()))?;
         // The exchange itself moved the top's ctime; its mtime tells of content.
         if top.mtime() >= since_s {
             return Ok(true);
@@ -57,9 +61,15 @@ impl Replaced {
         }
         let mut dirs = vec![self.hidden.clone()];
         while let Some(dir) = dirs.pop() {
-            for entry in std::fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
-                let path = entry.with_context(|| format!("list {}", dir.display()))?.path();
-                let facts = path.symlink_metadata().with_context(|| format!("look at {}", path.display()))?;
+            for entry in
+                std::fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))?
+            {
+                let path = entry
+                    .with_context(|| format!("list {}", dir.display()))?
+                    .path();
+                let facts = path
+                    .symlink_metadata()
+                    .with_context(|| format!("look at {}", path.display()))?;
                 if facts.ctime() >= since_s {
                     return Ok(true);
                 }
@@ -99,7 +109,12 @@ fn copy_beside(source: &Path, target: &Path) -> Result<PathBuf> {
         let last = lines[lines.len().saturating_sub(STDERR_LINES)..].join("; ");
         // Best effort: the next copy to this target removes it too.
         let _ = remove(&hidden);
-        bail!("copy {} to {}: cp ended with {}: {last}", source.display(), target.display(), output.status);
+        bail!(
+            "copy {} to {}: cp ended with {}: {last}",
+            source.display(),
+            target.display(),
+            output.status
+        );
     }
     sync_tree(&hidden)?;
     Ok(hidden)
@@ -125,7 +140,8 @@ fn sync_tree(path: &Path) -> Result<()> {
 fn sync_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let dir = std::fs::File::open(parent).with_context(|| format!("open {}", parent.display()))?;
-    dir.sync_all().with_context(|| format!("sync {}", parent.display()))
+    dir.sync_all()
+        .with_context(|| format!("sync {}", parent.display()))
 }
 
 #[cfg(test)]
@@ -148,7 +164,10 @@ mod tests {
         assert!(!replaced.touched_since(i64::MAX).unwrap());
         replaced.remove().unwrap();
         assert_eq!(std::fs::read(target.join("file")).unwrap(), b"new");
-        let left: Vec<_> = std::fs::read_dir(dir.path().join("b")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let left: Vec<_> = std::fs::read_dir(dir.path().join("b"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(left, ["c"]);
     }
 
