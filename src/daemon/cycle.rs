@@ -17,6 +17,7 @@ use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
 use super::{prune, replicate};
 use crate::error::{Code, Failure};
 use crate::host::state::RoleRecord;
+use crate::logic::cycle::{Decision, Facts, decide};
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::{MANIFEST_VERSION, Manifest, Reason, Stored};
 use crate::logic::point::PointId;
@@ -283,40 +284,62 @@ pub async fn take_locked(
     record: &RoleRecord,
     reason: Reason,
 ) -> Result<Taken> {
-    let (fs, role, node_name, record) = (
-        run.fs.clone(),
-        run.role.clone(),
-        node.name(),
-        record.clone(),
-    );
+    let (node, run, record) = (node.clone(), run.clone(), record.clone());
     blocking(move || {
-        let newest = fs.list()?.pop();
-        if let Some(newest) = &newest {
-            let due = role.snapshot_unchanged || fs.changed(newest).context("look for changes")?;
-            if !due {
-                return Ok(Taken::Unchanged(newest.manifest.point.clone()));
+        let newest = run.fs.list()?.pop();
+        let facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
+        match decide(&facts, &record.term) {
+            Decision::Nothing { .. } => Ok(Taken::Unchanged(
+                newest.context("find the newest point")?.manifest.point,
+            )),
+            Decision::Take { point, .. } => {
+                let manifest = draft(&node, &run, &record, point.sequence, reason)?;
+                let stored = run.fs.snapshot(manifest);
+                let stored =
+                    stored.with_context(|| format!("take a point of role {}", run.name))?;
+                Ok(Taken::Point(Box::new(stored)))
             }
         }
-        let sequence = newest.map_or(1, |newest| newest.manifest.point.sequence + 1);
-        let manifest = Manifest {
-            version: MANIFEST_VERSION,
-            role: record.id,
-            role_name: role.name.clone(),
-            point: PointId {
-                term: record.term,
-                sequence,
-            },
-            taken: Timestamp::now(),
-            node: node_name,
-            reason,
-            datasets: Default::default(),
-        };
-        let stored = fs
-            .snapshot(manifest)
-            .with_context(|| format!("take a point of role {}", role.name))?;
-        Ok(Taken::Point(Box::new(stored)))
     })
     .await
+}
+
+fn facts(run: &RoleRun, newest: Option<&Stored>, reason: Reason) -> Result<Facts> {
+    let datasets_differ =
+        newest.is_some_and(|newest| !newest.manifest.datasets.keys().eq(run.fs.datasets().keys()));
+    Ok(Facts {
+        newest: newest.map(|newest| newest.manifest.point.clone()),
+        changed: newest.map_or(Ok(true), |newest| run.fs.changed(newest))?,
+        datasets_differ,
+        reason,
+        snapshot_unchanged: run.role.snapshot_unchanged,
+    })
+}
+
+/// The manifest of a point about to be taken. Its sequence is at least `sequence`, was never used, and never will be again:
+/// that is on disk before the snapshot is.
+pub fn draft(
+    node: &Node,
+    run: &RoleRun,
+    record: &RoleRecord,
+    sequence: u64,
+    reason: Reason,
+) -> Result<Manifest> {
+    let sequence = sequence.max(node.state.sequence(&run.name)? + 1);
+    node.state.record_sequence(&run.name, sequence)?;
+    Ok(Manifest {
+        version: MANIFEST_VERSION,
+        role: record.id,
+        role_name: run.name.clone(),
+        point: PointId {
+            term: record.term.clone(),
+            sequence,
+        },
+        taken: Timestamp::now(),
+        node: node.name(),
+        reason,
+        datasets: Default::default(),
+    })
 }
 
 /// What a cycle would do now.
@@ -324,10 +347,19 @@ pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>) -> RoleCycle {
     let begun = Instant::now();
     let mut steps = Vec::new();
     let code = match gather(node, run).await {
-        Ok((newest, changed)) => {
-            let next = describe_next(newest.as_ref(), changed, &mut steps);
+        Ok((newest, decision)) => {
+            let fresh = matches!(decision, Decision::Take { .. });
+            steps.push(match (decision, newest) {
+                (Decision::Take { why, .. }, _) => {
+                    planned("snapshot", format!("take a new point: {why}"))
+                }
+                (Decision::Nothing { .. }, Some(newest)) => {
+                    planned("nothing", format!("nothing changed since {newest}"))
+                }
+                (Decision::Nothing { why }, None) => planned("nothing", why),
+            });
             for peer in &run.role.peers {
-                steps.push(replicate::preview(node, run, peer, next.is_some()).await);
+                steps.push(replicate::preview(node, run, peer, fresh).await);
             }
             if let Ok(verdicts) = prune::prune(node, run, true).await {
                 let gone: Vec<&str> = verdicts
@@ -358,38 +390,15 @@ pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>) -> RoleCycle {
     }
 }
 
-async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<(Option<Stored>, bool)> {
-    active_record(node, run)?;
-    let (fs, always) = (run.fs.clone(), run.role.snapshot_unchanged);
+async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<(Option<PointId>, Decision)> {
+    let record = active_record(node, run)?;
+    let run = run.clone();
     blocking(move || {
-        let newest = fs.list()?.pop();
-        let changed = match &newest {
-            Some(newest) => always || fs.changed(newest)?,
-            None => true,
-        };
-        Ok((newest, changed))
+        let newest = run.fs.list()?.pop();
+        let facts = facts(&run, newest.as_ref(), Reason::Asked)?;
+        Ok((facts.newest.clone(), decide(&facts, &record.term)))
     })
     .await
-}
-
-fn describe_next(newest: Option<&Stored>, changed: bool, steps: &mut Vec<Step>) -> Option<u64> {
-    match newest {
-        Some(newest) if !changed => {
-            steps.push(planned(
-                "nothing",
-                format!("nothing changed since {}", newest.manifest.point),
-            ));
-            None
-        }
-        newest => {
-            let sequence = newest.map_or(1, |newest| newest.manifest.point.sequence + 1);
-            steps.push(planned(
-                "snapshot",
-                format!("take a new point, number {sequence}"),
-            ));
-            Some(sequence)
-        }
-    }
 }
 
 /// The lineage of a role on this node.

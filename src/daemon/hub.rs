@@ -220,10 +220,6 @@ impl Tracked {
         self.running.figures().bottleneck = side;
     }
 
-    pub fn view(&self) -> TransferView {
-        self.running.view()
-    }
-
     /// The attempt is over: records it, tells the watchers.
     pub fn end(mut self, error: Option<String>) {
         self.finish(error);

@@ -7,7 +7,6 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 
 use super::api::{RestoreReport, RestoreRequest, Step};
 use super::cycle::{self, Taken, done, planned};
@@ -16,9 +15,8 @@ use super::status::{find, summary};
 use crate::error::{Code, Failure};
 use crate::fs::Filesystem;
 use crate::host::copy;
-use crate::logic::manifest::{MANIFEST_VERSION, Manifest, Reason, Stored};
+use crate::logic::manifest::{Reason, Stored};
 use crate::logic::name::DatasetName;
-use crate::logic::point::PointId;
 
 /// What a request comes to.
 enum Plan {
@@ -289,21 +287,15 @@ async fn over_live(
     let _catalogue = run.catalogue.lock().await;
     let kept = keep_live(node, run, report).await?;
     let id = point.manifest.point.clone();
-    let mut next = kept.manifest.point.sequence + 1;
+    let record = cycle::active_record(node, run)?;
     for dataset in datasets {
-        let late = Manifest {
-            version: MANIFEST_VERSION,
-            role: kept.manifest.role,
-            role_name: run.name.clone(),
-            point: PointId {
-                term: kept.manifest.point.term.clone(),
-                sequence: next,
-            },
-            taken: Timestamp::now(),
-            node: node.name(),
-            reason: Reason::BeforeRestore,
-            datasets: Default::default(),
-        };
+        let late = cycle::draft(
+            node,
+            run,
+            &record,
+            kept.manifest.point.sequence + 1,
+            Reason::BeforeRestore,
+        )?;
         let late_point = late.point.clone();
         let (fs, name, id, kept) = (run.fs.clone(), dataset.clone(), id.clone(), kept.clone());
         let restored = blocking(move || fs.restore_live(&name, &id, &kept, late)).await;
@@ -316,7 +308,6 @@ async fn over_live(
         node.hub.note(Some(&run.name), text.clone());
         report.steps.push(done("exchange", text));
         if restored.late_writes {
-            next += 1;
             let text = format!("writes that came in between are kept as {late_point}");
             report.steps.push(done("snapshot", text));
         }

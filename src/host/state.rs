@@ -26,7 +26,8 @@ const EVENTS_MAX: i64 = 10_000;
 
 const SCHEMA: &str = "
 CREATE TABLE role (
-    name TEXT PRIMARY KEY, id TEXT NOT NULL, term TEXT NOT NULL, active INTEGER NOT NULL
+    name TEXT PRIMARY KEY, id TEXT NOT NULL, term TEXT NOT NULL, active INTEGER NOT NULL,
+    sequence INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE cycle (
     role TEXT PRIMARY KEY, started INTEGER, good INTEGER, error TEXT
@@ -149,6 +150,27 @@ impl State {
                 json(&record.term)?,
                 record.active
             ],
+        )?;
+        Ok(())
+    }
+
+    /// The highest sequence ever given to a point of the role here: no id is used twice, even after its point is gone.
+    pub fn sequence(&self, role: &RoleName) -> Result<u64> {
+        let query = "SELECT sequence FROM role WHERE name = ?1";
+        let found: Option<i64> = self
+            .lock()
+            .query_row(query, [role.as_str()], |row| row.get(0))
+            .optional()?;
+        Ok(found
+            .and_then(|sequence| u64::try_from(sequence).ok())
+            .unwrap_or(0))
+    }
+
+    /// Raises it; never lowers it. The role must be recorded.
+    pub fn record_sequence(&self, role: &RoleName, sequence: u64) -> Result<()> {
+        self.lock().execute(
+            "UPDATE role SET sequence = max(sequence, ?2) WHERE name = ?1",
+            params![role.as_str(), integer(sequence)],
         )?;
         Ok(())
     }
@@ -405,6 +427,10 @@ mod tests {
             let state = State::open(dir.path()).unwrap();
             assert_eq!(state.role(&role).unwrap(), None);
             assert_eq!(state.cycle(&role).unwrap(), CycleRecord::default());
+            assert_eq!(state.sequence(&role).unwrap(), 0);
+            state.record_role(&role, &record).unwrap();
+            state.record_sequence(&role, 7).unwrap();
+            state.record_sequence(&role, 5).unwrap();
             state.record_role(&role, &record).unwrap();
             state.record_cycle(&role, &cycle).unwrap();
             state.record_base(&role, &peer, &point(1)).unwrap();
@@ -416,6 +442,7 @@ mod tests {
         let state = State::open(dir.path()).unwrap();
         assert_eq!(state.role(&role).unwrap(), Some(record));
         assert_eq!(state.cycle(&role).unwrap(), cycle);
+        assert_eq!(state.sequence(&role).unwrap(), 7);
         assert_eq!(state.bases(&role).unwrap(), vec![(peer.clone(), point(2))]);
         assert_eq!(
             state.sendings(&role).unwrap(),

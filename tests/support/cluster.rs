@@ -45,14 +45,27 @@ impl Said {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 impl TestNode {
     pub fn new(name: &'static str, disk_bytes: u64) -> TestNode {
         let disk = Loop::new(disk_bytes);
-        let dir = tempfile::Builder::new().prefix("standin-node-").tempdir().unwrap().keep();
-        let node = TestNode { name, address: free_address(), dir, disk, daemon: None };
+        let dir = tempfile::Builder::new()
+            .prefix("standin-node-")
+            .tempdir()
+            .unwrap()
+            .keep();
+        let node = TestNode {
+            name,
+            address: free_address(),
+            dir,
+            disk,
+            daemon: None,
+        };
         fs::create_dir(node.dir.join("state")).unwrap();
         node
     }
@@ -83,7 +96,10 @@ impl TestNode {
         text += &format!("[peer.{peer}]\n");
         text += &format!("[role.web]\nhome = \"alder\"\npeers = [\"{peer}\"]\n{extra_role}\n");
         for dataset in datasets {
-            text += &format!("[role.web.dataset.{dataset}]\nbtrfs = \"{}\"\n", self.live(dataset).display());
+            text += &format!(
+                "[role.web.dataset.{dataset}]\nbtrfs = \"{}\"\n",
+                self.live(dataset).display()
+            );
         }
         fs::write(self.config_path(), text).unwrap();
     }
@@ -96,13 +112,21 @@ impl TestNode {
 
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_standin"));
-        command.arg("--config").arg(self.config_path()).args(args).stdin(Stdio::null());
+        command
+            .arg("--config")
+            .arg(self.config_path())
+            .args(args)
+            .stdin(Stdio::null());
         command
     }
 
     /// Runs the program.
     pub fn run(&self, args: &[&str]) -> Said {
-        let Output { status, stdout, stderr } = self.command(args).output().unwrap();
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.command(args).output().unwrap();
         Said {
             code: status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&stdout).into_owned(),
@@ -119,11 +143,20 @@ impl TestNode {
     #[track_caller]
     pub fn start_with(&mut self, env: &[(&str, &str)]) {
         assert!(self.daemon.is_none());
-        let log = fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
         let mut command = self.command(&["serve"]);
-        command.envs(env.iter().copied()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .envs(env.iter().copied())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         self.daemon = Some(command.spawn().unwrap());
-        self.wait_for("the daemon answers", || self.run(&["status", "--json"]).code == 0);
+        self.wait_for("the daemon answers", || {
+            self.run(&["status", "--json"]).code == 0
+        });
     }
 
     pub fn log_path(&self) -> PathBuf {
@@ -154,13 +187,22 @@ impl TestNode {
 
     pub fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-s", signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// Peak resident memory of the daemon so far, in KiB.
     pub fn peak_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
@@ -174,29 +216,49 @@ impl TestNode {
 
     /// The running transfer of a direction, if any.
     pub fn transfer(&self) -> Option<Value> {
-        self.status()["transfers"].as_array().unwrap().first().cloned()
+        self.status()["transfers"]
+            .as_array()
+            .unwrap()
+            .first()
+            .cloned()
     }
 
     /// `epoch.sequence` of every point, oldest first.
     pub fn points(&self) -> Vec<String> {
         let said = self.run(&["points", "web", "--json"]).ok().json();
         let points = said["roles"][0]["points"].as_array().unwrap().clone();
-        points.iter().map(|point| point["short"].as_str().unwrap().to_owned()).collect()
+        points
+            .iter()
+            .map(|point| point["short"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// The directory of a dataset of a point.
     #[track_caller]
     pub fn snapshot(&self, short: &str, dataset: &str) -> PathBuf {
-        let found = fs::read_dir(self.points_dir()).unwrap().flatten().find(|entry| {
-            entry.file_name().to_string_lossy().ends_with(&format!("Z.{short}"))
-        });
-        found.unwrap_or_else(|| panic!("{} holds no {short}", self.name)).path().join(dataset)
+        let found = fs::read_dir(self.points_dir())
+            .unwrap()
+            .flatten()
+            .find(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .ends_with(&format!("Z.{short}"))
+            });
+        found
+            .unwrap_or_else(|| panic!("{} holds no {short}", self.name))
+            .path()
+            .join(dataset)
     }
 
     #[track_caller]
     pub fn wait_for(&self, what: &str, condition: impl FnMut() -> bool) {
         if !wait(condition) {
-            panic!("{}: gave up waiting until {what}\nits log:\n{}", self.name, self.log());
+            panic!(
+                "{}: gave up waiting until {what}\nits log:\n{}",
+                self.name,
+                self.log()
+            );
         }
     }
 
@@ -240,7 +302,12 @@ impl Drop for TestNode {
             self.kill();
         }
         if std::thread::panicking() {
-            eprintln!("---- log of {} ({}):\n{}", self.name, self.log_path().display(), self.log());
+            eprintln!(
+                "---- log of {} ({}):\n{}",
+                self.name,
+                self.log_path().display(),
+                self.log()
+            );
         } else {
             let _ = fs::remove_dir_all(&self.dir);
         }
@@ -276,11 +343,17 @@ impl Pair {
         }
         // birch invites under the proxy's address, so alder dials through it.
         let address = link.address.to_string();
-        let said = birch.run(&["pair", "invite", "--address", &address, "--json"]).ok().json();
-        alder.run(&["pair", "accept", said["line"].as_str().unwrap()]).ok();
+        let said = birch
+            .run(&["pair", "invite", "--address", &address, "--json"])
+            .ok()
+            .json();
+        alder
+            .run(&["pair", "accept", said["line"].as_str().unwrap()])
+            .ok();
         let pair = Pair { alder, birch, link };
         // alder listens too, but every byte between the two shall pass the proxy.
-        pair.birch.edit(&format!("address = \"{}\"\n", pair.alder.address), "");
+        pair.birch
+            .edit(&format!("address = \"{}\"\n", pair.alder.address), "");
         pair.birch.run(&["reload"]).ok();
         pair.wait_linked();
         pair
@@ -289,13 +362,17 @@ impl Pair {
     #[track_caller]
     pub fn wait_linked(&self) {
         let linked = |node: &TestNode| node.status()["peers"][0]["linked"] == Value::Bool(true);
-        self.alder.wait_for("the link is up", || linked(&self.alder) && linked(&self.birch));
+        self.alder.wait_for("the link is up", || {
+            linked(&self.alder) && linked(&self.birch)
+        });
     }
 
     /// Waits until birch holds the point.
     #[track_caller]
     pub fn wait_stored(&self, short: &str) {
-        self.birch.wait_for(&format!("{short} is stored"), || self.birch.points().contains(&short.to_owned()));
+        self.birch.wait_for(&format!("{short} is stored"), || {
+            self.birch.points().contains(&short.to_owned())
+        });
     }
 }
 
@@ -313,5 +390,9 @@ impl TestNode {
 #[track_caller]
 pub fn btrfs(args: &[&str]) {
     let output = Command::new("btrfs").args(args).output().unwrap();
-    assert!(output.status.success(), "btrfs {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "btrfs {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

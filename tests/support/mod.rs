@@ -4,7 +4,9 @@
 //! given back when a test panics. Everything random comes from a seed that the failure message names.
 #![allow(dead_code, clippy::unwrap_used, clippy::print_stdout)]
 
+pub mod cluster;
 pub mod fixture;
+pub mod proxy;
 pub mod random;
 pub mod same;
 pub mod tree;

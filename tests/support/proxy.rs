@@ -33,7 +33,9 @@ impl Proxy {
                 if shared.cut.load(Ordering::SeqCst) {
                     continue;
                 }
-                let Ok(onward) = TcpStream::connect(target) else { continue };
+                let Ok(onward) = TcpStream::connect(target) else {
+                    continue;
+                };
                 relay(stream, onward, &shared);
             }
         });

@@ -49,6 +49,11 @@ mod take;
 mod top;
 mod uses;
 
+/// Newest send stream version that this program and the running kernel can both read and write.
+pub fn stream_version_max() -> u32 {
+    send::kernel_version().clamp(1, send::VERSION_MAX)
+}
+
 /// A role's datasets on btrfs.
 #[derive(Debug)]
 pub struct Btrfs {
