@@ -6,5 +6,6 @@
 
 pub mod fixture;
 pub mod random;
+pub mod receiving;
 pub mod same;
 pub mod tree;
