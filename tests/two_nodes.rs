@@ -233,7 +233,21 @@ fn an_interrupted_transfer_goes_on_and_old_remains_are_swept() {
             .count(),
         0
     );
+}
 
+fn is_busy<T>(result: standin::fs::Result<T>) -> bool {
+    matches!(result.err().unwrap().downcast_ref(), Some(FsError::Busy(_)))
+}
+
+#[test]
+fn a_base_that_is_not_here_is_told() {
+    if !ready("a_base_that_is_not_here_is_told") {
+        return;
+    }
+    let (alder, birch) = (Disk::new(300), Disk::new(300));
+    let a = btrfs(&[("web", &alder.subvolume("web"))]);
+    let b = btrfs(&[("web", &birch.path().join("web"))]);
+    let two = take(&a, 1, 2);
     let four = take(&a, 1, 4);
     let orphan = Transfer::new(&a, "web", Some(&two.manifest.point), &four);
     let refused = b.receive(&orphan.receipt).err().unwrap();
@@ -241,10 +255,6 @@ fn an_interrupted_transfer_goes_on_and_old_remains_are_swept() {
         matches!(refused.downcast_ref(), Some(FsError::BadBase { .. })),
         "{refused:#}"
     );
-}
-
-fn is_busy<T>(result: standin::fs::Result<T>) -> bool {
-    matches!(result.err().unwrap().downcast_ref(), Some(FsError::Busy(_)))
 }
 
 /// A role that spans filesystems has its point only when all parts are there, whichever step was the last.
