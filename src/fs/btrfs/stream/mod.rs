@@ -9,6 +9,8 @@
 mod attrs;
 mod encode;
 mod parser;
+#[cfg(test)]
+mod tests;
 
 pub use encode::Encoder;
 pub use parser::{Parser, Piece, Step, Taken};

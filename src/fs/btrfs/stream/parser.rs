@@ -86,6 +86,11 @@ impl Parser {
         !self.handed_out && !self.buffer.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Whether END was handed out.
     pub fn has_ended(&self) -> bool {
         self.ended
