@@ -81,7 +81,7 @@ impl Later {
         Some(lock)
     }
 
-    pub fn locked(&self) -> &BTreeMap<Vec<u8>, Lock> {
+    pub(super) fn locked(&self) -> &BTreeMap<Vec<u8>, Lock> {
         &self.locked
     }
 

@@ -11,6 +11,7 @@ mod encode;
 mod parser;
 #[cfg(test)]
 mod tests;
+mod typed;
 
 pub use encode::Encoder;
 pub use parser::{Parser, Piece, Step, Taken};
