@@ -7,10 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
-
-/// Where the configuration is unless `--config` or `STANDIN_CONFIG` says otherwise.
-pub const CONFIG_PATH: &str = "/etc/standin/standin.toml";
 
 /// Keeps a second server ready to take over: snapshot replication and failover for btrfs.
 #[derive(Debug, Parser)]
@@ -45,7 +43,7 @@ pub struct Global {
         global = true,
         value_name = "PATH",
         env = "STANDIN_CONFIG",
-        default_value = CONFIG_PATH,
+        default_value = config::PATH_DEFAULT,
         hide_env_values = true
     )]
     pub config: PathBuf,
@@ -87,6 +85,9 @@ Examples:
   standin init
   standin init --name alder --config /etc/standin/standin.toml")]
 pub struct Init {
+    /// Where the key and the daemon's memory go
+    #[arg(long, value_name = "DIR", default_value = config::STATE_DIR_DEFAULT)]
+    pub state_dir: PathBuf,
     /// Name of this node [default: the first part of the host name]
     #[arg(long)]
     pub name: Option<NodeName>,

@@ -4,7 +4,7 @@
 //! can simply be repeated: a crash here leaves a state directory and perhaps a key, both of which the next run takes over.
 //! What is written is accepted by `Config::parse`.
 //!
-//! It deliberately does not know how a key is made, nor how the report is shown.
+//! [`init`] deliberately does not know how a key is made, nor how the report is shown.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -12,10 +12,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::output::Output;
+use super::render;
+use crate::cli::{self, Global};
 use crate::config::{self, Config};
 use crate::error::{Code, Failure};
 use crate::host::mounts::{self, ZfsFilesystem};
 use crate::logic::name::{NodeName, RoleName};
+use crate::peer::identity::Identity;
 
 /// The port that the first configuration listens on.
 pub const PORT_DEFAULT: u16 = 7321;
@@ -58,6 +62,26 @@ pub struct InitReport {
     pub warnings: Vec<String>,
 }
 
+/// The verb.
+pub fn run(global: &Global, args: &cli::Init) -> Result<Code> {
+    let options = InitOptions {
+        config: global.config.clone(),
+        name: args.name.clone(),
+        state_dir: args.state_dir.clone(),
+    };
+    let report = init(&options, |path| {
+        let identity = if path.exists() {
+            Identity::load(path)?
+        } else {
+            Identity::create(path)?
+        };
+        Ok(identity.fingerprint().to_string())
+    })?;
+    let value = serde_json::to_value(&report).context("write JSON")?;
+    Output::of(global).answer(&value, || Ok(render::init(&report)))?;
+    Ok(Code::Done)
+}
+
 /// Does it all. `key` makes the key file at the given path, or reads the one that is there, and returns its fingerprint.
 pub fn init(
     options: &InitOptions,
@@ -66,11 +90,12 @@ pub fn init(
     let path = std::path::absolute(&options.config).context("find the config's directory")?;
     let state_dir = std::path::absolute(&options.state_dir).context("find the state directory")?;
     if fs::symlink_metadata(&path).is_ok() {
-        return Err(
-            Failure::new(Code::Refused, format!("{} exists already", path.display()))
-                .hint("edit it, or move it away first")
-                .into(),
-        );
+        return Err(Failure::new(
+            Code::Refused,
+            format!("write {}: it exists already", path.display()),
+        )
+        .hint("edit it, or move it away first")
+        .into());
     }
     let node = match &options.name {
         Some(name) => name.clone(),
@@ -131,7 +156,7 @@ fn name_of_host(host: &str) -> Result<NodeName> {
     NodeName::parse(&tame(first)).map_err(|_| {
         Failure::new(
             Code::Usage,
-            format!("the host name {host:?} cannot be made a node name"),
+            format!("make a node name of the host name {host:?}"),
         )
         .hint("choose one with --name")
         .into()

@@ -29,7 +29,7 @@ mod table;
 #[cfg(test)]
 mod samples;
 
-use crate::cli::{self, Cli, Global, Verb};
+use crate::cli::{Cli, Global, Verb};
 use crate::config::Complaints;
 use crate::error::{Code, Failure};
 use output::Output;
@@ -39,7 +39,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
     let global = &cli.global;
     logging::start(global, matches!(cli.verb, Verb::Serve(_)));
     match &cli.verb {
-        Verb::Init(args) => init(global, args),
+        Verb::Init(args) => init::run(global, args),
         Verb::Pair(args) => pair::run(global, args),
         Verb::Serve(_) => serve::run(global),
         Verb::Run(args) => run::run(global, args),
@@ -81,8 +81,4 @@ pub fn failed(global: &Global, error: &anyhow::Error) -> Code {
         let _ = Output::of(global).json(&value);
     }
     code
-}
-
-fn init(_: &Global, _: &cli::Init) -> anyhow::Result<Code> {
-    Err(Failure::new(Code::Failed, "not in this build").into())
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::commands::init::InitReport;
 use crate::daemon::api::*;
 use crate::error::Code;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
@@ -293,6 +294,18 @@ pub fn check() -> CheckReport {
     }
 }
 
+pub fn init() -> InitReport {
+    InitReport {
+        node: node("alder"),
+        config: "/etc/standin/standin.toml".into(),
+        state_dir: "/var/lib/standin".into(),
+        key: "SHA256:2jmj7l5rSw0yVb1vlWAYkK1YBwk3PVnlxCQ0dZ7m9sA".into(),
+        btrfs: vec!["/srv/web".into()],
+        zfs: vec!["tank/home".into()],
+        warnings: vec!["/var/lib/standin was there and is open to others: chmod 700 it".into()],
+    }
+}
+
 fn invitation() -> Invitation {
     Invitation {
         line: "standin-pair:eyJ2IjoxLCJub2RlIjoiYWxkZXIifQ".into(),
@@ -350,6 +363,7 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             "`standin check --json`; levels are `ok`, `warning`, `problem`",
             findings,
         ),
+        ("Init", "`standin init --json`", value(init())),
         (
             "Invitation",
             "`standin pair invite --json`",

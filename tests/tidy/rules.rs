@@ -16,7 +16,7 @@ const TEST_LINES_MAX: usize = 120;
 const WALLS: [(&str, &[&str]); 8] = [
     ("logic", &["logic"]),
     ("error", &["error"]),
-    ("cli", &["cli", "logic", "error"]),
+    ("cli", &["cli", "config", "logic", "error"]),
     ("fs", &["fs", "logic", "error"]),
     ("host", &["host", "logic", "error"]),
     ("peer", &["peer", "logic", "error"]),

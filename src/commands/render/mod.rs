@@ -5,12 +5,14 @@
 
 mod cycle;
 mod findings;
+mod init;
 mod points;
 mod prune;
 mod status;
 
 pub use cycle::{cycle, cycle_code, restore};
 pub use findings::{findings, findings_code};
+pub use init::init;
 pub use points::points;
 pub use prune::prune;
 pub use status::{status, status_brief, transfer};
