@@ -52,6 +52,9 @@ pub const WINDOW_BYTES_MAX: usize = 16 << 20;
 /// Payload of a yamux frame: with its 12-byte head it fills one TLS record.
 const SPLIT_BYTES: usize = 16 * 1024 - 12;
 
+/// How long the end of a connection waits for a goodbye that came before it.
+const GOODBYE: Duration = Duration::from_millis(50);
+
 type Connection = yamux::Connection<Compat<BufWriter<Heard<TlsStream<Box<dyn Transport>>>>>>;
 
 /// Which side of the connection we are.
@@ -113,6 +116,11 @@ impl Link {
 
     /// Starts an exchange. Waits while [`OUTGOING_MAX`] are open.
     pub async fn open(&self, request: &Request) -> Result<Exchange> {
+        self.open_with(request).await
+    }
+
+    /// As [`Link::open`], with a request of any form: what a node of another version might say.
+    pub async fn open_with<T: serde::Serialize>(&self, request: &T) -> Result<Exchange> {
         let permit = self.shared.outgoing.clone().acquire_owned().await;
         let permit = permit.context("open an exchange")?;
         let stream = self.raw_stream().await?;
@@ -325,6 +333,8 @@ async fn drive(
                 break true;
             }
             Turn::Over(why) => {
+                // A goodbye that came with the end is still being read on the control stream: it says more.
+                let _ = timeout(GOODBYE, pulse.ended()).await;
                 pulse.end(why);
                 break false;
             }

@@ -348,3 +348,246 @@ fn refuse(fault: Fault) -> Verdict {
         count: fault == Fault::WrongProof,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Identity;
+    use super::*;
+
+    fn name(word: &str) -> NodeName {
+        NodeName::parse(word).unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn fingerprint() -> Fingerprint {
+        Identity::ephemeral().unwrap().fingerprint()
+    }
+
+    fn invite(key: Fingerprint) -> Invite {
+        Invite::new(
+            name("alder"),
+            "alder.example.org:7170".into(),
+            key,
+            at(1000),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_line_survives_copying() {
+        let invite = invite(fingerprint());
+        let line = invite.to_line();
+        assert!(
+            line.chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_:".contains(c)),
+            "{line}"
+        );
+        assert_eq!(Invite::parse(&line).unwrap(), invite);
+        let (left, right) = line.split_at(100);
+        assert_eq!(
+            Invite::parse(&format!("  \"{left}\n  {right}\"\r\n")).unwrap(),
+            invite
+        );
+    }
+
+    #[test]
+    fn every_damage_is_called_damage() {
+        let line = invite(fingerprint()).to_line();
+        let body = PREFIX.len() + VERSION.len() + 1;
+        for place in body..line.len() {
+            let mut damaged = line.clone().into_bytes();
+            damaged[place] = if damaged[place] == b'A' { b'B' } else { b'A' };
+            let damaged = String::from_utf8(damaged).unwrap();
+            assert_eq!(
+                Invite::parse(&damaged),
+                Err(BadInvite::Damaged),
+                "{damaged}"
+            );
+        }
+        for cut in [body, body + 5, line.len() - 1] {
+            assert_eq!(Invite::parse(&line[..cut]), Err(BadInvite::Damaged));
+        }
+        assert_eq!(Invite::parse("hello"), Err(BadInvite::NotOne));
+        assert_eq!(
+            Invite::parse("standin-pair:v7:x"),
+            Err(BadInvite::Version("v7".into()))
+        );
+        assert_eq!(Invite::parse(&"x".repeat(5000)), Err(BadInvite::Damaged));
+    }
+
+    #[test]
+    fn secrets_differ_and_are_not_printed() {
+        let key = fingerprint();
+        let (one, two) = (invite(key), invite(key));
+        assert_ne!(one.secret, two.secret);
+        assert_ne!(one.id, two.id);
+        let secret = String::from(one.secret.clone());
+        assert!(!format!("{one:?} {:?}", one.stored()).contains(&secret));
+    }
+
+    /// Everything fits, unless a case changes it.
+    struct Case {
+        stored: StoredInvite,
+        known: bool,
+        request: PairRequest,
+        ours: NodeName,
+        our_key: Fingerprint,
+        their_key: Fingerprint,
+        now: i64,
+    }
+
+    fn case() -> Case {
+        let (our_key, their_key) = (fingerprint(), fingerprint());
+        let invite = invite(our_key);
+        let mut case = Case {
+            stored: invite.stored(),
+            known: true,
+            request: PairRequest {
+                node: name("birch"),
+                invite: invite.id.clone(),
+                proof: String::new(),
+                address: None,
+            },
+            ours: name("alder"),
+            our_key,
+            their_key,
+            now: 999,
+        };
+        case.prove(Prover::Accepter);
+        case
+    }
+
+    impl Case {
+        fn parties(&self) -> Parties<'_> {
+            Parties {
+                inviter: &self.ours,
+                inviter_key: self.our_key,
+                accepter: &self.request.node,
+                accepter_key: self.their_key,
+            }
+        }
+
+        fn prove(&mut self, prover: Prover) {
+            self.request.proof = proof(&self.stored.secret, prover, &self.parties());
+        }
+
+        fn verdict(&self) -> Verdict {
+            let stored = self.known.then_some(&self.stored);
+            judge(
+                stored,
+                &self.request,
+                &self.ours,
+                self.our_key,
+                self.their_key,
+                at(self.now),
+            )
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut Case), expected: Option<Fault>) {
+        let mut case = case();
+        change(&mut case);
+        match case.verdict() {
+            Verdict::Accept { proof } => {
+                assert_eq!(expected, None);
+                assert!(proves(
+                    &proof,
+                    &case.stored.secret,
+                    Prover::Inviter,
+                    &case.parties()
+                ));
+            }
+            Verdict::Refuse {
+                refusal,
+                fault,
+                count,
+            } => {
+                assert_eq!(Some(fault), expected);
+                assert_eq!(count, fault == Fault::WrongProof);
+                let silent = matches!(fault, Fault::Unknown | Fault::WrongProof | Fault::Exhausted);
+                assert_eq!(
+                    refusal.why == "the invitation is not valid here",
+                    silent,
+                    "{}",
+                    refusal.why
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_verdict_has_its_own_reason() {
+        check(|_| (), None);
+        check(|case| case.known = false, Some(Fault::Unknown));
+        check(
+            |case| case.request.invite = "other".into(),
+            Some(Fault::Unknown),
+        );
+        check(
+            |case| case.stored.secret = Secret([7; 16]),
+            Some(Fault::WrongProof),
+        );
+        check(
+            |case| case.their_key = fingerprint(),
+            Some(Fault::WrongProof),
+        );
+        check(
+            |case| case.request.node = name("cedar"),
+            Some(Fault::WrongProof),
+        );
+        check(|case| case.prove(Prover::Inviter), Some(Fault::WrongProof));
+        check(
+            |case| case.request.proof = "not hex".into(),
+            Some(Fault::WrongProof),
+        );
+        check(
+            |case| case.stored.attempts = ATTEMPTS_MAX,
+            Some(Fault::Exhausted),
+        );
+        check(|case| case.now = 1001, Some(Fault::Expired));
+        check(
+            |case| case.stored.used_by = Some(fingerprint()),
+            Some(Fault::Used),
+        );
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_is_given_again_to_the_same_key() {
+        check(|case| case.stored.used_by = Some(case.their_key), None);
+        check(
+            |case| {
+                case.stored.used_by = Some(case.their_key);
+                case.now = 5000;
+            },
+            None,
+        );
+    }
+
+    #[test]
+    fn a_copy_of_ourselves() {
+        check(
+            |case| {
+                case.request.node = name("alder");
+                case.prove(Prover::Accepter);
+            },
+            Some(Fault::SameName),
+        );
+        check(
+            |case| {
+                case.their_key = case.our_key;
+                case.prove(Prover::Accepter);
+            },
+            Some(Fault::SameKey),
+        );
+    }
+
+    #[test]
+    fn what_is_kept_survives_the_database() {
+        let stored = case().stored;
+        let text = serde_json::to_string(&stored).unwrap();
+        assert_eq!(serde_json::from_str::<StoredInvite>(&text).unwrap(), stored);
+    }
+}
