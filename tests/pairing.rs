@@ -1,5 +1,7 @@
 //! Pairing over the wire: an inviting node that listens, and nodes that come with good and bad lines.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,8 +11,9 @@ use standin::logic::name::NodeName;
 use standin::peer::accept::{Accepted, Acceptor, listen_tcp};
 use standin::peer::dial::Target;
 use standin::peer::identity::Identity;
+use standin::peer::invite::Invite;
 use standin::peer::message::{Hello, PROTOCOL, PairAnswer};
-use standin::peer::pair::{ATTEMPTS_MAX, Fault, Invite, StoredInvite, Verdict, judge};
+use standin::peer::pair::{ATTEMPTS_MAX, Fault, StoredInvite, Verdict, judge};
 use standin::peer::pairing::{PairConversation, Paired, accept_invite};
 use standin::peer::timing::Timing;
 use tokio::net::TcpListener;

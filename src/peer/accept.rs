@@ -38,15 +38,18 @@ const BREATH: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub enum Accepted {
     Link(Link, Incoming),
-    Pairing(PairConversation),
+    Pairing(Box<PairConversation>),
 }
+
+/// The name pinned to a key.
+type Known = dyn Fn(&Fingerprint) -> Option<NodeName> + Send + Sync;
 
 /// What is needed to accept; cheap to clone.
 #[derive(Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     own: Fingerprint,
-    known: Arc<dyn Fn(&Fingerprint) -> Option<NodeName> + Send + Sync>,
+    known: Arc<Known>,
     hello: Arc<dyn Fn() -> Hello + Send + Sync>,
     timing: Timing,
 }
@@ -82,7 +85,7 @@ impl Acceptor {
         match within(self.timing.hello, "greet", opening(&mut tls)).await? {
             Opening::Pair(request) => {
                 let conversation = PairConversation::new(tls, self.own, key, request, self.timing);
-                Ok(Accepted::Pairing(conversation))
+                Ok(Accepted::Pairing(Box::new(conversation)))
             }
             Opening::Hello(theirs) => {
                 let (ours, known) = ((self.hello)(), (self.known)(&key));
