@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use stage::*;
 use standin::error::{Code, Failure};
-use standin::peer::dial::{Expected, dial};
+use standin::peer::accept::{Accepted, Acceptor, listen_unix};
+use standin::peer::dial::{Expected, dial, dial_over};
 use standin::peer::exchange::Item;
 use standin::peer::frame::Frame;
 use standin::peer::identity::Identity;
@@ -258,4 +259,37 @@ async fn a_request_of_another_version_is_refused_in_words() {
         refusal.why
     );
     ping(&birch).await.unwrap();
+}
+
+/// What `standin link --stdio` leads to: a local socket, and behind it the same conversation.
+#[tokio::test]
+async fn over_a_unix_socket() {
+    let (alder, birch) = (
+        Identity::ephemeral().unwrap(),
+        Identity::ephemeral().unwrap(),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("link.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let acceptor = Acceptor::new(
+        &alder,
+        |_| Some(name("birch")),
+        || hello("alder"),
+        Timing::default(),
+    );
+    let (sender, mut accepted) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(listen_unix(listener, acceptor.unwrap(), sender));
+    let expected = Expected {
+        name: name("alder"),
+        fingerprint: alder.fingerprint(),
+    };
+    let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let ours = hello("birch");
+    let dialled = dial_over(stream, &birch, &expected, &ours, Timing::default());
+    let (link, _incoming) = dialled.await.unwrap();
+    let Some(Accepted::Link(_link, incoming)) = accepted.recv().await else {
+        panic!("it should be a link")
+    };
+    answer_pings(incoming);
+    ping(&link).await.unwrap();
 }
