@@ -247,8 +247,8 @@ pub struct Restore {
     /// Only this dataset [default: all of the role]
     #[arg(long)]
     pub dataset: Option<DatasetName>,
-    /// Only this path inside the dataset
-    #[arg(long, requires = "dataset")]
+    /// Only this path: inside the dataset, or an absolute path below where it lives
+    #[arg(long)]
     pub path: Option<PathBuf>,
     /// Restore into this directory instead of over the live data
     #[arg(long, value_name = "DIR")]

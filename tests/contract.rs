@@ -1,10 +1,13 @@
 //! The promises of `fs::Filesystem`, asserted on real btrfs: whatever the layout of the datasets, `contract` must hold.
 //! The rest is what only btrfs can get wrong: mounts, exchanges, sends in progress.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+#[path = "contract/restores.rs"]
+mod restores;
 #[path = "contract/stage.rs"]
 mod stage;
+mod support;
 
 use std::fs;
 use std::io::Read;
@@ -14,7 +17,6 @@ use std::time::Instant;
 
 use stage::*;
 use standin::fs::{Filesystem, FsError, Scan};
-use standin::logic::manifest::Manifest;
 
 fn is_busy<T>(result: standin::fs::Result<T>) -> bool {
     matches!(result.err().unwrap().downcast_ref(), Some(FsError::Busy(_)))
@@ -250,7 +252,7 @@ fn live_data_is_replaced_without_loss(fs: &dyn Filesystem) {
 
 #[test]
 fn in_a_mounted_tree() {
-    if !can_run("in_a_mounted_tree") {
+    if !ready("in_a_mounted_tree") {
         return;
     }
     let disk = Disk::new(512);
@@ -262,7 +264,7 @@ fn in_a_mounted_tree() {
 
 #[test]
 fn as_a_mount_of_its_own() {
-    if !can_run("as_a_mount_of_its_own") {
+    if !ready("as_a_mount_of_its_own") {
         return;
     }
     let mut disk = Disk::new(512);
@@ -281,7 +283,7 @@ fn as_a_mount_of_its_own() {
 
 #[test]
 fn on_two_filesystems() {
-    if !can_run("on_two_filesystems") {
+    if !ready("on_two_filesystems") {
         return;
     }
     let (one, two) = (Disk::new(400), Disk::new(400));
@@ -299,7 +301,7 @@ fn assert_nothing_left(disk: &Disk) {
 
 #[test]
 fn a_thousand_points_are_listed_quickly() {
-    if !can_run("a_thousand_points_are_listed_quickly") {
+    if !ready("a_thousand_points_are_listed_quickly") {
         return;
     }
     let disk = Disk::new(1024);
@@ -318,7 +320,7 @@ fn a_thousand_points_are_listed_quickly() {
 
 #[test]
 fn wrong_places_are_refused_with_a_way_out() {
-    if !can_run("wrong_places_are_refused_with_a_way_out") {
+    if !ready("wrong_places_are_refused_with_a_way_out") {
         return;
     }
     let disk = Disk::new(256);
@@ -344,7 +346,7 @@ fn wrong_places_are_refused_with_a_way_out() {
 
 #[test]
 fn what_is_not_replicated_is_told() {
-    if !can_run("what_is_not_replicated_is_told") {
+    if !ready("what_is_not_replicated_is_told") {
         return;
     }
     let disk = Disk::new(256);
@@ -378,131 +380,8 @@ fn what_is_not_replicated_is_told() {
 }
 
 #[test]
-fn a_restore_makes_what_was_not_there() {
-    if !can_run("a_restore_makes_what_was_not_there") {
-        return;
-    }
-    let disk = Disk::new(256);
-    let web = disk.subvolume("web");
-    fs::write(web.join("state"), "good").unwrap();
-    let fs = btrfs(&[("web", &web)]);
-    let point = take(&fs, 1, 1);
-    let restore = |sequence| {
-        fs.restore_live(
-            &dataset("web"),
-            &point.manifest.point,
-            &point,
-            manifest(1, sequence),
-        )
-    };
-    let good = || fs::read_to_string(web.join("state")).unwrap() == "good";
-
-    must("btrfs", &["subvolume", "delete", text(&web)]);
-    assert!(!restore(2).unwrap().late_writes && good());
-
-    must("btrfs", &["subvolume", "delete", text(&web)]);
-    fs::create_dir(&web).unwrap();
-    assert!(!restore(3).unwrap().late_writes && good());
-
-    // Nested subvolumes are in no point: the old live copy stays aside, whole.
-    disk.subvolume("web/cache");
-    fs::write(web.join("cache/file"), "x").unwrap();
-    assert!(restore(4).unwrap().late_writes && good());
-    let aside = must(
-        "find",
-        &[text(&disk.path().join(".standin/.aside")), "-name", "file"],
-    );
-    assert!(aside.trim().ends_with("/tree/cache/file"), "{aside}");
-    assert_eq!(listed(&fs), [(1, 1), (1, 4)]);
-
-    fs::create_dir(web.join("m")).unwrap();
-    must("mount", &["-t", "tmpfs", "tmpfs", text(&web.join("m"))]);
-    let message = said(restore(5));
-    must("umount", &[text(&web.join("m"))]);
-    assert!(message.contains("mounted inside"), "{message}");
-}
-
-/// A crash on either side of the exchange: `prepare` undoes the one and finishes the other.
-#[test]
-fn an_interrupted_restore_is_settled_at_the_next_start() {
-    if !can_run("an_interrupted_restore_is_settled_at_the_next_start") {
-        return;
-    }
-    let disk = Disk::new(256);
-    let web = disk.subvolume("web");
-    fs::write(web.join("state"), "good").unwrap();
-    let fs = btrfs(&[("web", &web)]);
-    fs.prepare().unwrap();
-    let point = take(&fs, 1, 1);
-    let interrupted = |keep: &Manifest| {
-        let dir = disk.path().join(".standin/.staging/shop/.restore-web");
-        fs::create_dir(&dir).unwrap();
-        let snapshot = fs
-            .snapshot_path(&dataset("web"), &point.manifest.point)
-            .unwrap();
-        must(
-            "btrfs",
-            &[
-                "subvolume",
-                "snapshot",
-                text(&snapshot),
-                text(&dir.join("tree")),
-            ],
-        );
-        let new = must("btrfs", &["subvolume", "show", text(&dir.join("tree"))]);
-        let new = new
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("UUID:"))
-            .unwrap()
-            .trim();
-        let intent = serde_json::json!({
-            "dataset": "web", "live": web, "relative": "web", "new": new, "kept": null, "keep": keep,
-        });
-        fs::write(dir.join("intent.json"), intent.to_string()).unwrap();
-        dir
-    };
-
-    fs::write(web.join("state"), "bad").unwrap();
-    let dir = interrupted(&manifest(1, 2));
-    fs.prepare().unwrap();
-    assert_eq!(
-        fs::read_to_string(web.join("state")).unwrap(),
-        "bad",
-        "undone"
-    );
-    assert!(!dir.exists());
-    assert_eq!(listed(&fs), [(1, 1)]);
-
-    let dir = interrupted(&manifest(1, 3));
-    let flags = rustix::fs::RenameFlags::EXCHANGE;
-    rustix::fs::renameat_with(
-        rustix::fs::CWD,
-        dir.join("tree"),
-        rustix::fs::CWD,
-        &web,
-        flags,
-    )
-    .unwrap();
-    fs.prepare().unwrap();
-    assert_eq!(
-        fs::read_to_string(web.join("state")).unwrap(),
-        "good",
-        "finished"
-    );
-    assert!(!dir.exists());
-    assert_eq!(listed(&fs), [(1, 1), (1, 3)]);
-    let late = fs.snapshot_path(&dataset("web"), &id(1, 3)).unwrap();
-    assert_eq!(fs::read_to_string(late.join("state")).unwrap(), "bad");
-
-    fs::create_dir(&dir).unwrap();
-    fs::write(dir.join("intent.json"), "damaged").unwrap();
-    fs.prepare().unwrap();
-    assert!(!dir.exists(), "set aside");
-}
-
-#[test]
 fn a_point_another_program_sends_goes_back() {
-    if !can_run("a_point_another_program_sends_goes_back") {
+    if !ready("a_point_another_program_sends_goes_back") {
         return;
     }
     let disk = Disk::new(256);
@@ -534,7 +413,7 @@ fn a_point_another_program_sends_goes_back() {
 
 #[test]
 fn tampering_is_noticed() {
-    if !can_run("tampering_is_noticed") {
+    if !ready("tampering_is_noticed") {
         return;
     }
     let disk = Disk::new(256);

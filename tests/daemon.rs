@@ -329,32 +329,31 @@ fn pairing_refuses_wrong_expired_and_used_invitations() {
     };
     let line = invite(&pair.birch, &[]);
 
-    let damaged = format!("{}x", &line[..line.len() - 1]);
+    // One letter of the body is another.
+    let at = line.len() * 2 / 3;
+    let other = if &line[at..=at] == "A" { "B" } else { "A" };
+    let damaged = format!("{}{other}{}", &line[..at], &line[at + 1..]);
     let said = cedar.run(&["pair", "accept", &damaged]);
-    assert!(said.code != 0 && said.err.contains("damaged"), "{said:?}");
+    assert!(said.code == 2 && said.err.contains("damaged"), "{said:?}");
 
-    let said = cedar.run(&["pair", "accept", &invite(&pair.birch, &["--expires", "1s"])]);
-    let expired = wait(|| {
-        let said = cedar.run(&["pair", "accept", &invite(&pair.birch, &["--expires", "1s"])]);
-        said.code == 0 || said.err.contains("expired")
-    });
-    assert!(expired, "{said:?}");
-    if cedar.status()["peers"].as_array().unwrap().is_empty() {
-        cedar.run(&["pair", "accept", &line]).ok();
-    }
+    let brief = invite(&pair.birch, &["--expires", "1s"]);
+    let made = Instant::now();
+    assert!(wait(|| made.elapsed() > Duration::from_millis(1100)));
+    let said = cedar.run(&["pair", "accept", &brief]);
+    assert!(said.code == 15 && said.err.contains("expired"), "{said:?}");
+
+    cedar.run(&["pair", "accept", &line]).ok();
     assert_eq!(cedar.status()["peers"][0]["name"], "birch");
-
-    // The same line again, from a fourth key.
+    // An answer that was lost may be asked for again ...
+    cedar.run(&["pair", "accept", &line]).ok();
+    // ... but a peer that was removed needs a new invitation.
     cedar.run(&["pair", "remove", "birch"]).ok();
-    let used = invite(&pair.birch, &[]);
     pair.birch.run(&["pair", "remove", "cedar"]).ok();
-    cedar.run(&["pair", "accept", &used]).ok();
-    cedar.run(&["pair", "remove", "birch"]).ok();
-    let said = cedar.run(&["pair", "accept", &used]);
+    let said = cedar.run(&["pair", "accept", &line]);
     assert!(said.code == 15 && said.err.contains("used"), "{said:?}");
     let log = pair.birch.log();
     assert!(log.contains("refused to pair with cedar"), "{log}");
-    assert!(!log.contains(&used), "an invitation's secret is in the log");
+    assert!(!log.contains(&line), "an invitation's secret is in the log");
     pair.birch.stop();
 }
 
@@ -442,7 +441,7 @@ fn restores_a_path_a_dataset_and_a_role() {
     fs::remove_dir_all(files.join("d4")).unwrap();
     let refused = pair.alder.run(&["restore", "web", "--point", "1.1"]);
     assert_eq!(
-        refused.code, 2,
+        refused.code, 15,
         "without --yes and a terminal nothing live is replaced: {refused:?}"
     );
     let said = pair
@@ -491,7 +490,7 @@ fn outcomes_have_their_exit_codes() {
         let said = node.run(args);
         assert_eq!(said.code, code, "{args:?}: {said:?}");
         assert!(
-            code == 0 || said.err.contains("standin: "),
+            code == 0 || !said.err.is_empty(),
             "{args:?} gave no reason: {said:?}"
         );
     };

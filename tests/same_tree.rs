@@ -9,13 +9,11 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use standin::fs::btrfs::receive::{self, Place, Source};
-use standin::fs::btrfs::scan::Scanner;
 use standin::fs::{Incoming, Limits, Opened};
-use standin::logic::name::DatasetName;
-use standin::logic::prefix::PrefixHash;
 use standin::logic::transfer::StreamIdentity;
 use support::fixture::{Loop, ready, run};
 use support::random::Random;
+use support::receiving::{data_bytes, hash, identity, place, sent, snapshot, source, uuid_of};
 use support::same::{assert_same, holes_differ};
 use support::tree::{Names, Tree};
 
@@ -33,16 +31,11 @@ impl Stream {
     }
 
     fn make(self, base: Option<&Path>, snapshot: &Path) -> Vec<u8> {
-        let version = self.version().to_string();
-        let mut args = vec!["send".into(), "-q".into(), "--proto".into(), version];
-        if self == Stream::TwoCompressed {
-            args.push("--compressed-data".into());
-        }
-        if let Some(base) = base {
-            args.extend(["-p".into(), base.display().to_string()]);
-        }
-        args.push(snapshot.display().to_string());
-        run("btrfs", args)
+        let more: &[&str] = match self {
+            Stream::TwoCompressed => &["--compressed-data"],
+            Stream::One | Stream::Two => &[],
+        };
+        sent(base, snapshot, self.version(), more)
     }
 }
 
@@ -62,15 +55,6 @@ struct Target {
 }
 
 impl Target {
-    fn place(&self, number: usize) -> Place {
-        let place = Place {
-            point_dir: self.path.join(format!("staging.{number}")),
-            dataset: DatasetName::parse("data").unwrap(),
-        };
-        std::fs::create_dir_all(&place.point_dir).unwrap();
-        place
-    }
-
     /// Receives and publishes; gives where it lies then.
     fn receive(
         &mut self,
@@ -79,10 +63,8 @@ impl Target {
         identity: &StreamIdentity,
         base: Option<&Source>,
     ) -> PathBuf {
-        let place = self.place(number);
-        let mut scanner = Scanner::new();
-        scanner.push(stream);
-        let data_bytes = scanner.data_bytes();
+        let place = place(&self.path, &format!("staging.{number}"));
+        let data_bytes = data_bytes(stream);
         let mut incoming = self.open(&place, identity, base, data_bytes);
         loop {
             let offset = incoming.standing().offset as usize;
@@ -160,21 +142,6 @@ impl Target {
     }
 }
 
-fn hash(bytes: &[u8]) -> String {
-    let mut hash = PrefixHash::default();
-    hash.update(bytes);
-    hash.value()
-}
-
-fn identity(snapshot: &Path, base: Option<&Path>, version: u32) -> StreamIdentity {
-    let uuid = |path: &Path| libbtrfsutil::subvolume_info(path).unwrap().uuid();
-    StreamIdentity {
-        snapshot: uuid(snapshot),
-        base: base.map(uuid),
-        version,
-    }
-}
-
 /// What `btrfs receive` makes of the stream.
 fn received_by_progs(target: &Loop, round: usize, stream: &[u8]) -> PathBuf {
     let file = target.join("stream");
@@ -216,28 +183,19 @@ fn check(name: &str, kind: Stream, way: Way, rounds: usize, seed: u64) {
     let mut base: Option<(PathBuf, Source)> = None;
     for round in 0..=rounds {
         tree.change(if round == 0 { 250 } else { 60 });
-        let snapshot = from.join(&format!("snapshot.{round}"));
-        libbtrfsutil::CreateSnapshotOptions::new()
-            .readonly(true)
-            .create(&live, &snapshot)
-            .unwrap();
+        let taken = from.join(&format!("snapshot.{round}"));
+        snapshot(&live, &taken);
         let base_path = base.as_ref().map(|(path, _)| path.as_path());
-        let identity = identity(&snapshot, base_path, kind.version());
-        let stream = kind.make(base_path, &snapshot);
-        let source = base.as_ref().map(|(_, source)| source);
-        let received = target.receive(round, &stream, &identity, source);
+        let identity = identity(uuid_of(&taken), base_path.map(uuid_of), kind.version());
+        let stream = kind.make(base_path, &taken);
+        let from_base = base.as_ref().map(|(_, source)| source);
+        let received = target.receive(round, &stream, &identity, from_base);
         let what = format!("{name}, seed {seed}, round {round}");
-        assert_same(&snapshot, &received, &what);
+        assert_same(&taken, &received, &what);
         let theirs = received_by_progs(&other, round, &stream);
         let holes = holes_differ(&theirs, &received);
         assert_eq!(holes, None, "{what}: theirs and ours differ in holes");
-        let ctransid = libbtrfsutil::subvolume_info(&received).unwrap().ctransid();
-        let source = Source {
-            identity: identity.snapshot,
-            path: received,
-            ctransid: Some(ctransid),
-        };
-        base = Some((snapshot, source));
+        base = Some((taken, source(&received)));
     }
     assert_eq!(
         way == Way::Interrupted,

@@ -197,6 +197,8 @@ async fn run(
         if role.is_none() && !node.record(&run)?.is_some_and(|record| record.active) {
             continue;
         }
+        // Refused before a cycle is begun: a standby's refusal is an answer, not a failed cycle.
+        cycle::active_record(node, &run)?;
         running.push(cycle::start(node, &run, Reason::Asked, attach)?);
     }
     if running.is_empty() {

@@ -24,6 +24,9 @@ use crate::peer::timing::Timing;
 /// First and longest pause between two attempts to dial.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Before the first attempt.
+const FIRST_PAUSE: Duration = Duration::from_millis(300);
+
 /// Two links that cross are told apart within this time.
 const CROSSING: Duration = Duration::from_secs(10);
 
@@ -69,6 +72,11 @@ async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
         fingerprint,
     };
     let mut pause = BACKOFF.0;
+    // After a pairing the other end is still pinning our key, and may be dialling us already.
+    tokio::select! {
+        () = tokio::time::sleep(FIRST_PAUSE) => {}
+        () = run.changed.notified() => {}
+    }
     loop {
         let linked = lock(&run.contact).link.clone();
         if let Some(linked) = linked {
@@ -270,7 +278,7 @@ pub async fn welcome(node: Arc<Node>, mut accepted: mpsc::Receiver<Accepted>) {
             },
             Some(Accepted::Pairing(conversation)) => {
                 let node = node.clone();
-                tokio::spawn(async move { pairing::answer(&node, conversation).await });
+                tokio::spawn(async move { pairing::answer(&node, *conversation).await });
             }
             None => return,
         }

@@ -19,8 +19,9 @@ use crate::config::{Config, store};
 use crate::error::{Code, Failure};
 use crate::logic::name::NodeName;
 use crate::peer::identity::Fingerprint;
+use crate::peer::invite::Invite;
 use crate::peer::message::{PairAnswer, PairRequest};
-use crate::peer::pair::{self, Invite, StoredInvite, Verdict};
+use crate::peer::pair::{self, StoredInvite, Verdict};
 use crate::peer::pairing::{PairConversation, Paired, accept_invite};
 use crate::peer::timing::Timing;
 
@@ -94,6 +95,7 @@ pub async fn accept(node: &Arc<Node>, line: &str) -> Result<api::Paired> {
         address,
     } = accepting.await?;
     pin(node, &peer, address, fingerprint).await?;
+    reload(node).await?;
     let path = node.config().path.display().to_string();
     node.hub
         .note(None, format!("paired with {peer} (key {fingerprint})"));
@@ -184,18 +186,27 @@ async fn judge(
     let ours = node.name();
     match pair::judge(stored.as_ref(), request, &ours, own, key, now) {
         Verdict::Accept { proof } => {
-            let known = node
-                .config()
-                .peers
-                .get(&request.node)
-                .and_then(|peer| peer.key.clone());
-            if known.is_some_and(|known| known != key.to_string()) {
+            let peers = &node.config().peers;
+            let known = peers.get(&request.node).and_then(|peer| peer.key.as_ref());
+            if known.is_some_and(|known| *known != key.to_string()) {
+                let name = &request.node;
                 let what = format!(
-                    "pair with {}: a node of that name is paired already, with another key",
-                    request.node
+                    "pair with {name}: a node of that name is paired already, with another key"
                 );
-                let hint = format!("run `standin pair remove {}` on {ours} first", request.node);
+                let hint = format!("run `standin pair remove {name}` on {ours} first");
                 bail!(Failure::new(Code::Refused, what).hint(hint));
+            }
+            // The same key may repeat its request when an answer was lost; once removed, it needs a new invitation.
+            if known.is_none()
+                && stored
+                    .as_ref()
+                    .is_some_and(|stored| stored.used_by.is_some())
+            {
+                let what = format!("pair with {}: the invitation was used before", request.node);
+                bail!(
+                    Failure::new(Code::Refused, what)
+                        .hint("make a new one with `standin pair invite`")
+                );
             }
             if let Some(stored) = stored {
                 record(
@@ -228,7 +239,7 @@ async fn judge(
     }
 }
 
-/// Writes the key into the config file and takes the new config over.
+/// Writes the key into the config file; a reload takes it over.
 async fn pin(
     node: &Arc<Node>,
     peer: &NodeName,

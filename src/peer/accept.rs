@@ -38,15 +38,18 @@ const BREATH: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub enum Accepted {
     Link(Link, Incoming),
-    Pairing(PairConversation),
+    Pairing(Box<PairConversation>),
 }
+
+/// The name pinned to a key.
+type Known = dyn Fn(&Fingerprint) -> Option<NodeName> + Send + Sync;
 
 /// What is needed to accept; cheap to clone.
 #[derive(Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     own: Fingerprint,
-    known: Arc<dyn Fn(&Fingerprint) -> Option<NodeName> + Send + Sync>,
+    known: Arc<Known>,
     hello: Arc<dyn Fn() -> Hello + Send + Sync>,
     timing: Timing,
 }
@@ -82,7 +85,7 @@ impl Acceptor {
         match within(self.timing.hello, "greet", opening(&mut tls)).await? {
             Opening::Pair(request) => {
                 let conversation = PairConversation::new(tls, self.own, key, request, self.timing);
-                Ok(Accepted::Pairing(conversation))
+                Ok(Accepted::Pairing(Box::new(conversation)))
             }
             Opening::Hello(theirs) => {
                 let (ours, known) = ((self.hello)(), (self.known)(&key));
@@ -188,15 +191,10 @@ impl Pending {
         accepted: &mpsc::Sender<Accepted>,
     ) {
         let mut line = self.line();
-        if line.waiting.len() >= PENDING_MAX {
+        let evicted = (line.waiting.len() >= PENDING_MAX).then(|| {
             let sources: Vec<Source> = line.waiting.iter().map(|(_, source, _)| *source).collect();
-            let (_, source, task) = line.waiting.remove(victim(&sources));
-            tracing::debug!(
-                ?source,
-                "too many connections that are not links yet: one was dropped"
-            );
-            task.abort();
-        }
+            line.waiting.remove(victim(&sources))
+        });
         let number = line.next;
         line.next += 1;
         let leave = Leave {
@@ -205,16 +203,24 @@ impl Pending {
         };
         let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
         let task = tokio::spawn(async move {
-            let outcome = acceptor.accept(stream).await;
-            drop(leave);
-            match outcome {
+            match acceptor.accept(stream).await {
                 Ok(new) => {
                     let _ = accepted.send(new).await;
                 }
                 Err(error) => tracing::debug!(?source, "a connection came to nothing: {error:#}"),
             }
+            // Only now: conversations that nobody takes up count as well.
+            drop(leave);
         });
         line.waiting.push((number, source, task.abort_handle()));
+        drop(line);
+        if let Some((_, source, task)) = evicted {
+            tracing::debug!(
+                ?source,
+                "too many connections that are not links yet: one was dropped"
+            );
+            task.abort();
+        }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {

@@ -93,24 +93,58 @@ pub async fn dial(
     hello: &Hello,
     timing: Timing,
 ) -> Result<(Link, Incoming)> {
-    let (mut tls, complaints) = connect(identity, target, expected.fingerprint, timing)
-        .await
-        .map_err(|error| failed(error, &expected.name, target))?;
-    let begun = async {
-        let greeting = dialled(&mut tls, hello, &expected.name);
-        let greeted = within(timing.hello, "greet", greeting).await?;
-        establish(tls, Side::Dialled, greeted, timing, complaints.clone()).await
-    };
-    match begun.await {
-        Ok(link) => Ok(link),
-        Err(error) => {
-            let error = with_complaints(error, complaints).await;
-            Err(failed(error, &expected.name, target))
+    let linked = async {
+        let (stream, complaints) = reach(target, timing).await?;
+        let begun = begin(
+            stream,
+            identity,
+            expected,
+            hello,
+            timing,
+            complaints.clone(),
+        );
+        match begun.await {
+            Ok(link) => Ok(link),
+            Err(error) => Err(with_complaints(error, complaints).await),
         }
-    }
+    };
+    linked.await.map_err(|error| {
+        let what = format!("link to {} at {target}", expected.name);
+        coded(error, Code::Unreachable, what)
+    })
 }
 
-/// Connects and proves both keys, no more.
+/// As [`dial`], over a pipe that is there already.
+pub async fn dial_over(
+    stream: impl Transport,
+    identity: &Identity,
+    expected: &Expected,
+    hello: &Hello,
+    timing: Timing,
+) -> Result<(Link, Incoming)> {
+    let begun = begin(Box::new(stream), identity, expected, hello, timing, None);
+    begun.await.map_err(|error| {
+        let what = format!("link to {}", expected.name);
+        coded(error, Code::Unreachable, what)
+    })
+}
+
+async fn begin(
+    stream: Box<dyn Transport>,
+    identity: &Identity,
+    expected: &Expected,
+    hello: &Hello,
+    timing: Timing,
+    complaints: Option<Complaints>,
+) -> Result<(Link, Incoming)> {
+    let handshake = tls::connect(stream, identity, expected.fingerprint);
+    let mut tls = within(timing.handshake, "TLS handshake", handshake).await?;
+    let greeting = dialled(&mut tls, hello, &expected.name);
+    let greeted = within(timing.hello, "greet", greeting).await?;
+    establish(tls, Side::Dialled, greeted, timing, complaints).await
+}
+
+/// Connects and proves both keys, no more: for pairing.
 pub(super) async fn connect(
     identity: &Identity,
     target: &Target,
@@ -123,14 +157,6 @@ pub(super) async fn connect(
         Ok(tls) => Ok((tls, complaints)),
         Err(error) => Err(with_complaints(error, complaints).await),
     }
-}
-
-fn failed(error: anyhow::Error, name: &NodeName, target: &Target) -> anyhow::Error {
-    coded(
-        error,
-        Code::Unreachable,
-        format!("link to {name} at {target}"),
-    )
 }
 
 async fn reach(

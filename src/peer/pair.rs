@@ -1,25 +1,20 @@
-//! Invitations: how two nodes that never met pin each other's keys. Pure: no clock, no socket, no database.
+//! Proofs and judgement: how two nodes that never met pin each other's keys. Pure: no clock, no socket, no database.
 //!
 //!     inviting node: Invite::new -> one line -> carried by a person -> accepting node: Invite::parse
 //!     accepting node: dials, checks that the key there is the line's, shows a proof -> judge -> proof back
 //!
-//! Promise: a line that was damaged on its way is said to be damaged. Neither side pins a key unless the other has proved
-//! that it holds the secret, bound to both keys and both names; so a line overheard too late (used, expired) is worth
-//! nothing, and somebody in between can relay but not take part. Who lacks the secret learns only "not valid here".
+//! Promise: neither side pins a key unless the other has proved that it holds the secret, bound to both keys and both
+//! names; so a line overheard too late (used, expired) is worth nothing, and somebody in between can relay but not take
+//! part. Who lacks the secret learns only "not valid here".
 //!
 //! It deliberately does not know where invitations are kept, nor which names are taken: the caller does.
 
-use std::fmt;
-
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroize;
 
 use super::identity::Fingerprint;
+use super::invite::Secret;
 use super::message::{PairRequest, Refusal};
 use crate::error::Code;
 use crate::logic::name::NodeName;
@@ -27,166 +22,6 @@ use crate::logic::prefix::{hex, unhex};
 
 /// Attempts with a wrong proof before an invitation is dead.
 pub const ATTEMPTS_MAX: u32 = 5;
-
-const PREFIX: &str = "standin-pair:";
-const VERSION: &str = "v1";
-
-/// Longest line read, in bytes; ours have about 400.
-const LINE_BYTES_MAX: usize = 4096;
-
-/// Characters of the checksum in front of a line's body.
-const CHECKSUM_CHARS: usize = 8;
-
-/// 128 bits that only the two nodes know. Never printed but by [`Invite::to_line`] and by serde (hex), for the database.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Secret([u8; 16]);
-
-impl Secret {
-    fn draw() -> Result<Secret, BadInvite> {
-        let mut bytes = [0; 16];
-        SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| BadInvite::NoRandomness)?;
-        Ok(Secret(bytes))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-impl From<Secret> for String {
-    fn from(secret: Secret) -> String {
-        hex(&secret.0)
-    }
-}
-
-impl TryFrom<String> for Secret {
-    type Error = &'static str;
-
-    fn try_from(word: String) -> Result<Secret, &'static str> {
-        unhex(&word)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(Secret)
-            .ok_or("not a secret")
-    }
-}
-
-/// What the line carries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Invite {
-    /// The inviting node.
-    pub node: NodeName,
-    /// Where it listens: host:port.
-    pub address: String,
-    /// Its key.
-    pub fingerprint: Fingerprint,
-    /// Names the invitation; no secret.
-    pub id: String,
-    pub secret: Secret,
-    pub expires: Timestamp,
-}
-
-/// Why a line is no invitation.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadInvite {
-    #[error("this is not an invitation: it should begin with {PREFIX:?}")]
-    NotOne,
-    #[error(
-        "this invitation is of version {0:?}; this node understands {VERSION:?}: upgrade the older node"
-    )]
-    Version(String),
-    #[error("the invitation is damaged (cut off or changed): copy the whole line again")]
-    Damaged,
-    #[error("the system gives no random numbers")]
-    NoRandomness,
-}
-
-impl Invite {
-    /// A fresh invitation with a secret of its own.
-    pub fn new(
-        node: NodeName,
-        address: String,
-        fingerprint: Fingerprint,
-        expires: Timestamp,
-    ) -> Result<Invite, BadInvite> {
-        let mut id = [0; 8];
-        SystemRandom::new()
-            .fill(&mut id)
-            .map_err(|_| BadInvite::NoRandomness)?;
-        Ok(Invite {
-            node,
-            address,
-            fingerprint,
-            id: hex(&id),
-            secret: Secret::draw()?,
-            expires,
-        })
-    }
-
-    /// One line of letters, digits, `-`, `_` and `:`, for a person to carry.
-    pub fn to_line(&self) -> String {
-        // Names, hex and times always have a JSON form.
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        format!(
-            "{PREFIX}{VERSION}:{}{}",
-            checksum(&json),
-            URL_SAFE_NO_PAD.encode(&json)
-        )
-    }
-
-    /// The inverse of [`Invite::to_line`]. Spaces and line breaks from copying, and quotes around it, do no harm.
-    pub fn parse(line: &str) -> Result<Invite, BadInvite> {
-        if line.len() > LINE_BYTES_MAX {
-            return Err(BadInvite::Damaged);
-        }
-        let line: String = line
-            .chars()
-            .filter(|c| !c.is_whitespace() && !matches!(c, '"' | '\'' | '`'))
-            .collect();
-        let rest = line.strip_prefix(PREFIX).ok_or(BadInvite::NotOne)?;
-        let (version, body) = rest.split_once(':').ok_or(BadInvite::Damaged)?;
-        if version != VERSION {
-            return Err(BadInvite::Version(version.chars().take(20).collect()));
-        }
-        let (sum, body) = body
-            .split_at_checked(CHECKSUM_CHARS)
-            .ok_or(BadInvite::Damaged)?;
-        let json = URL_SAFE_NO_PAD
-            .decode(body)
-            .map_err(|_| BadInvite::Damaged)?;
-        if checksum(&json) != sum {
-            return Err(BadInvite::Damaged);
-        }
-        serde_json::from_slice(&json).map_err(|_| BadInvite::Damaged)
-    }
-
-    /// What the inviting node keeps of it.
-    pub fn stored(&self) -> StoredInvite {
-        StoredInvite {
-            id: self.id.clone(),
-            secret: self.secret.clone(),
-            expires: self.expires,
-            attempts: 0,
-            used_by: None,
-        }
-    }
-}
-
-/// Against damage, not against malice: the secret is against malice.
-fn checksum(bytes: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    URL_SAFE_NO_PAD.encode(&digest.as_ref()[..CHECKSUM_CHARS * 3 / 4])
-}
 
 /// Both nodes of a pairing, as each proof binds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +51,7 @@ pub fn proves(word: &str, secret: &Secret, prover: Prover, parties: &Parties<'_>
 }
 
 fn key(secret: &Secret) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, &secret.0)
+    hmac::Key::new(hmac::HMAC_SHA256, secret.bytes())
 }
 
 /// Every part with its length in front, so that no two claims share bytes.
@@ -346,5 +181,201 @@ fn refuse(fault: Fault) -> Verdict {
         refusal,
         fault,
         count: fault == Fault::WrongProof,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Identity;
+    use super::super::invite::Invite;
+    use super::*;
+
+    fn name(word: &str) -> NodeName {
+        NodeName::parse(word).unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn fingerprint() -> Fingerprint {
+        Identity::ephemeral().unwrap().fingerprint()
+    }
+
+    fn invite(key: Fingerprint) -> Invite {
+        Invite::new(
+            name("alder"),
+            "alder.example.org:7170".into(),
+            key,
+            at(1000),
+        )
+        .unwrap()
+    }
+
+    /// Everything fits, unless a case changes it.
+    struct Case {
+        stored: StoredInvite,
+        known: bool,
+        request: PairRequest,
+        ours: NodeName,
+        our_key: Fingerprint,
+        their_key: Fingerprint,
+        now: i64,
+    }
+
+    fn case() -> Case {
+        let (our_key, their_key) = (fingerprint(), fingerprint());
+        let invite = invite(our_key);
+        let mut case = Case {
+            stored: invite.stored(),
+            known: true,
+            request: PairRequest {
+                node: name("birch"),
+                invite: invite.id.clone(),
+                proof: String::new(),
+                address: None,
+            },
+            ours: name("alder"),
+            our_key,
+            their_key,
+            now: 999,
+        };
+        case.prove(Prover::Accepter);
+        case
+    }
+
+    impl Case {
+        fn parties(&self) -> Parties<'_> {
+            Parties {
+                inviter: &self.ours,
+                inviter_key: self.our_key,
+                accepter: &self.request.node,
+                accepter_key: self.their_key,
+            }
+        }
+
+        fn prove(&mut self, prover: Prover) {
+            self.request.proof = proof(&self.stored.secret, prover, &self.parties());
+        }
+
+        fn verdict(&self) -> Verdict {
+            let stored = self.known.then_some(&self.stored);
+            judge(
+                stored,
+                &self.request,
+                &self.ours,
+                self.our_key,
+                self.their_key,
+                at(self.now),
+            )
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut Case), expected: Option<Fault>) {
+        let mut case = case();
+        change(&mut case);
+        match case.verdict() {
+            Verdict::Accept { proof } => {
+                assert_eq!(expected, None);
+                assert!(proves(
+                    &proof,
+                    &case.stored.secret,
+                    Prover::Inviter,
+                    &case.parties()
+                ));
+            }
+            Verdict::Refuse {
+                refusal,
+                fault,
+                count,
+            } => {
+                assert_eq!(Some(fault), expected);
+                assert_eq!(count, fault == Fault::WrongProof);
+                let silent = matches!(fault, Fault::Unknown | Fault::WrongProof | Fault::Exhausted);
+                assert_eq!(
+                    refusal.why == "the invitation is not valid here",
+                    silent,
+                    "{}",
+                    refusal.why
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_verdict_has_its_own_reason() {
+        check(|_| (), None);
+        check(|case| case.known = false, Some(Fault::Unknown));
+        check(
+            |case| case.request.invite = "other".into(),
+            Some(Fault::Unknown),
+        );
+        check(
+            |case| {
+                case.stored.secret = Invite::new(name("alder"), String::new(), fingerprint(), at(0))
+                    .unwrap()
+                    .secret
+            },
+            Some(Fault::WrongProof),
+        );
+        check(
+            |case| case.their_key = fingerprint(),
+            Some(Fault::WrongProof),
+        );
+        check(
+            |case| case.request.node = name("cedar"),
+            Some(Fault::WrongProof),
+        );
+        check(|case| case.prove(Prover::Inviter), Some(Fault::WrongProof));
+        check(
+            |case| case.request.proof = "not hex".into(),
+            Some(Fault::WrongProof),
+        );
+        check(
+            |case| case.stored.attempts = ATTEMPTS_MAX,
+            Some(Fault::Exhausted),
+        );
+        check(|case| case.now = 1001, Some(Fault::Expired));
+        check(
+            |case| case.stored.used_by = Some(fingerprint()),
+            Some(Fault::Used),
+        );
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_is_given_again_to_the_same_key() {
+        check(|case| case.stored.used_by = Some(case.their_key), None);
+        check(
+            |case| {
+                case.stored.used_by = Some(case.their_key);
+                case.now = 5000;
+            },
+            None,
+        );
+    }
+
+    #[test]
+    fn a_copy_of_ourselves() {
+        check(
+            |case| {
+                case.request.node = name("alder");
+                case.prove(Prover::Accepter);
+            },
+            Some(Fault::SameName),
+        );
+        check(
+            |case| {
+                case.their_key = case.our_key;
+                case.prove(Prover::Accepter);
+            },
+            Some(Fault::SameKey),
+        );
+    }
+
+    #[test]
+    fn what_is_kept_survives_the_database() {
+        let stored = case().stored;
+        let text = serde_json::to_string(&stored).unwrap();
+        assert_eq!(serde_json::from_str::<StoredInvite>(&text).unwrap(), stored);
     }
 }

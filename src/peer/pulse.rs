@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::guard::Guard;
 use super::transport::Complaints;
 
 /// Bytes over a link since it began, as TLS carries them.
@@ -127,11 +128,22 @@ impl Pulse {
     }
 }
 
-/// A stream that reports to a [`Pulse`].
+/// A stream that reports to a [`Pulse`], and breaks when the other side floods it.
 #[derive(Debug)]
 pub(super) struct Heard<S> {
-    pub stream: S,
-    pub pulse: Arc<Pulse>,
+    stream: S,
+    pulse: Arc<Pulse>,
+    guard: Guard,
+}
+
+impl<S> Heard<S> {
+    pub fn new(stream: S, pulse: Arc<Pulse>) -> Heard<S> {
+        Heard {
+            stream,
+            pulse,
+            guard: Guard::default(),
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
@@ -140,11 +152,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
+        let this = &mut *self;
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let bytes = buf.filled().len() - before;
-        if bytes > 0 {
-            self.pulse.heard(bytes as u64);
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let fresh = &buf.filled()[before..];
+        if !fresh.is_empty() {
+            this.pulse.heard(fresh.len() as u64);
+            let since = this.pulse.start.elapsed();
+            if let Err(flood) = this.guard.see(fresh, since) {
+                return Poll::Ready(Err(std::io::Error::other(flood)));
+            }
         }
         polled
     }

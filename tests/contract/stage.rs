@@ -1,4 +1,5 @@
-//! Real btrfs filesystems on loop devices for the contract, and short verbs to act on them.
+//! Roles on real btrfs filesystems, and short verbs to act on them.
+#![allow(dead_code, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,83 +13,44 @@ use standin::logic::manifest::{MANIFEST_VERSION, Manifest, Reason, Stored};
 use standin::logic::name::{DatasetName, NodeName, RoleName};
 use standin::logic::point::{PointId, RoleId, Term};
 
-/// Whether this machine can run the test; says why not. A missing capability is a failure in CI.
-pub fn can_run(test: &str) -> bool {
-    let why = if !rustix::process::geteuid().is_root() {
-        "needs root"
-    } else if !run("mkfs.btrfs", &["--version"]).0 || !Path::new("/dev/loop-control").exists() {
-        "needs btrfs-progs and loop devices"
-    } else {
-        return true;
-    };
-    assert!(std::env::var_os("CI").is_none(), "{test} cannot run: {why}");
-    eprintln!("SKIPPED {test}: {why}");
-    false
-}
+pub use super::support::fixture::ready;
+use super::support::fixture::{self, Loop};
 
-/// Runs a program; success and what it said.
-pub fn run(program: &str, arguments: &[&str]) -> (bool, String) {
-    match Command::new(program).args(arguments).output() {
-        Ok(output) => {
-            let said = [output.stdout, output.stderr].concat();
-            (
-                output.status.success(),
-                String::from_utf8_lossy(&said).into_owned(),
-            )
-        }
-        Err(e) => (false, e.to_string()),
-    }
-}
-
+/// Runs a program that must succeed; what it said.
 pub fn must(program: &str, arguments: &[&str]) -> String {
-    let (done, said) = run(program, arguments);
-    assert!(done, "{program} {arguments:?}: {said}");
-    said
+    String::from_utf8(fixture::run(program, arguments)).unwrap()
 }
 
-/// A btrfs filesystem on a sparse file, mounted at `path()`; taken down when dropped, also by a panic.
+/// A btrfs filesystem of its own, mounted at `path()`, and mounts of its subvolumes; taken down when dropped.
 pub struct Disk {
-    home: tempfile::TempDir,
-    mounts: Vec<PathBuf>,
+    mounts: tempfile::TempDir,
+    points: Vec<PathBuf>,
+    disk: Loop,
 }
 
 impl Disk {
     pub fn new(mib: u64) -> Disk {
-        let home = tempfile::tempdir().unwrap();
-        let image = home.path().join("image");
-        fs::File::create(&image)
-            .unwrap()
-            .set_len(mib << 20)
-            .unwrap();
-        must("mkfs.btrfs", &["-q", "-m", "single", text(&image)]);
-        let mut disk = Disk {
-            home,
-            mounts: Vec::new(),
-        };
-        disk.mount("fs", &["-o", "loop,noatime"], &image);
-        disk
-    }
-
-    fn mount(&mut self, name: &str, options: &[&str], what: &Path) -> PathBuf {
-        let point = self.home.path().canonicalize().unwrap().join(name);
-        fs::create_dir_all(&point).unwrap();
-        let mut arguments = options.to_vec();
-        arguments.extend([text(what), text(&point)]);
-        must("mount", &arguments);
-        self.mounts.push(point.clone());
-        point
+        Disk {
+            mounts: tempfile::tempdir().unwrap(),
+            points: Vec::new(),
+            disk: Loop::new(mib << 20),
+        }
     }
 
     pub fn path(&self) -> &Path {
-        &self.mounts[0]
+        self.disk.path()
     }
 
     /// Mounts one of its subvolumes by itself.
     pub fn mount_subvolume(&mut self, name: &str, options: &str, subvolume: &str) -> PathBuf {
         let device = must("findmnt", &["-n", "-o", "SOURCE", text(self.path())]);
-        let device = device.trim().split('[').next().unwrap().to_owned();
-        let option = format!("{options},subvol={subvolume}");
-        self.mount(name, &["-o", &option], Path::new(&device))
+        let device = device.trim().split('[').next().unwrap();
+        let point = self.mounts.path().canonicalize().unwrap().join(name);
+        fs::create_dir(&point).unwrap();
+        let options = format!("{options},subvol={subvolume}");
+        must("mount", &["-o", &options, device, text(&point)]);
+        self.points.push(point.clone());
+        point
     }
 
     pub fn subvolume(&self, name: &str) -> PathBuf {
@@ -100,10 +62,10 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        for point in self.mounts.iter().rev() {
-            let (done, said) = run("umount", &["-l", text(point)]);
-            if !done {
-                eprintln!("umount {}: {said}", point.display());
+        for point in &self.points {
+            let unmounted = Command::new("umount").arg("-l").arg(point).status();
+            if !unmounted.is_ok_and(|status| status.success()) {
+                eprintln!("{} stays mounted", point.display());
             }
         }
     }
@@ -188,7 +150,7 @@ pub fn stream(
 
 /// The failure's words, with its hint.
 pub fn said<T>(result: anyhow::Result<T>) -> String {
-    let error = result.err().expect("it should have failed");
+    let error = result.err().unwrap();
     let hint = standin::error::Failure::of(&error).and_then(|failure| failure.hint.clone());
     format!("{error:#} / {}", hint.unwrap_or_default())
 }

@@ -8,5 +8,6 @@ pub mod cluster;
 pub mod fixture;
 pub mod proxy;
 pub mod random;
+pub mod receiving;
 pub mod same;
 pub mod tree;

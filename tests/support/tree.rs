@@ -82,7 +82,7 @@ impl Tree {
                 .collect();
             entries.sort_by_key(std::fs::DirEntry::file_name);
             for entry in entries {
-                let stat = rustix::fs::lstat(&entry.path()).unwrap();
+                let stat = rustix::fs::lstat(entry.path()).unwrap();
                 let kind = FileType::from_raw_mode(stat.st_mode);
                 if kind == FileType::Directory {
                     open.push(entry.path());

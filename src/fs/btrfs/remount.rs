@@ -83,7 +83,10 @@ fn replace(top: &Top, mount: &Mount, relative: &Path, uuid: Uuid) -> Result<()> 
         .uuid
         != uuid
     {
-        return Err(anyhow!("{} is not the restored copy", subvol.display()));
+        return Err(anyhow!(
+            "{} is not the restored copy",
+            Path::new(&subvol).display()
+        ));
     }
     drop(root);
     if attach(&new, &mount.point, MoveMountFlags::MOVE_MOUNT_BENEATH).is_ok() {
@@ -192,5 +195,48 @@ mod tests {
                 | MountAttrFlags::MOUNT_ATTR_NOSUID
                 | MountAttrFlags::MOUNT_ATTR_NOATIME,
         );
+    }
+
+    use super::super::top::fixture::{Loop, ready, run};
+
+    /// Both ways of replacing a mount leave one mount, of the new subvolume, with the options of the old.
+    #[test]
+    fn a_mount_shows_another_subvolume() {
+        if !ready("a_mount_shows_another_subvolume") {
+            return;
+        }
+        let disk = Loop::new(256 << 20);
+        let shown = disk.path().canonicalize().unwrap();
+        let dir = std::fs::File::open(&shown).unwrap();
+        let top = Top::holding(&shown, &dir).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let point = home.path().canonicalize().unwrap();
+        let uuid = |name: &str| subvolume::info(&shown.join(name)).unwrap().uuid;
+        for name in ["old", "new", "newer"] {
+            libbtrfsutil::create_subvolume(shown.join(name)).unwrap();
+        }
+        let device = top.device.to_str().unwrap().to_owned();
+        let target = point.to_str().unwrap().to_owned();
+        run(
+            "mount",
+            ["-o", "subvol=old,nosuid,noatime", &device, &target],
+        );
+        let seen = || -> Vec<Mount> {
+            let mounts = mountinfo::read().unwrap();
+            mounts
+                .into_iter()
+                .filter(|mount| mount.point == point)
+                .collect()
+        };
+        let before = seen().remove(0);
+        show(&top, &point, Path::new("new"), uuid("new")).unwrap();
+        assert_eq!(subvolume::info(&point).unwrap().uuid, uuid("new"));
+        replace_by_old_calls(&top, &before, "/newer".into()).unwrap();
+        assert_eq!(subvolume::info(&point).unwrap().uuid, uuid("newer"));
+        let after = seen();
+        run("umount", [&target]);
+        assert_eq!(after.len(), 1, "{after:?}");
+        assert_eq!(after[0].options, before.options);
+        assert_eq!(after[0].root, Path::new("/newer"));
     }
 }

@@ -16,6 +16,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::catalogue::{Catalogue, entry_names, point_names};
+use super::freeze::freeze;
 use super::layout::{DESTROYED, NEW_PREFIX, Part};
 use super::uses::{Use, Used};
 use super::{disk, subvolume};
@@ -159,6 +160,7 @@ fn discard_point(catalogue: &Catalogue<'_>, name: &str) -> Result<()> {
         if !hide(&point, &trash)? {
             continue;
         }
+        freeze("point-hidden");
         let Err((deleted, error)) = take_apart(&trash) else {
             continue;
         };

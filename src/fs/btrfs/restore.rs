@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::catalogue::{Catalogue, entry_names};
+use super::freeze::freeze;
 use super::layout::{Part, RESTORE_PREFIX};
 use super::place::{Occupant, Place};
 use super::subvolume::{self, Access};
@@ -107,8 +108,10 @@ pub fn restore_live(
     };
     disk::write_json(&dir.join(INTENT), &intent)?;
     part.top.sync()?;
+    freeze("restore-intended");
     put_in_place(part, place, &tree)?;
     part.top.sync()?;
+    freeze("restore-exchanged");
     remount::show(&part.top, &intent.live, &intent.relative, intent.new)?;
     let late_writes = settle(catalogue, part, &dir, &intent)?;
     Ok(Restored {

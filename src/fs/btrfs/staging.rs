@@ -13,6 +13,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::catalogue::{Catalogue, point_names, read_local, read_manifest};
+use super::freeze::freeze;
 use super::layout::{LOCAL, MANIFEST, Part};
 use super::receive::{self, Source, WORK};
 use super::uses::{Use, Used};
@@ -163,6 +164,7 @@ pub fn publish(catalogue: &Catalogue<'_>, manifest: &Manifest, from: &NodeName) 
         disk::remove(&dir.join(WORK)).context("remove the workshop of a complete point")?;
         part.top.sync()?;
     }
+    freeze("publish-gathered");
     for (part, dir, _) in &waiting {
         let point = part.points().join(&name);
         part.top

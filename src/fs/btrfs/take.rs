@@ -19,6 +19,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::catalogue::{Catalogue, Found};
+use super::freeze::freeze;
 use super::layout::{LOCAL, MANIFEST, NEW_PREFIX, Part};
 use super::subvolume::{self, Access};
 use super::top;
@@ -80,6 +81,7 @@ pub fn take(
         .and_then(|local| write_down(&manifest, local, &making));
     match taken {
         Ok(stored) => {
+            freeze("point-taken");
             for made in &making {
                 made.show()?;
             }

@@ -269,3 +269,48 @@ fn mount_briefly(device: &Path, fsid: Uuid) -> Result<File> {
     let _ = std::fs::remove_dir(&point);
     dir
 }
+
+#[cfg(test)]
+#[path = "../../../tests/support/fixture.rs"]
+#[allow(dead_code, clippy::unwrap_used, clippy::print_stdout)]
+pub mod fixture;
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::{Loop, ready};
+    use super::*;
+
+    fn works(dir: &File, device: &Path) {
+        let path = fd_path(dir);
+        std::fs::write(path.join("a"), device.as_os_str().as_bytes()).unwrap();
+        std::fs::rename(path.join("a"), path.join("b")).unwrap();
+        rustix::fs::syncfs(dir).unwrap();
+        let seen = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!seen.contains(PRIVATE_DIR));
+    }
+
+    /// The mount outlives its name, whichever way it was made.
+    #[test]
+    fn both_ways_of_mounting_reach_the_top() {
+        if !ready("both_ways_of_mounting_reach_the_top") {
+            return;
+        }
+        let disk = Loop::new(256 << 20);
+        let shown = disk.path().canonicalize().unwrap();
+        let fd = File::open(&shown).unwrap();
+        let info = ioctl::fs_info(&fd).unwrap();
+        let known = devices(&shown, fd.as_fd(), info.max_id);
+        assert!(
+            known.len() >= 2,
+            "from the table and from the filesystem: {known:?}"
+        );
+        for device in &known {
+            let (dir, _mount) = mount_detached(device).unwrap();
+            works(&dir, device);
+            works(&mount_briefly(device, info.fsid).unwrap(), device);
+        }
+        let one = Top::holding(&shown, &fd).unwrap();
+        let same = Top::holding(&shown, &fd).unwrap();
+        assert!(Arc::ptr_eq(&one, &same));
+    }
+}

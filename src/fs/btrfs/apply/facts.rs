@@ -181,7 +181,8 @@ impl Applier {
             .fold(0, |sum, (_, xflag)| sum | xflag);
         // Any lock comes off now: it is set in the end, and other flags cannot be changed under it.
         ioctl::set_xflags(&file, LOCKS | PLAIN, wanted & PLAIN).on("set flags of", path)?;
-        self.later.lock(path, wanted & LOCKS);
+        let inode = rustix::fs::fstat(&file).on("stat", path)?.st_ino;
+        self.later.lock(path, inode, wanted & LOCKS);
         self.set_nocow(path, &file, flags & inode_flag::NODATACOW != 0)
     }
 
@@ -220,7 +221,8 @@ impl Applier {
             return Ok(false);
         }
         ioctl::set_xflags(&file, LOCKS, 0).on("set flags of", path)?;
-        self.later.lock(path, locks);
+        let inode = rustix::fs::fstat(&file).on("stat", path)?.st_ino;
+        self.later.lock(path, inode, locks);
         Ok(true)
     }
 

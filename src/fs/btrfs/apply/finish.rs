@@ -69,7 +69,7 @@ impl Applier {
             }
         }
         let locked = self.later.locked().clone();
-        for (path, xflags) in &locked {
+        for (path, lock) in &locked {
             if path.is_empty() {
                 // A locked top directory could be neither moved into its place nor ever deleted.
                 self.lost(path, "immutable or append-only flag of the top directory");
@@ -77,7 +77,7 @@ impl Applier {
             }
             match self.tree.open_plain(path) {
                 Ok(Some(file)) => {
-                    ioctl::set_xflags(&file, *xflags, *xflags).on("set flags of", path)?;
+                    ioctl::set_xflags(&file, lock.xflags, lock.xflags).on("set flags of", path)?;
                 }
                 _ => self.lost(path, "immutable or append-only flag"),
             }

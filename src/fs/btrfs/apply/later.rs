@@ -33,44 +33,69 @@ pub(in crate::fs::btrfs) struct Later {
     /// Of [`INHERITED`], what the top directory shall have.
     #[serde(with = "hexed")]
     pub top_xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// `FS_XFLAG_*` (immutable, append-only) by path; the empty path is the top directory.
+    /// Locks by path.
     #[serde(with = "hexed")]
-    locked: BTreeMap<Vec<u8>, u32>,
+    locked: BTreeMap<Vec<u8>, Lock>,
     locked_bytes: usize,
     /// Facts of the source that could not be carried over, counted.
     pub lost: u64,
 }
 
+/// A file or directory that shall be immutable or append-only in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lock {
+    /// Its inode: several paths may name it, and each is remembered, because each may go.
+    inode: u64,
+    /// `FS_XFLAG_*`
+    pub xflags: u32,
+}
+
 impl Later {
-    /// `path` shall be locked by `xflags` in the end; 0 for not at all.
-    pub fn lock(&mut self, path: &[u8], xflags: u32) {
-        self.unlock(path);
-        if xflags == 0 {
-            return;
+    /// The file of this inode, which `path` names, shall be locked by `xflags` in the end; 0 for not at all.
+    pub fn lock(&mut self, path: &[u8], inode: u64, xflags: u32) {
+        let others = self.locked.iter().filter(|(_, lock)| lock.inode == inode);
+        for path in others.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.unlock(&path);
         }
-        if self.locked_bytes + path.len() + LOCKED_BYTES_EACH > LOCKED_BYTES_MAX {
+        if xflags != 0 {
+            self.insert(path, Lock { inode, xflags });
+        }
+    }
+
+    fn insert(&mut self, path: &[u8], lock: Lock) {
+        self.unlock(path);
+        let bytes = path.len() + LOCKED_BYTES_EACH;
+        if self.locked_bytes + bytes > LOCKED_BYTES_MAX {
             self.lost += 1;
             return;
         }
-        self.locked_bytes += path.len() + LOCKED_BYTES_EACH;
-        self.locked.insert(path.to_vec(), xflags);
+        self.locked_bytes += bytes;
+        self.locked.insert(path.to_vec(), lock);
     }
 
-    fn unlock(&mut self, path: &[u8]) -> Option<u32> {
-        let xflags = self.locked.remove(path)?;
+    fn unlock(&mut self, path: &[u8]) -> Option<Lock> {
+        let lock = self.locked.remove(path)?;
         self.locked_bytes = self
             .locked_bytes
             .saturating_sub(path.len() + LOCKED_BYTES_EACH);
-        Some(xflags)
+        Some(lock)
     }
 
-    pub fn locked(&self) -> &BTreeMap<Vec<u8>, u32> {
+    pub(super) fn locked(&self) -> &BTreeMap<Vec<u8>, Lock> {
         &self.locked
     }
 
-    /// `path` is gone.
-    pub fn removed(&mut self, path: &[u8]) {
-        self.unlock(path);
+    /// `path` is gone. Whether it was the last one known of a file that is to be locked.
+    pub fn removed(&mut self, path: &[u8]) -> bool {
+        self.unlock(path)
+            .is_some_and(|lock| !self.locked.values().any(|other| other.inode == lock.inode))
+    }
+
+    /// `path` is a further name of what `existing` names.
+    pub fn linked(&mut self, path: &[u8], existing: &[u8]) {
+        if let Some(lock) = self.locked.get(existing).copied() {
+            self.insert(path, lock);
+        }
     }
 
     /// What was at `from`, and below it, is at `to` now.
@@ -82,9 +107,8 @@ impl Later {
         let mut moved = below(&self.locked, from);
         moved.push(from.to_vec());
         for path in moved {
-            if let Some(xflags) = self.unlock(&path) {
-                let path = [to, &path[from.len()..]].concat();
-                self.lock(&path, xflags);
+            if let Some(lock) = self.unlock(&path) {
+                self.insert(&[to, &path[from.len()..]].concat(), lock);
             }
         }
     }
@@ -126,7 +150,13 @@ mod tests {
     fn locked(paths: &[&str]) -> Later {
         let mut later = Later::default();
         for path in paths {
-            later.lock(path.as_bytes(), 8);
+            later.insert(
+                path.as_bytes(),
+                Lock {
+                    inode: 1,
+                    xflags: 8,
+                },
+            );
         }
         later
     }
@@ -152,9 +182,24 @@ mod tests {
     }
 
     #[test]
+    fn locks_follow_links() {
+        let mut later = Later::default();
+        later.lock(b"a", 1, 8);
+        later.linked(b"b", b"a");
+        assert!(!later.removed(b"a"));
+        assert_eq!(later, locked(&["b"]));
+        later.linked(b"c", b"b");
+        later.lock(b"c", 1, 16);
+        assert_eq!(later.locked().len(), 1);
+        assert!(!later.removed(b"x"));
+        assert!(later.removed(b"c"));
+        assert_eq!(later, Later::default());
+    }
+
+    #[test]
     fn survives_being_saved() {
         let mut later = locked(&["a", "b/c"]);
-        later.lock(b"\xff\xfe", 24);
+        later.lock(b"\xff\xfe", 2, 24);
         later
             .top_xattrs
             .insert(b"btrfs.compression".to_vec(), b"zstd".to_vec());
@@ -168,7 +213,8 @@ mod tests {
         let mut later = Later::default();
         let path = vec![b'x'; 4000];
         for number in 0..2000u32 {
-            later.lock(&[&path[..], &number.to_le_bytes()].concat(), 8);
+            let path = [&path[..], &number.to_le_bytes()].concat();
+            later.lock(&path, u64::from(number), 8);
         }
         assert!(later.locked_bytes <= LOCKED_BYTES_MAX);
         assert_eq!(later.locked().len() as u64 + later.lost, 2000);

@@ -94,7 +94,9 @@ impl Applier {
             let (new_parent, new_name) = tree.parent(path)?;
             let flags = AtFlags::empty();
             rustix::fs::linkat(old_parent, old_name, new_parent, new_name, flags).on("link", path)
-        })
+        })?;
+        self.later.linked(path, existing);
+        Ok(())
     }
 
     pub(super) fn unlink(&mut self, path: &[u8]) -> Applied<()> {
@@ -106,12 +108,19 @@ impl Applier {
     }
 
     fn remove(&mut self, path: &[u8], flags: AtFlags, what: &str) -> Applied<()> {
+        let mut names = 0;
         self.unlocking(&[path], |tree| {
+            names = tree.stat(path)?.st_nlink;
             let (parent, name) = tree.parent(path)?;
             rustix::fs::unlinkat(parent, name, flags).on(what, path)
         })?;
         self.forget(path);
-        self.later.removed(path);
+        if self.later.removed(path) && names > 1 {
+            self.lost(
+                path,
+                "immutable or append-only flag of a file with other names",
+            );
+        }
         Ok(())
     }
 

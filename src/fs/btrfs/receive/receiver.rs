@@ -3,6 +3,7 @@
 //! Promise: see `fs::Incoming`. Offset and hash always stand at the end of the last whole command. After any error the
 //! receiver takes no more bytes and no checkpoint: the tree may be inside a command. `restart` makes a new one.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -82,9 +83,7 @@ impl Receiver {
 
     /// Bytes free above the reserve.
     fn free(&self) -> Result<u64> {
-        let space = rustix::fs::fstatvfs(self.run.applier.top()).context("read free space")?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        Ok(free.saturating_sub(self.limits.reserve))
+        Ok(free_bytes(self.work.dir())?.saturating_sub(self.limits.reserve))
     }
 
     fn no_space(&self, needed: u64, free: u64) -> FsError {
@@ -221,6 +220,11 @@ impl Incoming for Receiver {
     }
 }
 
+fn free_bytes(path: &Path) -> Result<u64> {
+    let space = rustix::fs::statvfs(path).context("read free space")?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
 pub(super) fn bad_stream(offset: u64, command: &str, why: impl Into<String>) -> FsError {
     FsError::BadStream {
         offset,
@@ -238,8 +242,8 @@ pub(super) fn located<T>(fault: Fault, work: &Work, offset: u64, command: &str) 
         }
         Fault::Full => FsError::NoSpace {
             path: work.dir().to_owned(),
-            needed: 0,
-            free: 0,
+            needed: SPACE_EVERY_BYTES,
+            free: free_bytes(work.dir()).unwrap_or_default(),
         }
         .into(),
         Fault::Machine(what, error) => anyhow::Error::from(error)

@@ -3,7 +3,7 @@
 //! Promise: what [`Encoder::put`] writes, the parser reads back equal; [`Encoder::raw`] writes anything that can be framed,
 //! right or wrong, with a correct checksum.
 
-use super::{COMMAND_HEADER_BYTES, Command, MAGIC, Moment, attr, checksum};
+use super::{COMMAND_HEADER_BYTES, Cloned, Command, MAGIC, Moment, attr, checksum};
 
 /// A stream being built.
 #[derive(Debug, Clone)]
@@ -181,19 +181,7 @@ fn of_data(command: &Command<'_>) -> Vec<Attr> {
         Command::Write { path, offset, data } => {
             (start(path, offset), vec![bytes(attr::DATA, data)])
         }
-        Command::Clone(piece) => (
-            vec![
-                number(attr::FILE_OFFSET, piece.offset),
-                number(attr::CLONE_LEN, piece.len),
-                bytes(attr::PATH, piece.path),
-            ],
-            vec![
-                bytes(attr::CLONE_UUID, piece.source.as_bytes()),
-                number(attr::CLONE_CTRANSID, piece.source_ctransid),
-                bytes(attr::CLONE_PATH, piece.source_path),
-                number(attr::CLONE_OFFSET, piece.source_offset),
-            ],
-        ),
+        Command::Clone(piece) => (of_clone(&piece), vec![]),
         Command::UpdateExtent { path, offset, len } => {
             (start(path, offset), vec![number(attr::SIZE, len)])
         }
@@ -224,4 +212,16 @@ fn of_data(command: &Command<'_>) -> Vec<Attr> {
     };
     attrs.extend(rest);
     attrs
+}
+
+fn of_clone(piece: &Cloned<'_>) -> Vec<Attr> {
+    vec![
+        number(attr::FILE_OFFSET, piece.offset),
+        number(attr::CLONE_LEN, piece.len),
+        bytes(attr::PATH, piece.path),
+        bytes(attr::CLONE_UUID, piece.source.as_bytes()),
+        number(attr::CLONE_CTRANSID, piece.source_ctransid),
+        bytes(attr::CLONE_PATH, piece.source_path),
+        number(attr::CLONE_OFFSET, piece.source_offset),
+    ]
 }

@@ -9,6 +9,9 @@
 mod attrs;
 mod encode;
 mod parser;
+#[cfg(test)]
+mod tests;
+mod typed;
 
 pub use encode::Encoder;
 pub use parser::{Parser, Piece, Step, Taken};

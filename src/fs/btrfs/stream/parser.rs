@@ -7,9 +7,10 @@
 //! It deliberately does not know whether a command makes sense in its place, except that nothing follows END.
 
 use super::attrs::Attrs;
+use super::typed::typed;
 use super::{
-    COMMAND_HEADER_BYTES, Cloned, Command, Encoded, HEADER_BYTES, Kind, MAGIC, VERSION_MAX, attr,
-    checksum, command_bytes_max,
+    COMMAND_HEADER_BYTES, Command, HEADER_BYTES, Kind, MAGIC, VERSION_MAX, checksum,
+    command_bytes_max,
 };
 use crate::fs::FsError;
 
@@ -84,6 +85,11 @@ impl Parser {
     /// Whether the beginning of a unit waits for its rest.
     pub fn is_inside_unit(&self) -> bool {
         !self.handed_out && !self.buffer.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Whether END was handed out.
@@ -275,166 +281,4 @@ fn command(version: u32, raw: &[u8]) -> Result<Command<'_>, String> {
         return Err(format!("does not exist in version {version}"));
     }
     typed(kind, &Attrs::cut(version, payload)?)
-}
-
-fn typed<'a>(kind: Kind, attrs: &Attrs<'a>) -> Result<Command<'a>, String> {
-    if kind == Kind::End {
-        return Ok(Command::End);
-    }
-    let path = attrs.path(attr::PATH)?;
-    Ok(match kind {
-        Kind::End => Command::End,
-        Kind::Subvol => Command::Subvol {
-            path,
-            uuid: attrs.uuid(attr::UUID)?,
-            ctransid: attrs.u64(attr::CTRANSID)?,
-        },
-        Kind::Snapshot => Command::Snapshot {
-            path,
-            uuid: attrs.uuid(attr::UUID)?,
-            ctransid: attrs.u64(attr::CTRANSID)?,
-            base: attrs.uuid(attr::CLONE_UUID)?,
-            base_ctransid: attrs.u64(attr::CLONE_CTRANSID)?,
-        },
-        Kind::Mkfile => Command::Mkfile { path },
-        Kind::Mkdir => Command::Mkdir { path },
-        Kind::Mkfifo => Command::Mkfifo { path },
-        Kind::Mksock => Command::Mksock { path },
-        Kind::Unlink => Command::Unlink { path },
-        Kind::Rmdir => Command::Rmdir { path },
-        Kind::Mknod => Command::Mknod {
-            path,
-            mode: attrs.u64(attr::MODE)?,
-            device: attrs.u64(attr::RDEV)?,
-        },
-        Kind::Symlink => Command::Symlink {
-            path,
-            target: attrs.path(attr::PATH_LINK)?,
-        },
-        Kind::Rename => Command::Rename {
-            from: path,
-            to: attrs.path(attr::PATH_TO)?,
-        },
-        Kind::Link => Command::Link {
-            path,
-            existing: attrs.path(attr::PATH_LINK)?,
-        },
-        Kind::Truncate => Command::Truncate {
-            path,
-            size: attrs.u64(attr::SIZE)?,
-        },
-        Kind::Chmod => Command::Chmod {
-            path,
-            mode: attrs.u64(attr::MODE)?,
-        },
-        Kind::Chown => Command::Chown {
-            path,
-            uid: attrs.u64(attr::UID)?,
-            gid: attrs.u64(attr::GID)?,
-        },
-        Kind::Utimes => Command::Utimes {
-            path,
-            accessed: attrs.moment(attr::ATIME)?,
-            modified: attrs.moment(attr::MTIME)?,
-            changed: attrs.moment(attr::CTIME)?,
-        },
-        Kind::Fileattr => Command::Fileattr {
-            path,
-            flags: attrs.u64(attr::FILEATTR)?,
-        },
-        Kind::EnableVerity => Command::EnableVerity { path },
-        Kind::SetXattr
-        | Kind::RemoveXattr
-        | Kind::Write
-        | Kind::Clone
-        | Kind::UpdateExtent
-        | Kind::Fallocate
-        | Kind::EncodedWrite => carrying(kind, path, attrs)?,
-    })
-}
-
-/// Those that carry data or name a range of it.
-fn carrying<'a>(kind: Kind, path: &'a [u8], attrs: &Attrs<'a>) -> Result<Command<'a>, String> {
-    match kind {
-        Kind::SetXattr => {
-            return Ok(Command::SetXattr {
-                path,
-                name: attrs.xattr_name()?,
-                value: attrs.bytes(attr::XATTR_DATA)?,
-            });
-        }
-        Kind::RemoveXattr => {
-            return Ok(Command::RemoveXattr {
-                path,
-                name: attrs.xattr_name()?,
-            });
-        }
-        _ => {}
-    }
-    let offset = attrs.u64(attr::FILE_OFFSET)?;
-    let (command, len) = match kind {
-        Kind::Clone => {
-            let piece = Cloned {
-                path,
-                offset,
-                len: attrs.u64(attr::CLONE_LEN)?,
-                source: attrs.uuid(attr::CLONE_UUID)?,
-                source_ctransid: attrs.u64(attr::CLONE_CTRANSID)?,
-                source_path: attrs.path(attr::CLONE_PATH)?,
-                source_offset: attrs.u64(attr::CLONE_OFFSET)?,
-            };
-            in_range(piece.source_offset, piece.len)?;
-            (Command::Clone(piece), piece.len)
-        }
-        Kind::UpdateExtent => {
-            let len = attrs.u64(attr::SIZE)?;
-            (Command::UpdateExtent { path, offset, len }, len)
-        }
-        Kind::Fallocate => {
-            let mode = attrs.u32(attr::FALLOCATE_MODE)?;
-            let len = attrs.u64(attr::SIZE)?;
-            (
-                Command::Fallocate {
-                    path,
-                    mode,
-                    offset,
-                    len,
-                },
-                len,
-            )
-        }
-        Kind::EncodedWrite => {
-            let piece = Encoded {
-                path,
-                offset,
-                file_len: attrs.u64(attr::UNENCODED_FILE_LEN)?,
-                len: attrs.u64(attr::UNENCODED_LEN)?,
-                skip: attrs.u64(attr::UNENCODED_OFFSET)?,
-                compression: attrs.u32_or_zero(attr::COMPRESSION)?,
-                encryption: attrs.u32_or_zero(attr::ENCRYPTION)?,
-                data: attrs.bytes(attr::DATA)?,
-            };
-            let end = piece.skip.checked_add(piece.file_len);
-            if end.is_none_or(|end| end > piece.len) {
-                return Err("the part of the file is not inside the decompressed data".into());
-            }
-            (Command::EncodedWrite(piece), piece.file_len)
-        }
-        _ => {
-            let data = attrs.bytes(attr::DATA)?;
-            (Command::Write { path, offset, data }, data.len() as u64)
-        }
-    };
-    in_range(offset, len)?;
-    Ok(command)
-}
-
-/// File offsets are signed in the kernel.
-fn in_range(offset: u64, len: u64) -> Result<(), String> {
-    match offset.checked_add(len) {
-        Some(end) if i64::try_from(end).is_ok() => Ok(()),
-        _ => Err(format!(
-            "{len} bytes at {offset} are beyond the largest file"
-        )),
-    }
 }

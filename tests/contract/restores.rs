@@ -1,0 +1,146 @@
+//! Restores of live data that only btrfs can get wrong: nothing there, something in the way, a crash in between.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use standin::fs::Filesystem;
+use standin::fs::btrfs::Btrfs;
+use standin::logic::manifest::Stored;
+
+use super::stage::*;
+
+#[test]
+fn a_restore_makes_what_was_not_there() {
+    if !ready("a_restore_makes_what_was_not_there") {
+        return;
+    }
+    let disk = Disk::new(256);
+    let web = disk.subvolume("web");
+    fs::write(web.join("state"), "good").unwrap();
+    let fs = btrfs(&[("web", &web)]);
+    let point = take(&fs, 1, 1);
+    let restore = |sequence| {
+        fs.restore_live(
+            &dataset("web"),
+            &point.manifest.point,
+            &point,
+            manifest(1, sequence),
+        )
+    };
+    let good = || fs::read_to_string(web.join("state")).unwrap() == "good";
+
+    must("btrfs", &["subvolume", "delete", text(&web)]);
+    assert!(!restore(2).unwrap().late_writes && good());
+
+    must("btrfs", &["subvolume", "delete", text(&web)]);
+    fs::create_dir(&web).unwrap();
+    assert!(!restore(3).unwrap().late_writes && good());
+
+    // Nested subvolumes are in no point: the old live copy stays aside, whole.
+    disk.subvolume("web/cache");
+    fs::write(web.join("cache/file"), "x").unwrap();
+    assert!(restore(4).unwrap().late_writes && good());
+    let aside = must(
+        "find",
+        &[text(&disk.path().join(".standin/.aside")), "-name", "file"],
+    );
+    assert!(aside.trim().ends_with("/tree/cache/file"), "{aside}");
+    assert_eq!(listed(&fs), [(1, 1), (1, 4)]);
+
+    fs::create_dir(web.join("m")).unwrap();
+    must("mount", &["-t", "tmpfs", "tmpfs", text(&web.join("m"))]);
+    let message = said(restore(5));
+    must("umount", &[text(&web.join("m"))]);
+    assert!(message.contains("mounted inside"), "{message}");
+}
+
+/// A restore of `point` that was prepared and then cut; gives its directory.
+fn interrupted(disk: &Disk, fs: &Btrfs, point: &Stored, name: &str, keep: u64) -> PathBuf {
+    let dir = disk.path().join(".standin/.staging/shop/.restore-web");
+    fs::create_dir(&dir).unwrap();
+    let snapshot = fs
+        .snapshot_path(&dataset("web"), &point.manifest.point)
+        .unwrap();
+    let tree = dir.join("tree");
+    must(
+        "btrfs",
+        &["subvolume", "snapshot", text(&snapshot), text(&tree)],
+    );
+    let new = must("btrfs", &["subvolume", "show", text(&tree)]);
+    let new = new
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("UUID:"));
+    let intent = serde_json::json!({
+        "dataset": "web",
+        "live": fs.datasets()[&dataset("web")],
+        "relative": name,
+        "new": new.unwrap().trim(),
+        "kept": null,
+        "keep": manifest(1, keep),
+    });
+    fs::write(dir.join("intent.json"), intent.to_string()).unwrap();
+    dir
+}
+
+/// A crash on either side of the exchange: `prepare` undoes the one and finishes the other.
+fn settles(disk: &Disk, web: &Path, name: &str) {
+    let state = |path: &Path| fs::read_to_string(path.join("state")).unwrap();
+    fs::write(web.join("state"), "good").unwrap();
+    let fs = btrfs(&[("web", web)]);
+    fs.prepare().unwrap();
+    let point = take(&fs, 1, 1);
+
+    fs::write(web.join("state"), "bad").unwrap();
+    let dir = interrupted(disk, &fs, &point, name, 2);
+    fs.prepare().unwrap();
+    assert_eq!(state(web), "bad", "undone");
+    assert!(!dir.exists());
+    assert_eq!(listed(&fs), [(1, 1)]);
+
+    let dir = interrupted(disk, &fs, &point, name, 3);
+    let flags = rustix::fs::RenameFlags::EXCHANGE;
+    let here = rustix::fs::CWD;
+    rustix::fs::renameat_with(here, dir.join("tree"), here, disk.path().join(name), flags).unwrap();
+    assert_eq!(listed(&fs), [(1, 1)]);
+    fs.prepare().unwrap();
+    assert_eq!(state(web), "good", "finished");
+    assert!(!dir.exists());
+    assert_eq!(listed(&fs), [(1, 1), (1, 3)]);
+    let late = fs.snapshot_path(&dataset("web"), &id(1, 3)).unwrap();
+    assert_eq!(state(&late), "bad");
+
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("intent.json"), "damaged").unwrap();
+    fs.prepare().unwrap();
+    assert!(!dir.exists(), "set aside");
+}
+
+#[test]
+fn an_interrupted_restore_is_settled_at_the_next_start() {
+    if !ready("an_interrupted_restore_is_settled_at_the_next_start") {
+        return;
+    }
+    let mut disk = Disk::new(256);
+    let web = disk.subvolume("web");
+    settles(&disk, &web, "web");
+    disk = Disk::new(256);
+    disk.subvolume("@web");
+    let web = disk.mount_subvolume("web", "noatime", "@web");
+    settles(&disk, &web, "@web");
+}
+
+/// A snapshot whose own directory is immutable is no harder to destroy.
+#[test]
+fn locked_trees_come_and_go() {
+    if !ready("locked_trees_come_and_go") {
+        return;
+    }
+    let disk = Disk::new(256);
+    let web = disk.subvolume("web");
+    let fs = btrfs(&[("web", &web)]);
+    must("chattr", &["+i", text(&web)]);
+    let point = take(&fs, 1, 1);
+    must("chattr", &["-i", text(&web)]);
+    fs.destroy(&point.manifest.point).unwrap();
+    assert_eq!(listed(&fs), []);
+}
