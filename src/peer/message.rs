@@ -358,6 +358,7 @@ mod tests {
             data_bytes: 2,
             checkpoint: 3,
             file: "a/b".into(),
+            waiting: 0.5,
         });
         check(Answer::Stored);
         check(Answer::Committed);
