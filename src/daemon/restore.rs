@@ -404,6 +404,18 @@ async fn path(
         report.steps.push(done("copy", text));
         return Ok(());
     };
+    replace(node, run, (source, target), &kept, text, report).await
+}
+
+/// Puts the copy in place of the live path; what was written there after `kept` was taken becomes a point too (P5).
+async fn replace(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    (source, target): (PathBuf, PathBuf),
+    kept: &Stored,
+    text: String,
+    report: &mut RestoreReport,
+) -> Result<()> {
     let since_s = kept.manifest.taken.as_second();
     let replaced = blocking(move || {
         let Some(replaced) = copy::over(&source, &target)? else {
@@ -420,7 +432,7 @@ async fn path(
         return Ok(());
     };
     if touched {
-        // Something was written between the point and the exchange: it is still here, under the hidden name (P5).
+        // It is still here, under the hidden name.
         let record = cycle::active_record(node, run)?;
         if let Taken::Point(late) =
             cycle::take_locked(node, run, &record, Reason::BeforeRestore).await?
