@@ -346,18 +346,18 @@ async fn tree(
     Ok(done("copy", text))
 }
 
-async fn path(
-    node: &Arc<Node>,
+/// Where a path of a point can be read.
+async fn source_of(
     run: &Arc<RoleRun>,
     point: &Stored,
-    (dataset, inner, target, over): (DatasetName, PathBuf, PathBuf, bool),
-    report: &mut RestoreReport,
-) -> Result<()> {
+    dataset: &DatasetName,
+    inner: &Path,
+) -> Result<PathBuf> {
     let id = point.manifest.point.clone();
     let (fs, name) = (run.fs.clone(), dataset.clone());
     let source = blocking(move || fs.snapshot_path(&name, &id))
         .await?
-        .join(&inner);
+        .join(inner);
     if source.symlink_metadata().is_err() {
         let what = format!(
             "find {} in {dataset} of {}",
@@ -369,6 +369,17 @@ async fn path(
             .hint("it may be in another point: `standin points` lists them")
             .into());
     }
+    Ok(source)
+}
+
+async fn path(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    point: &Stored,
+    (dataset, inner, target, over): (DatasetName, PathBuf, PathBuf, bool),
+    report: &mut RestoreReport,
+) -> Result<()> {
+    let source = source_of(run, point, &dataset, &inner).await?;
     let _catalogue = run.catalogue.lock().await;
     let kept = if over {
         Some(keep_live(node, run, report).await?)
