@@ -96,6 +96,7 @@ async fn destroy(
 /// Every point with what holds it.
 pub fn candidates(node: &Node, run: &RoleRun, stored: &[Stored]) -> Result<Vec<Candidate>> {
     let configured = |peer: &crate::logic::name::NodeName| run.role.peers.contains(peer);
+    let now = Timestamp::now();
     let bases = node.state.bases(&run.name)?;
     let sendings = node.state.sendings(&run.name)?;
     let newest = stored.last().map(|stored| stored.manifest.point.clone());
@@ -113,6 +114,11 @@ pub fn candidates(node: &Node, run: &RoleRun, stored: &[Stored]) -> Result<Vec<C
         };
         pins.extend(of(&bases, Pin::BaseOf));
         pins.extend(of(&sendings, Pin::Unfinished));
+        pins.extend(retention::before_restore(
+            stored.manifest.reason,
+            stored.manifest.taken,
+            now,
+        ));
         Candidate {
             id,
             name: stored.manifest.name(),
