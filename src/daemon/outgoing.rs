@@ -84,6 +84,7 @@ pub async fn send_dataset(
         base: job.base.clone(),
         identity: measured.identity.clone(),
         data_bytes: measured.data_bytes,
+        flags: measured.flags,
     };
     let mut exchange = link.open(&Request::Offer(Box::new(offer))).await?;
     let held = match answer(exchange.recv()).await? {
