@@ -185,6 +185,7 @@ fn check(name: &str, kind: Stream, way: Way, rounds: usize, seed: u64) {
     };
     let other = Loop::with_options(4 << 30, options);
     let mut base: Option<(PathBuf, Source)> = None;
+    let mut flagged = 0;
     for round in 0..=rounds {
         tree.change(if round == 0 { 250 } else { 60 });
         let taken = from.join(&format!("snapshot.{round}"));
@@ -194,6 +195,7 @@ fn check(name: &str, kind: Stream, way: Way, rounds: usize, seed: u64) {
         let stream = kind.make(base_path, &taken);
         let from_base = base.as_ref().map(|(_, source)| source);
         let flags = flags(base_path, &taken);
+        flagged += usize::from(!flags.is_empty());
         let received = target.receive(round, &stream, &identity, from_base, &flags);
         let what = format!("{name}, seed {seed}, round {round}");
         assert_same(&taken, &received, &what);
@@ -203,6 +205,7 @@ fn check(name: &str, kind: Stream, way: Way, rounds: usize, seed: u64) {
         assert_eq!(holes, None, "{what}: theirs and ours differ in holes");
         base = Some((taken, source(&received)));
     }
+    assert!(flagged > rounds / 2, "flags in {flagged} rounds");
     assert_eq!(
         way == Way::Interrupted,
         target.resumed > 0,

@@ -3,8 +3,9 @@
 //!
 //! The flags are in the inode items of the snapshot's own tree. For a full stream all of the tree is read. For an
 //! incremental one only what was written since the base, where that is sure to hold every file the base lacks: both are
-//! snapshots of one subvolume, never written to themselves. Then a tree block older than the base is part of the base as it
-//! is. It is not sure after a restore (what comes back can be older than the base and not in it) or for received snapshots,
+//! snapshots of one subvolume, never written to themselves. Then an inode item as old as the base is part of the base as it
+//! is: making a file, or giving a first name to a nameless one, writes its item anew, and the transaction that takes a
+//! snapshot lets nobody write after it. It is not sure after a restore (what comes back can be older than the base and not in it) or for received snapshots,
 //! whose trees are no history of one another: there, all is read.
 //!
 //! Promise: changes nothing; what is found does not depend on the stream. What has no room is counted. It deliberately does
@@ -56,8 +57,11 @@ pub fn read(point: impl AsFd, base: Option<impl AsFd>) -> io::Result<Found> {
         next = last.objectid.saturating_add(1);
         for item in items {
             if item.kind == INODE_ITEM && INODES.contains(&item.objectid) {
-                if let Some(flagged) = flagged(item.bytes) {
-                    list.file(item.objectid, flagged);
+                match inode(item.bytes) {
+                    Some((transaction, flagged)) if transaction >= since => {
+                        list.file(item.objectid, flagged);
+                    }
+                    _ => {}
                 }
             }
         }
@@ -66,27 +70,29 @@ pub fn read(point: impl AsFd, base: Option<impl AsFd>) -> io::Result<Found> {
     Ok(Found { flags, left_out })
 }
 
-/// The transaction since which every file that `base` lacks was written to `point`; 0 when that is not known.
+/// The first transaction in which a file that `base` lacks can have been written to `point`; 0 when that is not known.
 fn since(point: &Subvolume, base: &Subvolume) -> u64 {
     let is_taken = |side: &Subvolume| side.read_only && side.received_uuid.is_none();
     let same = point.parent_uuid.is_some() && point.parent_uuid == base.parent_uuid;
     if same && is_taken(point) && is_taken(base) && base.otransid <= point.otransid {
-        base.otransid
+        base.otransid + 1
     } else {
         0
     }
 }
 
-/// Of a struct btrfs_inode_item; none for what is neither a file nor a directory.
-fn flagged(item: &[u8]) -> Option<Flagged> {
+/// The transaction that wrote a struct btrfs_inode_item, and its flags; none for what is neither a file nor a directory.
+fn inode(item: &[u8]) -> Option<(u64, Flagged)> {
+    let transaction = u64::from_le_bytes(*item.get(8..)?.first_chunk()?);
     let mode = u32::from_le_bytes(*item.get(52..)?.first_chunk()?);
     let flags = u64::from_le_bytes(*item.get(64..)?.first_chunk()?);
     let kind = FileType::from_raw_mode(mode);
-    matches!(kind, FileType::RegularFile | FileType::Directory).then_some(Flagged {
+    let flagged = Flagged {
         nocow: flags & NODATACOW != 0,
         immutable: flags & IMMUTABLE != 0,
         append: flags & APPEND != 0,
-    })
+    };
+    matches!(kind, FileType::RegularFile | FileType::Directory).then_some((transaction, flagged))
 }
 
 #[cfg(test)]
@@ -101,14 +107,19 @@ mod tests {
             let mut item = [0xff; 160];
             item[52..56].copy_from_slice(&mode.to_le_bytes());
             item[64..72].copy_from_slice(&flags.to_le_bytes());
-            let found = flagged(&item).map(|has| [has.nocow, has.immutable, has.append]);
-            assert_eq!(found, expected);
+            item[8..16].copy_from_slice(&77u64.to_le_bytes());
+            let found = inode(&item);
+            assert_eq!(
+                found.map(|(_, has)| [has.nocow, has.immutable, has.append]),
+                expected
+            );
+            assert!(found.is_none_or(|(transaction, _)| transaction == 77));
         };
         check(0o100_644, 0, Some([false; 3]));
         check(0o100_644, 0b11, Some([true, false, false]));
         check(0o040_755, 0xc0, Some([false, true, true]));
         check(0o120_777, 0b11, None);
-        assert_eq!(flagged(&[0; 60]), None);
+        assert_eq!(inode(&[0; 60]), None);
     }
 
     #[test]
@@ -124,7 +135,7 @@ mod tests {
         };
         let check = |change: &dyn Fn(&mut Subvolume), expected: u64| {
             let (mut one, mut other) = (taken(20), taken(30));
-            assert_eq!(since(&other, &one), 20);
+            assert_eq!(since(&other, &one), 21);
             change(&mut one);
             assert_eq!(since(&other, &one), expected, "{one:?}");
             (one, other) = (taken(20), taken(30));
@@ -135,7 +146,7 @@ mod tests {
         check(&|side| side.parent_uuid = Some(Uuid::from_u128(8)), 0);
         check(&|side| side.received_uuid = Some(Uuid::from_u128(8)), 0);
         check(&|side| side.read_only = false, 0);
-        check(&|side| side.ctransid = 99, 20);
+        check(&|side| side.ctransid = 99, 21);
         assert_eq!(since(&taken(20), &taken(30)), 0);
     }
 }
