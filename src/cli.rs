@@ -348,6 +348,7 @@ mod tests {
             "standin run web --dry-run",
             "standin run --attach --cancel",
             "standin restore web --dataset files --path a/b --to /tmp/x",
+            "standin restore web --path /srv/web/a/b",
             "standin pair accept",
             "standin link --stdio",
             "standin completions zsh",
@@ -362,7 +363,6 @@ mod tests {
             "standin run ../etc",
             "standin run --dry-run --attach",
             "standin restore",
-            "standin restore web --path a/b",
             "standin link",
             "standin pair",
         ] {

@@ -2,6 +2,7 @@
 //!
 //! What is proved here: words on stdout and stderr, exit codes, what is asked of the daemon. What the daemon does is not
 //! in here; the socket, the lines and the process are real.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;

@@ -1,5 +1,6 @@
 //! docs/standin.toml keeps in step with the program: it is accepted as it stands and with every commented key set, the
 //! defaults it tells are the real ones, and no key is left out of it.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 use std::path::Path;
 

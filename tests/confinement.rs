@@ -140,7 +140,7 @@ fn replaced(bytes: &[u8], uuid: Uuid) -> Vec<u8> {
 
 /// Every command that names a place, with this path.
 fn all_on(path: &[u8]) -> Vec<Command<'_>> {
-    vec![
+    let names = vec![
         Command::Mkfile { path, inode: None },
         Command::Mkdir { path, inode: None },
         Command::Mknod {
@@ -178,6 +178,12 @@ fn all_on(path: &[u8]) -> Vec<Command<'_>> {
             path,
             name: b"user.a",
         },
+    ];
+    [names, all_data_on(path)].concat()
+}
+
+fn all_data_on(path: &[u8]) -> Vec<Command<'_>> {
+    vec![
         Command::Write {
             path,
             offset: 0,
@@ -468,8 +474,15 @@ fn rules_of_the_stream() {
         &[&OWN[..], &[Command::EncodedWrite(piece)]].concat(),
         Some("too long"),
     );
+}
 
-    // Before, and instead of, the subvolume's name.
+/// Before, and instead of, the subvolume's name.
+#[test]
+fn beginnings() {
+    if !ready("beginnings") {
+        return;
+    }
+    let ground = Ground::new();
     let case = |number: usize, commands: &[Command<'_>], words: &str| {
         let mut stream = Encoder::new(2);
         for command in commands {

@@ -2,6 +2,7 @@
 //!
 //! What a user relies on: paired nodes replicate, interrupted transfers go on from a checkpoint, strangers get nowhere,
 //! and every outcome has its exit code. Trees are compared by tar and find, not by our code.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod support;
 
@@ -490,7 +491,7 @@ fn outcomes_have_their_exit_codes() {
         let said = node.run(args);
         assert_eq!(said.code, code, "{args:?}: {said:?}");
         assert!(
-            code == 0 || !said.err.is_empty(),
+            code == 0 || !(said.err.is_empty() && said.out.is_empty()),
             "{args:?} gave no reason: {said:?}"
         );
     };

@@ -13,7 +13,7 @@ use standin::logic::transfer::FileFlags;
 use support::fixture::{Loop, ready, run};
 use support::receiving::*;
 use support::same::assert_same;
-use support::tree::{Names, Tree, clone};
+use support::tree::clone;
 
 /// A live subvolume with something in it.
 fn live(on: &Loop) -> PathBuf {
@@ -237,7 +237,11 @@ fn compressed_pieces_are_unpacked_where_they_must_be() {
     let from = Loop::with_options(1 << 30, "noatime,compress-force=zstd");
     let to = Loop::with_options(1 << 30, "noatime,nodatacow");
     let live = live(&from);
-    Tree::new(&live, 11, Names::Bytes).change(150);
+    let mut random = support::random::Random::new(11);
+    for number in 0..40 {
+        let length = random.below(300_000) as usize;
+        std::fs::write(live.join(number.to_string()), random.bytes(length)).unwrap();
+    }
     let taken = from.join("s");
     snapshot(&live, &taken);
     let stream = sent(None, &taken, 2, &["--compressed-data"]);

@@ -18,7 +18,6 @@ fn text(bytes: &[u8]) -> &str {
 
 /// One line for each command, in a spelling both can be brought to.
 fn ours(command: &Command<'_>) -> String {
-    let time = |moment: &Moment| format!("{}.{}", moment.seconds as u64, moment.nanoseconds);
     match command {
         Command::Subvol {
             path,
@@ -47,6 +46,13 @@ fn ours(command: &Command<'_>) -> String {
         Command::Link { path, existing } => format!("link {} {}", text(path), text(existing)),
         Command::Unlink { path } => format!("unlink {}", text(path)),
         Command::Rmdir { path } => format!("rmdir {}", text(path)),
+        _ => our_facts(command),
+    }
+}
+
+fn our_facts(command: &Command<'_>) -> String {
+    let time = |moment: &Moment| format!("{}.{}", moment.seconds as u64, moment.nanoseconds);
+    match command {
         Command::SetXattr { path, name, value } => {
             format!("set {} {} {value:?}", text(path), text(name))
         }
@@ -104,11 +110,11 @@ fn ours(command: &Command<'_>) -> String {
             e.data
         ),
         Command::EnableVerity { path } => format!("verity {}", text(path)),
+        _ => String::new(),
     }
 }
 
 fn theirs(command: &Theirs) -> String {
-    let time = |moment: &Timespec| format!("{}.{}", moment.sec, moment.nsec);
     match command {
         Theirs::Subvol {
             path,
@@ -134,6 +140,13 @@ fn theirs(command: &Theirs) -> String {
         Theirs::Link { path, target } => format!("link {path} {target}"),
         Theirs::Unlink { path } => format!("unlink {path}"),
         Theirs::Rmdir { path } => format!("rmdir {path}"),
+        _ => their_facts(command),
+    }
+}
+
+fn their_facts(command: &Theirs) -> String {
+    let time = |moment: &Timespec| format!("{}.{}", moment.sec, moment.nsec);
+    match command {
         Theirs::SetXattr { path, name, data } => format!("set {path} {name} {data:?}"),
         Theirs::RemoveXattr { path, name } => format!("remove {path} {name}"),
         Theirs::Write { path, offset, data } => format!("write {path} {offset} {data:?}"),
@@ -188,6 +201,7 @@ fn theirs(command: &Theirs) -> String {
             "encoded {path} {offset} {unencoded_file_len} {unencoded_len} {unencoded_offset} {compression} {encryption} {data:?}"
         ),
         Theirs::EnableVerity { path, .. } => format!("verity {path}"),
+        _ => String::new(),
     }
 }
 

@@ -290,7 +290,7 @@ mod tests {
         host("alder.example.org", "alder");
         host("my host", "my-host");
         host("-x", "x");
-        host("", "the host name \"\" cannot be made a node name");
+        host("", "make a node name of the host name \"\"");
         host("(none)", "none-");
     }
 

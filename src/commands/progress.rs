@@ -143,10 +143,18 @@ pub fn title(t: &TransferView) -> String {
     format!("{}/{} {arrow} {}", t.role, t.dataset, t.peer)
 }
 
-#[derive(Default)]
 struct Bars {
     all: MultiProgress,
     bars: HashMap<u64, ProgressBar>,
+}
+
+impl Default for Bars {
+    fn default() -> Bars {
+        Bars {
+            all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(5)),
+            bars: HashMap::new(),
+        }
+    }
 }
 
 impl Bars {
@@ -172,8 +180,6 @@ impl Bars {
 
     fn show(&mut self, t: &TransferView) {
         let bar = self.bars.entry(t.id).or_insert_with(|| {
-            let target = ProgressDrawTarget::stderr_with_hz(5);
-            self.all.set_draw_target(target);
             let bar = self.all.add(ProgressBar::new(t.total_bytes));
             // The template is ours; a wrong one falls back to indicatif's own.
             if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:16}] {wide_msg}") {
@@ -182,9 +188,9 @@ impl Bars {
             bar.set_prefix(title(t));
             bar
         });
+        bar.set_message(render::transfer(t));
         bar.set_length(t.total_bytes);
         bar.set_position(t.done_bytes.min(t.total_bytes));
-        bar.set_message(render::transfer(t));
     }
 
     fn clear(&mut self) {

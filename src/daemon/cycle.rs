@@ -95,7 +95,10 @@ async fn whole(
         }
     }
     let code = sum(&codes);
-    let trouble = steps.iter().find_map(|step| step.error.clone());
+    let trouble = steps
+        .iter()
+        .find_map(|step| step.error.as_deref())
+        .map(first_line);
     if let Err(error) = note_end(node, run, started, trouble.as_deref()) {
         node.hub.warn(
             Some(&run.name),
@@ -127,6 +130,11 @@ fn note_end(node: &Node, run: &RoleRun, started: Timestamp, trouble: Option<&str
         record.good = Some(Timestamp::now());
     }
     node.state.record_cycle(&run.name, &record)
+}
+
+/// The reason without its hint: for logs and status.
+pub fn first_line(error: &str) -> String {
+    error.lines().next().unwrap_or_default().to_owned()
 }
 
 /// One code for many: all well is done, all of one kind is that kind, a mixture is partial.
@@ -162,7 +170,7 @@ pub fn planned(what: &str, text: impl Into<String>) -> Step {
 pub fn failed(what: &str, text: impl Into<String>, error: &anyhow::Error) -> Step {
     let hint = Failure::of(error).and_then(|failure| failure.hint.as_ref());
     let error = match hint {
-        Some(hint) => format!("could not {error:#}; {hint}"),
+        Some(hint) => format!("could not {error:#}\nhint: {hint}"),
         None => format!("could not {error:#}"),
     };
     Step {

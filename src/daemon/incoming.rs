@@ -14,6 +14,7 @@ use super::{prune, receiving};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::host::state::RoleRecord;
+use crate::logic::claim::{self, Claim, Known};
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::Manifest;
 use crate::logic::name::{NodeName, RoleName};
@@ -87,6 +88,10 @@ pub fn refusal(error: &anyhow::Error) -> Refusal {
     }
 }
 
+fn refused(code: Code, what: String, hint: String) -> anyhow::Error {
+    Failure::new(code, what).hint(hint).into()
+}
+
 /// Whether the peer may act on the role here, and the role is the one it means.
 fn admit_role(
     node: &Node,
@@ -95,101 +100,116 @@ fn admit_role(
     id: RoleId,
     term: &Term,
 ) -> Result<Arc<RoleRun>> {
-    let ours = node.name();
-    let refused = |what: String, hint: String| -> anyhow::Error {
-        Failure::new(Code::Refused, what).hint(hint).into()
-    };
-    let Ok(run) = node.role(name) else {
-        return Err(refused(
-            format!("{ours} has no role {name}"),
-            format!(
-                "add [role.{name}] with its datasets to the config of {ours}, then `standin reload` there"
-            ),
-        ));
-    };
-    if !run.role.peers.contains(peer) {
-        return Err(refused(
-            format!("role {name} on {ours} does not name {peer} as a peer"),
-            format!(
-                "add {peer:?} to `peers` of [role.{name}] in the config of {ours}",
-                peer = peer.as_str()
-            ),
-        ));
-    }
-    let granted = node
-        .peer(peer)
-        .is_some_and(|run| lock(&run.grants).contains(&Grant::Send));
-    if !granted {
-        return Err(refused(
-            format!("{ours} does not grant {peer} to send"),
-            format!("add \"send\" to `grants` of [peer.{peer}] in the config of {ours}"),
-        ));
-    }
-    match node.record(&run)? {
-        None => {
-            let record = RoleRecord {
-                id,
-                term: term.clone(),
-                active: false,
-            };
-            node.state.record_role(name, &record)?;
-            node.hub.note(
-                Some(name),
-                format!("joined the role with id {id}, active on {}", term.holder),
-            );
-        }
-        Some(record) if record.id != id => {
-            return Err(refused(
-                format!("role {name} on {ours} is another role (id {}, not {id})", record.id),
-                "give one of the two roles another name, or remove the copy that was begun by mistake".to_owned(),
-            ));
-        }
-        Some(record) if term.epoch < record.term.epoch => {
-            let failure = Failure::new(
-                Code::Fenced,
-                format!(
-                    "{peer} speaks for term {term} of role {name}, but {ours} knows term {}",
-                    record.term
-                ),
-            );
-            return Err(failure
-                .hint(format!("{} is active now", record.term.holder))
-                .into());
-        }
-        Some(record) if record.active && record.term != *term => {
-            return Err(refused(
-                format!(
-                    "{ours} is itself active in role {name} (term {}); {peer} claims term {term}",
-                    record.term
-                ),
-                format!("both configs must name the same `home` for role {name}"),
-            ));
-        }
-        Some(record) if term.epoch == record.term.epoch && *term != record.term => {
-            return Err(Failure::new(
-                Code::Diverged,
-                format!(
-                    "two nodes claim epoch {} of role {name}: {} and {}",
-                    term.epoch, record.term.holder, term.holder
-                ),
-            )
-            .hint("both configs must name the same `home` for the role")
-            .into());
-        }
-        Some(record) if term.epoch > record.term.epoch => {
+    let run = permitted(node, peer, name)?;
+    let record = node.record(&run)?;
+    let known = record.as_ref().map(|record| Known {
+        id: record.id,
+        term: &record.term,
+        active: record.active,
+    });
+    match (claim::judge(known, id, term), record) {
+        (Claim::Current, _) => {}
+        (Claim::Higher, Some(record)) => {
             // Seen terms are remembered before anything is done under them (P3).
+            let term = term.clone();
+            let active = false;
             node.state.record_role(
                 name,
                 &RoleRecord {
-                    term: term.clone(),
-                    active: false,
+                    term,
+                    active,
                     ..record
                 },
             )?;
         }
-        Some(_) => {}
+        (Claim::New | Claim::Higher, _) => {
+            let (term, active) = (term.clone(), false);
+            let text = format!("joined the role with id {id}, active on {}", term.holder);
+            node.state
+                .record_role(name, &RoleRecord { id, term, active })?;
+            node.hub.note(Some(name), text);
+        }
+        (claim, record) => return Err(unacceptable(node, peer, name, (id, term), claim, record)),
     }
     Ok(run)
+}
+
+/// The role, when the config lets the peer act on it.
+fn permitted(node: &Node, peer: &NodeName, name: &RoleName) -> Result<Arc<RoleRun>> {
+    let ours = node.name();
+    let Ok(run) = node.role(name) else {
+        let hint = format!(
+            "add [role.{name}] with its datasets to the config of {ours}, then `standin reload` there"
+        );
+        return Err(refused(
+            Code::Refused,
+            format!("{ours} has no role {name}"),
+            hint,
+        ));
+    };
+    if !run.role.peers.contains(peer) {
+        let what = format!("role {name} on {ours} does not name {peer} as a peer");
+        let hint = format!("add \"{peer}\" to `peers` of [role.{name}] in the config of {ours}");
+        return Err(refused(Code::Refused, what, hint));
+    }
+    let granted = |run: Arc<PeerRun>| lock(&run.grants).contains(&Grant::Send);
+    if !node.peer(peer).is_some_and(granted) {
+        let what = format!("{ours} does not grant {peer} to send");
+        let hint = format!("add \"send\" to `grants` of [peer.{peer}] in the config of {ours}");
+        return Err(refused(Code::Refused, what, hint));
+    }
+    Ok(run)
+}
+
+/// Why a claim cannot be followed, in words for both sides.
+fn unacceptable(
+    node: &Node,
+    peer: &NodeName,
+    name: &RoleName,
+    (id, term): (RoleId, &Term),
+    claim: Claim,
+    record: Option<RoleRecord>,
+) -> anyhow::Error {
+    let ours = node.name();
+    let Some(record) = record else {
+        return anyhow::anyhow!("judge the claim of {peer} to role {name}");
+    };
+    let known = &record.term;
+    let one_home = format!("both configs must name the same `home` for role {name}");
+    match claim {
+        Claim::OtherRole => refused(
+            Code::Refused,
+            format!(
+                "role {name} on {ours} is another role (id {}, not {id})",
+                record.id
+            ),
+            "give one of the two roles another name, or remove the copy that was begun by mistake"
+                .to_owned(),
+        ),
+        Claim::Lower => refused(
+            Code::Fenced,
+            format!("{peer} speaks for term {term} of role {name}, but {ours} knows term {known}"),
+            format!("{} is active now", known.holder),
+        ),
+        Claim::BothActive => refused(
+            Code::Refused,
+            format!(
+                "{ours} is itself active in role {name} (term {known}); {peer} claims term {term}"
+            ),
+            one_home,
+        ),
+        Claim::SameEpoch => refused(
+            Code::Diverged,
+            format!(
+                "two nodes claim epoch {} of role {name}: {} and {}",
+                term.epoch, known.holder, term.holder
+            ),
+            one_home,
+        ),
+        Claim::New | Claim::Current | Claim::Higher => {
+            anyhow::anyhow!("judge the claim of {peer} to role {name}")
+        }
+    }
 }
 
 fn admit(node: &Node, peer: &NodeName, manifest: &Manifest) -> Result<Arc<RoleRun>> {

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use tokio_util::sync::CancellationToken;
 
 use super::api::Step;
-use super::cycle::{done, failed, our_lineage, planned};
+use super::cycle::{done, failed, first_line, our_lineage, planned};
 use super::node::{Node, RoleRun, lock};
 use super::outgoing::{Job, answer, send_dataset};
 use crate::config::Grant;
@@ -88,7 +88,7 @@ pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) {
         let cancel = CancellationToken::new();
         let outcome = replicate(&node, &run, &record, &peer, &cancel).await;
         if let Some(error) = outcome.steps.iter().find_map(|step| step.error.as_ref()) {
-            node.hub.warn(Some(&run.name), error.clone());
+            node.hub.warn(Some(&run.name), first_line(error));
         }
     });
 }

@@ -346,18 +346,18 @@ async fn tree(
     Ok(done("copy", text))
 }
 
-async fn path(
-    node: &Arc<Node>,
+/// Where a path of a point can be read.
+async fn source_of(
     run: &Arc<RoleRun>,
     point: &Stored,
-    (dataset, inner, target, over): (DatasetName, PathBuf, PathBuf, bool),
-    report: &mut RestoreReport,
-) -> Result<()> {
+    dataset: &DatasetName,
+    inner: &Path,
+) -> Result<PathBuf> {
     let id = point.manifest.point.clone();
     let (fs, name) = (run.fs.clone(), dataset.clone());
     let source = blocking(move || fs.snapshot_path(&name, &id))
         .await?
-        .join(&inner);
+        .join(inner);
     if source.symlink_metadata().is_err() {
         let what = format!(
             "find {} in {dataset} of {}",
@@ -369,6 +369,17 @@ async fn path(
             .hint("it may be in another point: `standin points` lists them")
             .into());
     }
+    Ok(source)
+}
+
+async fn path(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    point: &Stored,
+    (dataset, inner, target, over): (DatasetName, PathBuf, PathBuf, bool),
+    report: &mut RestoreReport,
+) -> Result<()> {
+    let source = source_of(run, point, &dataset, &inner).await?;
     let _catalogue = run.catalogue.lock().await;
     let kept = if over {
         Some(keep_live(node, run, report).await?)
@@ -393,6 +404,18 @@ async fn path(
         report.steps.push(done("copy", text));
         return Ok(());
     };
+    replace(node, run, (source, target), &kept, text, report).await
+}
+
+/// Puts the copy in place of the live path; what was written there after `kept` was taken becomes a point too (P5).
+async fn replace(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    (source, target): (PathBuf, PathBuf),
+    kept: &Stored,
+    text: String,
+    report: &mut RestoreReport,
+) -> Result<()> {
     let since_s = kept.manifest.taken.as_second();
     let replaced = blocking(move || {
         let Some(replaced) = copy::over(&source, &target)? else {
@@ -409,7 +432,7 @@ async fn path(
         return Ok(());
     };
     if touched {
-        // Something was written between the point and the exchange: it is still here, under the hidden name (P5).
+        // It is still here, under the hidden name.
         let record = cycle::active_record(node, run)?;
         if let Taken::Point(late) =
             cycle::take_locked(node, run, &record, Reason::BeforeRestore).await?

@@ -168,7 +168,7 @@ async fn explained<T>(link: &Link, result: Result<T>) -> Result<T> {
     let moment = Duration::from_millis(100);
     match tokio::time::timeout(moment, link.closed()).await {
         Ok(why) => {
-            let what = format!("the link to {} is down: {why}", link.peer());
+            let what = format!("use the link to {}: it is down: {why}", link.peer());
             Err(error.context(Failure::new(Code::Unreachable, what)))
         }
         Err(_) => Err(error.context(format!("exchange with {}", link.peer()))),

@@ -187,7 +187,7 @@ impl Link {
             return Ok(stream);
         }
         let why = self.closed().await;
-        let what = format!("the link to {} is down: {why}", self.peer());
+        let what = format!("use the link to {}: it is down: {why}", self.peer());
         Err(Failure::new(Code::Unreachable, what).into())
     }
 
@@ -369,9 +369,19 @@ fn turn(
         .poll_next_inbound(cx)
         .map(|inbound| match inbound {
             Some(Ok(stream)) => Turn::Stream(stream),
-            Some(Err(error)) => Turn::Over(format!("the connection broke: {error}")),
+            Some(Err(error)) => Turn::Over(broken(&error)),
             None => Turn::Over("the other side closed the connection".into()),
         })
+}
+
+/// Why a connection broke, in plain words. A process that is killed and a cut line look the same from here.
+fn broken(error: &yamux::ConnectionError) -> String {
+    match error {
+        yamux::ConnectionError::Decode(_) if error.to_string().contains("close_notify") => {
+            "the other side went away without a goodbye".to_owned()
+        }
+        error => format!("the connection broke: {error}"),
+    }
 }
 
 /// Whatever ends the driver, a panic included, nobody waits for ever.

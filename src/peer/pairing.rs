@@ -97,7 +97,7 @@ pub async fn accept_invite(
 ) -> Result<Paired> {
     let invite = Invite::parse(line).map_err(|bad| {
         let hint = "the line is what `standin pair invite` printed on the other node";
-        Failure::new(Code::Usage, bad.to_string()).hint(hint)
+        Failure::new(Code::Usage, format!("read the invitation: {bad}")).hint(hint)
     })?;
     let target = match via {
         Some(target) => target,

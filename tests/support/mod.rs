@@ -2,7 +2,12 @@
 //!
 //! Promise: a test that cannot run here says `SKIPPED <name>: <why>`, and fails where CI is set; mounts and loop devices are
 //! given back when a test panics. Everything random comes from a seed that the failure message names.
-#![allow(dead_code, clippy::unwrap_used, clippy::print_stdout)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 pub mod cluster;
 pub mod fixture;
