@@ -28,6 +28,15 @@ pub fn run(global: &Global, args: &Check) -> Result<Code> {
 
 /// The daemon's findings; where it does not run, those that need no daemon.
 fn gather(global: &Global) -> Result<(Value, CheckReport)> {
+    let mut findings = config_findings(&global.config);
+    if findings
+        .iter()
+        .any(|finding| finding.level == Level::Problem)
+    {
+        // A file with mistakes does not even say which daemon to ask.
+        let report = CheckReport { findings };
+        return Ok((serde_json::to_value(&report)?, report));
+    }
     let control = Control::of(global);
     let error = match control.ask(&Request::Check) {
         Ok(answer) => return Ok(answer),
@@ -37,7 +46,6 @@ fn gather(global: &Global) -> Result<(Value, CheckReport)> {
         return Err(error);
     };
     let socket = control.socket().display();
-    let mut findings = config_findings(&global.config);
     findings.push(Finding {
         level: Level::Problem,
         subject: "daemon".into(),

@@ -206,10 +206,8 @@ async fn serve(node: Arc<Node>, run: Arc<PeerRun>, link: Link, mut incoming: Inc
                 }
                 None => break,
             },
-            () = run.gone.cancelled() => {
-                link.close("the peer was removed from the config").await;
-                break;
-            }
+            // Whoever said so closes the link, and says why.
+            () = run.gone.cancelled() => break,
         }
     }
     let why = link.closed().await;
