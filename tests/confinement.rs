@@ -37,7 +37,10 @@ impl Ground {
         libbtrfsutil::create_subvolume(&live).unwrap();
         std::fs::write(live.join("secret"), vec![7; 8192]).unwrap();
         let mut stream = begun();
-        stream.put(&Command::Mkfile { path: b"secret" });
+        stream.put(&Command::Mkfile {
+            path: b"secret",
+            inode: None,
+        });
         stream.put(&Command::Write {
             path: b"secret",
             offset: 0,
@@ -138,8 +141,8 @@ fn replaced(bytes: &[u8], uuid: Uuid) -> Vec<u8> {
 /// Every command that names a place, with this path.
 fn all_on(path: &[u8]) -> Vec<Command<'_>> {
     let names = vec![
-        Command::Mkfile { path },
-        Command::Mkdir { path },
+        Command::Mkfile { path, inode: None },
+        Command::Mkdir { path, inode: None },
         Command::Mknod {
             path,
             mode: 0o20600,
@@ -234,7 +237,10 @@ fn clone_of<'a>(path: &'a [u8], source: Uuid, source_path: &'a [u8], len: u64) -
 }
 
 const OWN: [Command<'static>; 2] = [
-    Command::Mkfile { path: b"own" },
+    Command::Mkfile {
+        path: b"own",
+        inode: None,
+    },
     Command::Write {
         path: b"own",
         offset: 0,
@@ -358,7 +364,10 @@ fn what_must_not_be_opened() {
             mode: 0o20600,
             device: 0x501,
         },
-        Command::Mkdir { path: b"node" },
+        Command::Mkdir {
+            path: b"node",
+            inode: None,
+        },
     ];
     for node in nodes {
         for command in [
@@ -488,7 +497,10 @@ fn beginnings() {
     let base = Uuid::from_u128(3);
     case(
         1,
-        &[Command::Mkfile { path: b"a" }],
+        &[Command::Mkfile {
+            path: b"a",
+            inode: None,
+        }],
         "before the subvolume is named",
     );
     case(

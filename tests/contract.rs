@@ -365,9 +365,7 @@ fn what_is_not_replicated_is_told() {
         .live(&dataset("web"), Scan::Whole)
         .unwrap()
         .not_replicated;
-    assert_eq!(whole.len(), 3, "{whole:?}");
-    assert!(whole[1].starts_with("db and 1 more: each has the no-copy-on-write"));
-    assert!(whole[2].starts_with("locked is immutable"));
+    assert_eq!(whole, root, "flags of files are carried");
     let taken = take(&fs, 1, 1);
     assert_eq!(
         taken.manifest.datasets[&dataset("web")].not_replicated,
@@ -377,6 +375,10 @@ fn what_is_not_replicated_is_told() {
     fs.live(&dataset("web"), Scan::Whole).unwrap();
     assert!(!fs.changed(&taken).unwrap());
     must("chattr", &["-i", text(&web.join("locked"))]);
+    must("chattr", &["+a", text(&web)]);
+    let root = fs.live(&dataset("web"), Scan::Root).unwrap().not_replicated;
+    assert!(root[1].starts_with("the top directory is immutable or append-only"));
+    must("chattr", &["-a", text(&web)]);
 }
 
 #[test]

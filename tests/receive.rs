@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use standin::fs::btrfs::receive::{self, Place, Source};
 use standin::fs::{FsError, Limits, Opened};
+use standin::logic::transfer::FileFlags;
 use support::fixture::{Loop, ready, run};
 use support::receiving::*;
 use support::same::assert_same;
@@ -399,7 +400,15 @@ fn no_space() {
         );
     };
     let opened = |bytes: u64, reserve: u64| {
-        receive::open(&place, &identity, None, &[], bytes, limits(reserve))
+        receive::open(
+            &place,
+            &identity,
+            None,
+            &[],
+            &FileFlags::default(),
+            bytes,
+            limits(reserve),
+        )
     };
     is_full(opened(data_bytes(&stream), 1 << 20).err().unwrap());
     assert!(opened(0, 1 << 30).is_ok(), "nothing to come needs no room");

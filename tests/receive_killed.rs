@@ -10,6 +10,7 @@ use std::process::Command;
 
 use standin::fs::Opened;
 use standin::fs::btrfs::receive;
+use standin::logic::transfer::FileFlags;
 use support::fixture::{Loop, ready};
 use support::receiving::{LIMITS, hash, identity, place, sent, snapshot, uuid_of};
 use support::same::assert_same;
@@ -24,7 +25,15 @@ fn killed_child() {
     let stream = std::fs::read(dir.join("stream")).unwrap();
     let text = std::fs::read(dir.join("identity")).unwrap();
     let identity = serde_json::from_slice(&text).unwrap();
-    let opened = receive::open(&place(&dir, "r"), &identity, None, &[], 0, LIMITS);
+    let opened = receive::open(
+        &place(&dir, "r"),
+        &identity,
+        None,
+        &[],
+        &FileFlags::default(),
+        0,
+        LIMITS,
+    );
     let Opened::Transfer(mut incoming) = opened.unwrap() else {
         return;
     };
@@ -68,7 +77,17 @@ fn killed_anywhere() {
             kill_at(freeze, &dir);
         }
         let place = place(&dir, "r");
-        let path = match receive::open(&place, &identity, None, &[], 0, LIMITS).unwrap() {
+        let path = match receive::open(
+            &place,
+            &identity,
+            None,
+            &[],
+            &FileFlags::default(),
+            0,
+            LIMITS,
+        )
+        .unwrap()
+        {
             Opened::Complete(_) => {
                 assert_eq!(freeze, "finish-recorded");
                 place.point_dir.join("data")

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 
 use standin::fs::btrfs::receive::{self, Place, Source};
 use standin::fs::{Incoming, Limits, Opened};
-use standin::logic::transfer::StreamIdentity;
+use standin::logic::transfer::{FileFlags, StreamIdentity};
 use support::fixture::{Loop, ready, run};
 use support::random::Random;
-use support::receiving::{data_bytes, hash, identity, place, sent, snapshot, source, uuid_of};
-use support::same::{assert_same, holes_differ};
+use support::receiving::{
+    data_bytes, flags, hash, identity, place, sent, snapshot, source, uuid_of,
+};
+use support::same::{assert_same, flags_differ, holes_differ};
 use support::tree::{Names, Tree};
 
 /// How streams are made.
@@ -62,10 +64,11 @@ impl Target {
         stream: &[u8],
         identity: &StreamIdentity,
         base: Option<&Source>,
+        flags: &FileFlags,
     ) -> PathBuf {
         let place = place(&self.path, &format!("staging.{number}"));
         let data_bytes = data_bytes(stream);
-        let mut incoming = self.open(&place, identity, base, data_bytes);
+        let mut incoming = self.open(&place, identity, base, flags, data_bytes);
         loop {
             let offset = incoming.standing().offset as usize;
             assert_eq!(
@@ -86,7 +89,7 @@ impl Target {
             let checkpoint = incoming.standing().checkpoint;
             drop(incoming);
             assert_eq!(receive::partial(&place).unwrap(), Some(Some(checkpoint)));
-            incoming = self.open(&place, identity, base, data_bytes);
+            incoming = self.open(&place, identity, base, flags, data_bytes);
             assert_eq!(incoming.standing().offset, checkpoint);
             self.resumed += usize::from(checkpoint > 0);
         }
@@ -94,7 +97,7 @@ impl Target {
         let local = incoming.finish(stream.len() as u64, &hash(stream)).unwrap();
         assert_eq!(local.data_bytes, Some(data_bytes));
         assert_eq!(receive::partial(&place).unwrap(), Some(None));
-        match receive::open(&place, identity, base, &[], 0, Limits::default()).unwrap() {
+        match receive::open(&place, identity, base, &[], flags, 0, Limits::default()).unwrap() {
             Opened::Complete(again) => assert_eq!(again, local),
             Opened::Transfer(_) => panic!("complete, but opened again"),
         }
@@ -113,6 +116,7 @@ impl Target {
         place: &Place,
         identity: &StreamIdentity,
         base: Option<&Source>,
+        flags: &FileFlags,
         data_bytes: u64,
     ) -> Box<dyn Incoming> {
         let limits = Limits {
@@ -123,7 +127,7 @@ impl Target {
             reserve: 1 << 20,
             ..Limits::default()
         };
-        match receive::open(place, identity, base, &[], data_bytes, limits).unwrap() {
+        match receive::open(place, identity, base, &[], flags, data_bytes, limits).unwrap() {
             Opened::Transfer(incoming) => incoming,
             Opened::Complete(_) => panic!("complete before it began"),
         }
@@ -187,6 +191,7 @@ fn check(name: &str, kind: Stream, way: Way, rounds: usize, seed: u64) {
     };
     let other = Loop::with_options(4 << 30, options);
     let mut base: Option<(PathBuf, Source)> = None;
+    let mut flagged = 0;
     for round in 0..=rounds {
         tree.change(if round == 0 { 250 } else { 60 });
         let taken = from.join(&format!("snapshot.{round}"));
@@ -195,14 +200,18 @@ fn check(name: &str, kind: Stream, way: Way, rounds: usize, seed: u64) {
         let identity = identity(uuid_of(&taken), base_path.map(uuid_of), kind.version());
         let stream = kind.make(base_path, &taken);
         let from_base = base.as_ref().map(|(_, source)| source);
-        let received = target.receive(round, &stream, &identity, from_base);
+        let flags = flags(base_path, &taken);
+        flagged += usize::from(!flags.is_empty());
+        let received = target.receive(round, &stream, &identity, from_base, &flags);
         let what = format!("{name}, seed {seed}, round {round}");
         assert_same(&taken, &received, &what);
+        assert_eq!(flags_differ(&taken, &received), None, "{what}: flags");
         let theirs = received_by_progs(&other, round, &stream);
         let holes = holes_differ(&theirs, &received);
         assert_eq!(holes, None, "{what}: theirs and ours differ in holes");
         base = Some((taken, source(&received)));
     }
+    assert!(flagged > rounds / 2, "flags in {flagged} rounds");
     assert_eq!(
         way == Way::Interrupted,
         target.resumed > 0,

@@ -36,8 +36,8 @@ fn ours(command: &Command<'_>) -> String {
                 text(path)
             )
         }
-        Command::Mkfile { path } => format!("mkfile {}", text(path)),
-        Command::Mkdir { path } => format!("mkdir {}", text(path)),
+        Command::Mkfile { path, .. } => format!("mkfile {}", text(path)),
+        Command::Mkdir { path, .. } => format!("mkdir {}", text(path)),
         Command::Mknod { path, mode, device } => format!("mknod {} {mode} {device}", text(path)),
         Command::Mkfifo { path } => format!("mkfifo {}", text(path)),
         Command::Mksock { path } => format!("mksock {}", text(path)),

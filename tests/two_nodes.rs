@@ -16,7 +16,7 @@ use standin::logic::manifest::Stored;
 use standin::logic::point::PointId;
 use standin::logic::prefix::PrefixHash;
 use standin::logic::transfer::Partial;
-use support::same::assert_same;
+use support::same::{assert_same, flags_differ};
 use support::tree::{Names, Tree};
 
 /// One dataset on its way.
@@ -39,6 +39,7 @@ impl Transfer {
                 identity: measured.identity,
                 base: base.cloned(),
                 data_bytes: measured.data_bytes,
+                flags: measured.flags,
             },
         }
     }
@@ -95,6 +96,7 @@ fn replicate(
             &shown(to),
             &format!("{dataset} of {}", point.manifest.point),
         );
+        assert_eq!(flags_differ(&shown(from), &shown(to)), None, "{dataset}");
     }
     stored
 }

@@ -65,14 +65,17 @@ fn perform(control: &Control, output: Output, request: RestoreRequest) -> Result
     let role = Some(request.role.clone());
     let interrupts = Interrupts::listen()?;
     let mut progress = Progress::new(output, role, interrupts, OnInterrupt::Leave);
-    let answer = control.call(&Request::Restore(request), &mut progress);
+    let answer = control.call(&Request::Restore(request.clone()), &mut progress);
     progress.finish();
     let Some(value) = answer? else {
         output::complain("the restore goes on in the daemon\nhint: standin status shows it");
         return Ok(Code::Interrupted);
     };
     let report: RestoreReport = client::meaning(&value)?;
-    output.answer(&value, || Ok(render::restore(&report)))?;
+    output.answer(&value, || {
+        let undo = render::undo(&request, &report).map(|undo| format!("\n{undo}"));
+        Ok(render::restore(&report) + &undo.unwrap_or_default())
+    })?;
     let failed = report.steps.iter().any(|step| step.ok == Some(false));
     Ok(if failed { Code::Partial } else { Code::Done })
 }

@@ -58,6 +58,7 @@ pub struct RoleRun {
     pub receiving: Mutex<BTreeMap<DatasetName, Receiving>>,
     /// Rung to look at the schedule now.
     pub wake: Notify,
+    pub looked: Arc<super::status::Looked>,
 }
 
 /// A cycle in progress.
@@ -331,6 +332,7 @@ impl RoleRun {
             replicas: Mutex::default(),
             receiving: Mutex::default(),
             wake: Notify::new(),
+            looked: Arc::default(),
         })
     }
 

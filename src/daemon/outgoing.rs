@@ -15,6 +15,7 @@ use super::hub::{Tracked, TransferFacts};
 use super::node::{Node, PeerRun, RoleRun, blocking};
 use super::produce::{HandedOff, Pace, Piece, Producer};
 use crate::error::{Code, Failure};
+use crate::fs::Measured;
 use crate::logic::lineage::Lineage;
 use crate::logic::manifest::Manifest;
 use crate::logic::name::DatasetName;
@@ -64,26 +65,16 @@ pub async fn send_dataset(
         .await
         .context("wait for a turn to send")?;
     let version_max = link.hello().stream_version_max.max(1);
-    let measured = {
-        let (fs, job) = (run.fs.clone(), job.clone());
-        blocking(move || {
-            fs.measure(
-                &job.dataset,
-                job.base.as_ref(),
-                &job.manifest.point,
-                version_max,
-            )
-        })
+    let measured = measure(run, &job, version_max)
         .await
-    }
-    .with_context(|| format!("measure {} of {}", job.dataset, job.manifest.point))?;
-
+        .with_context(|| format!("measure {} of {}", job.dataset, job.manifest.point))?;
     let offer = Offer {
         manifest: job.manifest.clone(),
         dataset: job.dataset.clone(),
         base: job.base.clone(),
         identity: measured.identity.clone(),
         data_bytes: measured.data_bytes,
+        flags: measured.flags,
     };
     let mut exchange = link.open(&Request::Offer(Box::new(offer))).await?;
     let held = match answer(exchange.recv()).await? {
@@ -118,6 +109,15 @@ pub async fn send_dataset(
     let result = carry(node, run, peer, exchange, start, &tracked, cancel).await;
     tracked.end(result.as_ref().err().map(|error| format!("{error:#}")));
     result
+}
+
+async fn measure(run: &RoleRun, job: &Job, version_max: u32) -> Result<Measured> {
+    let (fs, job) = (run.fs.clone(), job.clone());
+    blocking(move || {
+        let (base, point) = (job.base.as_ref(), &job.manifest.point);
+        fs.measure(&job.dataset, base, point, version_max)
+    })
+    .await
 }
 
 fn base_name(ours: &Lineage, base: Option<&PointId>) -> Option<PointName> {

@@ -1,8 +1,8 @@
 //! Prunes a role's points on this node, by this node's own policy.
 //!
 //! Nobody else orders deletions: a peer can neither ask for one nor hold one up. Promise (P2): the newest point, the base of
-//! every peer and a point in transfer stay, whatever the policy says; `retention` asserts it and this file asserts it
-//! again on the list it is about to destroy.
+//! every peer and a point in transfer stay, whatever the policy says; `retention` asserts it and this file asks
+//! again before each deletion.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use super::api::VerdictView;
 use super::node::{Node, RoleRun, blocking};
 use crate::fs::FsError;
 use crate::logic::manifest::Stored;
-use crate::logic::retention::{self, Candidate, Pin, Verdict};
+use crate::logic::point::PointId;
+use crate::logic::retention::{self, Candidate, Pin};
 
 /// Pause between two deletions: the filesystem's cleaner works after each, and live services share the disk with it.
 const PACE: Duration = Duration::from_millis(20);
@@ -25,68 +26,69 @@ pub async fn prune(
     run: &Arc<RoleRun>,
     dry_run: bool,
 ) -> Result<Vec<VerdictView>> {
-    let _catalogue = run.catalogue.lock().await;
     let fs = run.fs.clone();
     let stored = blocking(move || fs.list()).await?;
     let candidates = candidates(node, run, &stored)?;
     let active = node.record(run)?.is_some_and(|record| record.active);
+    let role = &run.role;
     let keep = if active {
-        &run.role.keep
+        &role.keep
     } else {
-        &run.role.keep_standby
+        &role.keep_standby
     };
-    let verdicts = retention::verdicts(
-        &candidates,
-        keep,
-        Timestamp::now(),
-        &jiff::tz::TimeZone::system(),
-    );
+    let zone = jiff::tz::TimeZone::system();
+    let verdicts = retention::verdicts(&candidates, keep, Timestamp::now(), &zone);
     let mut views = Vec::with_capacity(verdicts.len());
     let mut destroyed = Vec::new();
     for verdict in verdicts {
-        let Some(candidate) = candidates
-            .iter()
-            .find(|candidate| candidate.id == verdict.id)
-        else {
-            continue;
-        };
         let mut error = None;
         if !verdict.keep && !dry_run {
-            assert!(
-                candidate.pins.is_empty(),
-                "a pinned point must never be let go"
-            );
-            error = destroy(run, &verdict).await?;
+            error = destroy(node, run, &stored, &verdict.id).await?;
             if error.is_none() {
                 destroyed.push(verdict.id.to_string());
             }
             tokio::time::sleep(PACE).await;
         }
         views.push(VerdictView {
-            name: candidate.name,
+            name: verdict.name,
             short: verdict.id.to_string(),
-            taken: candidate.taken,
+            taken: verdict.taken,
             keep: verdict.keep,
             reasons: verdict.reasons,
             error,
         });
     }
     if !destroyed.is_empty() {
-        node.hub
-            .note(Some(&run.name), format!("pruned {}", destroyed.join(", ")));
+        let text = format!("pruned {}", destroyed.join(", "));
+        node.hub.note(Some(&run.name), text);
     }
     Ok(views)
 }
 
 /// Why it could not go now; `None` when it is gone.
-async fn destroy(run: &Arc<RoleRun>, verdict: &Verdict) -> Result<Option<String>> {
-    let (fs, id) = (run.fs.clone(), verdict.id.clone());
-    match blocking(move || fs.destroy(&id)).await {
+///
+/// The catalogue is held for one deletion at a time, so that a snapshot that is due never waits for many; what pins points
+/// is therefore asked again each time.
+async fn destroy(
+    node: &Node,
+    run: &Arc<RoleRun>,
+    stored: &[Stored],
+    id: &PointId,
+) -> Result<Option<String>> {
+    let _catalogue = run.catalogue.lock().await;
+    let pinned = candidates(node, run, stored)?
+        .into_iter()
+        .any(|candidate| candidate.id == *id && !candidate.pins.is_empty());
+    if pinned {
+        return Ok(Some("pinned since".to_owned()));
+    }
+    let (fs, point) = (run.fs.clone(), id.clone());
+    match blocking(move || fs.destroy(&point)).await {
         Ok(()) => Ok(None),
         Err(error) => match error.downcast_ref::<FsError>() {
             // A send that uses it ends some day: the next prune finds it again.
             Some(FsError::Busy(_)) => Ok(Some("in use now, left for the next time".to_owned())),
-            _ => Err(error).with_context(|| format!("destroy {}", verdict.id)),
+            _ => Err(error).with_context(|| format!("destroy {id}")),
         },
     }
 }
@@ -94,6 +96,7 @@ async fn destroy(run: &Arc<RoleRun>, verdict: &Verdict) -> Result<Option<String>
 /// Every point with what holds it.
 pub fn candidates(node: &Node, run: &RoleRun, stored: &[Stored]) -> Result<Vec<Candidate>> {
     let configured = |peer: &crate::logic::name::NodeName| run.role.peers.contains(peer);
+    let now = Timestamp::now();
     let bases = node.state.bases(&run.name)?;
     let sendings = node.state.sendings(&run.name)?;
     let newest = stored.last().map(|stored| stored.manifest.point.clone());
@@ -111,6 +114,11 @@ pub fn candidates(node: &Node, run: &RoleRun, stored: &[Stored]) -> Result<Vec<C
         };
         pins.extend(of(&bases, Pin::BaseOf));
         pins.extend(of(&sendings, Pin::Unfinished));
+        pins.extend(retention::before_restore(
+            stored.manifest.reason,
+            stored.manifest.taken,
+            now,
+        ));
         Candidate {
             id,
             name: stored.manifest.name(),

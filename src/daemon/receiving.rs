@@ -71,6 +71,7 @@ pub async fn receive(
         identity: offer.identity.clone(),
         base: offer.base.clone(),
         data_bytes: offer.data_bytes,
+        flags: offer.flags.clone(),
     };
     let fs = run.fs.clone();
     let incoming = match blocking(move || fs.receive(&receipt)).await {

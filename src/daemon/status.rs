@@ -1,6 +1,7 @@
 //! Status: honest figures at this moment, gathered anew for each question.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -8,12 +9,16 @@ use jiff::Timestamp;
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use super::schedule;
+use crate::fs::Filesystem;
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
 use crate::logic::point::{PointId, PointName};
 
 /// A role that is this many intervals late, or a peer this far behind, is worth a warning.
 const LATE_AFTER_S: i64 = 24 * 3600;
+
+/// How long "nothing changed" is believed.
+const LOOK_LASTS: Duration = Duration::from_secs(5);
 
 pub async fn status(node: &Arc<Node>) -> Result<Status> {
     let now = Timestamp::now();
@@ -64,7 +69,11 @@ fn peer(run: &PeerRun) -> PeerStatus {
 async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<RoleStatus> {
     let record = node.record(run)?;
     let active = record.as_ref().is_some_and(|record| record.active);
-    let (fs, names) = (run.fs.clone(), run.fs.datasets().clone());
+    let (fs, names, looked) = (
+        run.fs.clone(),
+        run.fs.datasets().clone(),
+        run.looked.clone(),
+    );
     let (stored, datasets, changed) = blocking(move || {
         let stored = fs.list()?;
         let datasets: Vec<DatasetStatus> = names
@@ -84,7 +93,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<Ro
             })
             .collect();
         let changed = match stored.last() {
-            Some(newest) if active => fs.changed(newest).unwrap_or(true),
+            Some(newest) if active => looked.changed(&*fs, newest),
             _ => true,
         };
         Ok((stored, datasets, changed))
@@ -115,6 +124,28 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<Ro
         replicas,
         datasets,
     })
+}
+
+/// The last look for changes: a look syncs the filesystem, which somebody who watches must not cause every second.
+#[derive(Debug, Default)]
+pub struct Looked {
+    last: Mutex<Option<(Instant, PointId, bool)>>,
+}
+
+impl Looked {
+    fn changed(&self, fs: &dyn Filesystem, newest: &Stored) -> bool {
+        let mut last = lock(&self.last);
+        let point = &newest.manifest.point;
+        if let Some((at, of, changed)) = &*last {
+            if of == point && (*changed || at.elapsed() < LOOK_LASTS) {
+                return *changed;
+            }
+        }
+        // In doubt, something would be lost.
+        let changed = fs.changed(newest).unwrap_or(true);
+        *last = Some((Instant::now(), point.clone(), changed));
+        changed
+    }
 }
 
 pub fn summary(stored: &Stored) -> PointSummary {

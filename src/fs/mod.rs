@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::PointId;
-use crate::logic::transfer::{Partial, StreamIdentity};
+use crate::logic::transfer::{FileFlags, Partial, StreamIdentity};
 
 pub mod btrfs;
 
@@ -55,6 +55,8 @@ pub struct Measured {
     pub identity: StreamIdentity,
     /// File data in the stream, in bytes: exact, from the no-data pass.
     pub data_bytes: u64,
+    /// Flags of new files that the stream itself does not carry.
+    pub flags: FileFlags,
 }
 
 /// A stream being produced. `read` gives the stream's bytes; 0 is the end.
@@ -103,6 +105,8 @@ pub struct Receipt {
     pub base: Option<PointId>,
     /// File data to come, in bytes, as the sender measured it: refused early when there is no room.
     pub data_bytes: u64,
+    /// Flags that new files get.
+    pub flags: FileFlags,
 }
 
 /// Facts about one live dataset, for `check` and for the cycle.

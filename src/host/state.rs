@@ -21,6 +21,9 @@ use crate::logic::point::{PointId, RoleId, Term};
 /// Version of the tables, in SQLite's `user_version`.
 const SCHEMA_VERSION: i64 = 1;
 
+/// Finished transfers kept for plots; older ones are dropped.
+const TRANSFERS_MAX: i64 = 100_000;
+
 /// Events kept for `status` and for people; older ones are dropped.
 const EVENTS_MAX: i64 = 10_000;
 
@@ -284,7 +287,8 @@ impl State {
     }
 
     pub fn record_transfer(&self, record: &TransferRecord) -> Result<()> {
-        self.lock().execute(
+        let connection = self.lock();
+        connection.execute(
             "INSERT INTO transfer (role, dataset, peer, point, direction, started, ended, data_bytes, wire_bytes,
              resumed_at, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
@@ -301,6 +305,8 @@ impl State {
                 record.error
             ],
         )?;
+        let old = "DELETE FROM transfer WHERE id <= last_insert_rowid() - ?1";
+        connection.execute(old, [TRANSFERS_MAX])?;
         Ok(())
     }
 

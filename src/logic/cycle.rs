@@ -39,7 +39,10 @@ pub fn decide(facts: &Facts, term: &Term) -> Decision {
         take("the role's datasets are others than in the newest point")
     } else if facts.changed {
         take("data changed since the newest point")
-    } else if facts.snapshot_unchanged && facts.reason != Reason::BeforeRestore {
+    } else if facts.reason == Reason::BeforeRestore {
+        // A point of its own, which pruning leaves alone for a while.
+        take("a restore is about to replace what is live")
+    } else if facts.snapshot_unchanged {
         take("nothing changed, but `snapshot-unchanged` is set")
     } else {
         Decision::Nothing {
@@ -101,7 +104,7 @@ mod tests {
         check("newest changed", "2.42");
         check("newest differ", "2.42");
         check("newest always", "2.42");
-        check("newest always restore", "");
+        check("newest restore", "2.42");
         check("newest changed restore", "2.42");
     }
 }

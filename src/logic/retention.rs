@@ -16,8 +16,9 @@ use std::collections::HashSet;
 use std::fmt;
 
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, Zoned};
 
+use super::manifest::Reason;
 use super::name::NodeName;
 use super::point::{PointId, PointName};
 
@@ -82,6 +83,8 @@ pub enum Pin {
     Unfinished(NodeName),
     /// A restore reads it.
     Restoring,
+    /// It holds what was live before a restore replaced it, and people find out late that they chose the wrong point.
+    BeforeRestore { until: Timestamp },
 }
 
 impl fmt::Display for Pin {
@@ -93,8 +96,24 @@ impl fmt::Display for Pin {
             Pin::Receiving(peer) => write!(f, "base of what {peer} is sending"),
             Pin::Unfinished(peer) => write!(f, "half sent to {peer}"),
             Pin::Restoring => f.write_str("being restored"),
+            Pin::BeforeRestore { until } => {
+                write!(
+                    f,
+                    "kept before a restore, until {}",
+                    until.strftime("%Y-%m-%d")
+                )
+            }
         }
     }
+}
+
+/// How long what was live before a restore is kept, whatever the rules say.
+pub const BEFORE_RESTORE_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// The pin of a point that was taken before a restore, while it lasts.
+pub fn before_restore(reason: Reason, taken: Timestamp, now: Timestamp) -> Option<Pin> {
+    let until = taken.checked_add(BEFORE_RESTORE_KEPT).ok()?;
+    (reason == Reason::BeforeRestore && now < until).then_some(Pin::BeforeRestore { until })
 }
 
 /// A point that may stay or go.

@@ -169,7 +169,8 @@ async fn explained<T>(link: &Link, result: Result<T>) -> Result<T> {
     match tokio::time::timeout(moment, link.closed()).await {
         Ok(why) => {
             let what = format!("use the link to {}: it is down: {why}", link.peer());
-            Err(error.context(Failure::new(Code::Unreachable, what)))
+            tracing::debug!("{what}; on the stream: {error:#}");
+            Err(Failure::new(Code::Unreachable, what).into())
         }
         Err(_) => Err(error.context(format!("exchange with {}", link.peer()))),
     }

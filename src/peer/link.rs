@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::sync::{Arc, Weak};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
@@ -376,12 +377,24 @@ fn turn(
 
 /// Why a connection broke, in plain words. A process that is killed and a cut line look the same from here.
 fn broken(error: &yamux::ConnectionError) -> String {
-    match error {
-        yamux::ConnectionError::Decode(_) if error.to_string().contains("close_notify") => {
-            "the other side went away without a goodbye".to_owned()
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return match io.kind() {
+                // rustls: the bytes ended without its own goodbye.
+                ErrorKind::UnexpectedEof => "the other side went away without a goodbye".to_owned(),
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+                    "the connection was reset".to_owned()
+                }
+                ErrorKind::TimedOut => {
+                    "the other side no longer confirms what it is sent".to_owned()
+                }
+                _ => format!("the connection broke: {io}"),
+            };
         }
-        error => format!("the connection broke: {error}"),
+        source = cause.source();
     }
+    format!("the connection broke: {error}")
 }
 
 /// Whatever ends the driver, a panic included, nobody waits for ever.

@@ -12,7 +12,7 @@ use crate::logic::lineage::Lineage;
 use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
-use crate::logic::transfer::{Partial, StreamIdentity};
+use crate::logic::transfer::{FLAGS_BYTES_MAX, FileFlags, Partial, StreamIdentity};
 
 /// Versions of this protocol that this build speaks, lowest and highest. History:
 /// 1: first.
@@ -21,8 +21,8 @@ pub const PROTOCOL: (u32, u32) = (1, 1);
 /// Largest message, in bytes of JSON: a lineage of 20,000 points fits.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
-/// Largest [`Request`], in bytes of JSON: one manifest and some words around it.
-pub const REQUEST_BYTES_MAX: usize = MANIFEST_BYTES_MAX + (64 << 10);
+/// Largest [`Request`], in bytes of JSON: one manifest, the flags of many files and some words around them.
+pub const REQUEST_BYTES_MAX: usize = MANIFEST_BYTES_MAX + FLAGS_BYTES_MAX + (64 << 10);
 
 /// Largest message before a peer is known, and on the control stream, in bytes of JSON.
 pub const SMALL_BYTES_MAX: usize = 16 << 10;
@@ -102,6 +102,9 @@ pub struct Offer {
     pub identity: StreamIdentity,
     /// File data in the stream, exact, in bytes.
     pub data_bytes: u64,
+    /// Flags of its new files.
+    #[serde(default, skip_serializing_if = "FileFlags::is_empty")]
+    pub flags: FileFlags,
 }
 
 /// Answers, in the stream of the request.
@@ -339,6 +342,7 @@ mod tests {
                 version: 2,
             },
             data_bytes: 1 << 40,
+            flags: serde_json::from_str(r#"{"nocow":[257,3],"append":[300,0]}"#).unwrap(),
         })));
     }
 

@@ -28,7 +28,7 @@ impl Default for Timing {
             connect: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
             hello: Duration::from_secs(10),
-            request: Duration::from_secs(10),
+            request: Duration::from_secs(60),
             beat: Duration::from_secs(5),
             silence: Duration::from_secs(20),
             close: Duration::from_secs(2),

@@ -1,14 +1,16 @@
 //! Short ways to receive a stream, for tests.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use standin::fs::btrfs::flags;
 use standin::fs::btrfs::receive::{self, Place, Source};
 use standin::fs::btrfs::scan::Scanner;
 use standin::fs::{Incoming, Limits, Opened, Result};
 use standin::logic::manifest::LocalDataset;
 use standin::logic::name::DatasetName;
 use standin::logic::prefix::PrefixHash;
-use standin::logic::transfer::StreamIdentity;
+use standin::logic::transfer::{FileFlags, StreamIdentity};
 use uuid::Uuid;
 
 use super::fixture::run;
@@ -86,12 +88,20 @@ pub fn sent(base: Option<&Path>, snapshot: &Path, version: u32, more: &[&str]) -
     run("btrfs", args)
 }
 
+/// What goes beside the stream.
+pub fn flags(base: Option<&Path>, snapshot: &Path) -> FileFlags {
+    let base = base.map(|base| File::open(base).unwrap());
+    let found = flags::read(File::open(snapshot).unwrap(), base).unwrap();
+    assert_eq!(found.left_out, 0);
+    found.flags
+}
+
 pub fn open(
     place: &Place,
     identity: &StreamIdentity,
     base: Option<&Source>,
 ) -> Result<Box<dyn Incoming>> {
-    match receive::open(place, identity, base, &[], 0, LIMITS)? {
+    match receive::open(place, identity, base, &[], &FileFlags::default(), 0, LIMITS)? {
         Opened::Transfer(incoming) => Ok(incoming),
         Opened::Complete(_) => panic!("complete already"),
     }

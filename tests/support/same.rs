@@ -23,7 +23,7 @@ pub fn difference(left: &Path, right: &Path) -> Option<String> {
         .or_else(|| (archive(left) != archive(right)).then(|| contents(left, right)))
 }
 
-fn output(program: &str, dir: &Path, args: &[&str]) -> Vec<u8> {
+fn output<S: AsRef<OsStr>>(program: &str, dir: &Path, args: &[S]) -> Vec<u8> {
     let output = Command::new(program)
         .args(args)
         .current_dir(dir)
@@ -90,6 +90,37 @@ fn lines_differ(left: &[Vec<u8>], right: &[Vec<u8>]) -> Option<String> {
     (0..left.len().max(right.len()))
         .find(|i| left.get(*i) != right.get(*i))
         .map(|i| format!("  {}\n  {}", show(left.get(i)), show(right.get(i))))
+}
+
+/// The first file that is NOCOW, immutable or append-only on one side alone, as lsattr tells it.
+pub fn flags_differ(left: &Path, right: &Path) -> Option<String> {
+    lines_differ(&flags(left), &flags(right))
+}
+
+/// Every file and directory: name and flags.
+fn flags(dir: &Path) -> Vec<Vec<u8>> {
+    let kinds = ["(", "-type", "f", "-o", "-type", "d", ")", "-print0"];
+    let names = sorted(&output("find", dir, &[&["."][..], &kinds].concat()));
+    let mut found = Vec::new();
+    for names in names.chunks(200) {
+        let args: Vec<&OsStr> = ["-d", "--"]
+            .map(OsStr::new)
+            .into_iter()
+            .chain(names.iter().map(|name| OsStr::from_bytes(name)))
+            .collect();
+        let text = output("lsattr", dir, &args);
+        let mut rest = &text[..];
+        for name in names {
+            // Names hold any bytes, so only the name asked for tells where its line ends.
+            let space = rest.iter().position(|byte| *byte == b' ').unwrap();
+            let (has, tail) = rest.split_at(space);
+            rest = tail[1..].strip_prefix(&name[..]).unwrap();
+            rest = rest.strip_prefix(b"\n").unwrap();
+            let has: Vec<u8> = has.iter().filter(|c| b"Cia".contains(c)).copied().collect();
+            found.push([name, &b"\t"[..], &has].concat());
+        }
+    }
+    found
 }
 
 /// All content and metadata that tar carries: data, extended attributes, ACLs. Its own search for holes goes by the blocks a

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, IFlags, Mode, XattrFlags};
 
 use super::random::Random;
 
@@ -58,7 +58,7 @@ impl Tree {
 
     /// Some changes do not apply to what they hit (a directory that is not empty, a name too long): then nothing happens.
     fn once(&mut self) {
-        match self.random.below(32) {
+        match self.random.below(34) {
             0..=4 => self.create(),
             5..=6 => self.mkdir(),
             7..=9 => self.overwrite(),
@@ -78,6 +78,7 @@ impl Tree {
             26..=28 => self.remove(),
             29 => self.replace(),
             30 => self.sparse(),
+            31..=32 => self.nocow(),
             _ => self.times(),
         }
     }
@@ -408,6 +409,25 @@ impl Tree {
             let offset = self.random.below(self.file_bytes_max);
             let data = self.random.bytes(5000);
             file.write_all_at(&data, offset).unwrap();
+        }
+    }
+
+    /// A new file or directory that is written in place. What a directory of some compression passes on stands against it.
+    fn nocow(&mut self) {
+        let place = self.place();
+        let is_dir = self.random.one_in(3);
+        let made = if is_dir {
+            std::fs::create_dir(&place).and_then(|()| File::open(&place))
+        } else {
+            File::create_new(&place)
+        };
+        let size = self.random.below(300_000) as usize;
+        let data = self.random.bytes(size);
+        let Ok(made) = made else { return };
+        let flags = rustix::fs::ioctl_getflags(&made).unwrap() | IFlags::NOCOW;
+        let _ = rustix::fs::ioctl_setflags(&made, flags);
+        if !is_dir {
+            made.write_all_at(&data, 0).unwrap();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{heading, trouble};
 use crate::commands::human;
-use crate::daemon::api::{CycleReport, RestoreReport, Step};
+use crate::daemon::api::{CycleReport, RestoreReport, RestoreRequest, Step};
 use crate::error::Code;
 use crate::logic::units;
 
@@ -60,13 +60,23 @@ pub fn restore(report: &RestoreReport) -> String {
         human::local(report.point.taken),
     )];
     lines.extend(step_lines(&report.steps));
-    if let (false, Some(kept)) = (report.dry_run, &report.kept) {
-        lines.push(format!(
-            "what was live before is kept as point {}; to undo: standin restore {} --point {}",
-            kept.short, report.role, kept.short
-        ));
-    }
     lines.join("\n")
+}
+
+/// What a restore over live data replaced, and the command that brings just that back; none when nothing live was
+/// replaced.
+pub fn undo(request: &RestoreRequest, report: &RestoreReport) -> Option<String> {
+    let kept = &report.kept.as_ref()?.short;
+    let mut command = format!("standin restore {} --point {kept}", request.role);
+    if let Some(dataset) = &request.dataset {
+        command += &format!(" --dataset {dataset}");
+    }
+    if let Some(path) = &request.path {
+        command += &format!(" --path {}", path.display());
+    }
+    Some(format!(
+        "what was live before is kept as point {kept}; to undo: {command}"
+    ))
 }
 
 fn step_lines(steps: &[Step]) -> Vec<String> {
@@ -112,7 +122,18 @@ mod tests {
             restored web  from point 1.42, taken 2026-11-20 12:30:05
               ok  keep what is live now as point 1.44
               ok  put files of 1.42 in place of /srv/web
-            what was live before is kept as point 1.44; to undo: standin restore web --point 1.44"#]].assert_eq(&restore(&samples::restore()));
+"#]]
+        .assert_eq(&(restore(&samples::restore()) + "\n"));
+        let request = RestoreRequest {
+            role: samples::restore().role,
+            point: "1.42".into(),
+            dataset: None,
+            path: Some("a/b".into()),
+            to: None,
+            dry_run: false,
+        };
+        expect!["what was live before is kept as point 1.44; to undo: standin restore web --point 1.44 --path a/b"]
+            .assert_eq(&undo(&request, &samples::restore()).unwrap());
     }
 
     fn check(codes: &[Code], code: Code) {

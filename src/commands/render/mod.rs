@@ -10,7 +10,7 @@ mod points;
 mod prune;
 mod status;
 
-pub use cycle::{cycle, cycle_code, restore};
+pub use cycle::{cycle, cycle_code, restore, undo};
 pub use findings::{findings, findings_code};
 pub use init::init;
 pub use points::points;

@@ -270,3 +270,96 @@ pub fn path_in_subvolume(fd: impl AsFd, inode: u64) -> io::Result<(u64, Vec<u8>)
         .collect();
     Ok((args.treeid, name))
 }
+
+/// struct btrfs_ioctl_search_args_v2 with room for what is found.
+#[repr(C)]
+struct SearchArgs {
+    tree_id: u64,
+    min_objectid: u64,
+    max_objectid: u64,
+    min_offset: u64,
+    max_offset: u64,
+    min_transid: u64,
+    max_transid: u64,
+    min_type: u32,
+    max_type: u32,
+    nr_items: u32,
+    unused: [u32; 9],
+    buf_size: u64,
+    buf: [u8; SEARCH_BYTES],
+}
+
+/// Room for what one search finds, in bytes: more than the largest item (a tree block of 64 KiB).
+const SEARCH_BYTES: usize = 256 << 10;
+
+/// The size in the number is that of the structure without what is found.
+const TREE_SEARCH_V2: Opcode = opcode::read_write::<[u64; 14]>(MAGIC, 17);
+const _: () = assert!(std::mem::offset_of!(SearchArgs, buf) == 112);
+
+/// struct btrfs_ioctl_search_header: transid, objectid, offset (u64 each), type, len (u32 each).
+const SEARCH_HEADER_BYTES: usize = 32;
+
+/// Searches the tree of a subvolume, a piece at a time, in one buffer.
+pub struct Search(Box<SearchArgs>);
+
+/// An item of a subvolume's tree.
+pub struct Item<'a> {
+    pub objectid: u64,
+    pub kind: u32,
+    pub bytes: &'a [u8],
+}
+
+impl Search {
+    /// Of what lies in tree blocks written in the transaction `since` or later.
+    pub fn new(since: u64) -> Search {
+        Search(Box::new(SearchArgs {
+            tree_id: 0,
+            min_objectid: 0,
+            max_objectid: u64::MAX,
+            min_offset: 0,
+            max_offset: u64::MAX,
+            min_transid: since,
+            max_transid: u64::MAX,
+            min_type: 0,
+            max_type: u32::MAX,
+            nr_items: 0,
+            unused: [0; 9],
+            buf_size: SEARCH_BYTES as u64,
+            buf: [0; SEARCH_BYTES],
+        }))
+    }
+
+    /// The next items of the subvolume that holds `fd`, from the first of `objectid` on; none behind the last.
+    pub fn items(&mut self, fd: impl AsFd, objectid: u64) -> io::Result<Vec<Item<'_>>> {
+        let args = &mut *self.0;
+        args.min_objectid = objectid;
+        args.nr_items = u32::MAX;
+        // SAFETY: BTRFS_IOC_TREE_SEARCH_V2 reads and writes one btrfs_ioctl_search_args_v2, the layout of SearchArgs, and
+        // writes at most the buf_size bytes behind it, which are `buf`.
+        unsafe { ioctl::ioctl(fd, Updater::<TREE_SEARCH_V2, SearchArgs>::new(args)) }?;
+        let mut rest = &args.buf[..];
+        let mut items = Vec::new();
+        for _ in 0..args.nr_items {
+            let found = item(&mut rest);
+            items.push(found.ok_or_else(|| io::Error::other("a search result is cut short"))?);
+        }
+        Ok(items)
+    }
+}
+
+/// Takes the first item off what a search found.
+fn item<'a>(found: &mut &'a [u8]) -> Option<Item<'a>> {
+    let (head, rest) = found.split_first_chunk::<SEARCH_HEADER_BYTES>()?;
+    let (_, head) = head.split_first_chunk::<8>()?;
+    let (objectid, head) = head.split_first_chunk()?;
+    let (_, head) = head.split_first_chunk::<8>()?;
+    let (kind, length) = head.split_first_chunk()?;
+    let length = u32::from_ne_bytes(*length.first_chunk()?);
+    let (bytes, rest) = rest.split_at_checked(length as usize)?;
+    *found = rest;
+    Some(Item {
+        objectid: u64::from_ne_bytes(*objectid),
+        kind: u32::from_ne_bytes(*kind),
+        bytes,
+    })
+}

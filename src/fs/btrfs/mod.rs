@@ -5,7 +5,7 @@
 //! restart is like a first start.
 //!
 //! The pieces: `top` reaches the filesystem, `place` the datasets in it, `layout` names our own directories; `catalogue` lists,
-//! `take`, `remove`, `staging` and `restore` change; `send` and `receive` (with `stream`, `scan` and `apply`) move bytes.
+//! `take`, `remove`, `staging` and `restore` change; `send` and `receive` (with `stream`, `scan`, `flags` and `apply`) move bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -31,6 +31,7 @@ mod apply;
 mod catalogue;
 mod disk;
 mod examine;
+pub mod flags;
 mod freeze;
 mod ioctl;
 mod layout;

@@ -168,7 +168,10 @@ mod tests {
         let mut stream = Encoder::new(version);
         let data = vec![7; 40_000];
         stream
-            .put(&Command::Mkfile { path: b"a" })
+            .put(&Command::Mkfile {
+                path: b"a",
+                inode: None,
+            })
             .put(&Command::Write {
                 path: b"a/long name",
                 offset: 0,

@@ -18,15 +18,16 @@ use anyhow::{Context, anyhow};
 use rustix::pipe::PipeFlags;
 
 use super::catalogue::{Catalogue, Found};
-use super::ioctl;
+
 use super::place::SUBVOLUME_INODE;
 use super::scan::Scanner;
 use super::uses::{Use, Used};
+use super::{flags, ioctl};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Measured, Outgoing, Result};
 use crate::logic::name::DatasetName;
 use crate::logic::point::PointId;
-use crate::logic::transfer::StreamIdentity;
+use crate::logic::transfer::{FileFlags, StreamIdentity};
 
 /// Newest stream version this program reads and asks for.
 pub const VERSION_MAX: u32 = 2;
@@ -45,7 +46,7 @@ pub fn kernel_version() -> u32 {
         .unwrap_or(1)
 }
 
-/// One pass without file data tells what a stream will carry.
+/// One pass without file data tells what a stream will carry; a look at the inodes, what it will not.
 pub fn measure(
     catalogue: &Catalogue<'_>,
     dataset: &DatasetName,
@@ -56,6 +57,7 @@ pub fn measure(
     let version = version_max.min(kernel_version()).clamp(1, VERSION_MAX);
     let job = Job::prepare(catalogue, dataset, base, point)?;
     let identity = job.identity(version);
+    let flags = job.flags()?;
     let mut stream = Stream::start(job, version, ioctl::SEND_NO_FILE_DATA)?;
     let mut buffer = vec![0; MEASURE_BYTES];
     while stream
@@ -70,6 +72,7 @@ pub fn measure(
     Ok(Measured {
         identity,
         data_bytes,
+        flags,
     })
 }
 
@@ -139,6 +142,18 @@ impl Job {
             base: self.base.as_ref().map(identity),
             version,
         }
+    }
+
+    /// Those that the stream does not carry.
+    fn flags(&self) -> Result<FileFlags> {
+        let base = self.base.as_ref().map(|base| &base.dir);
+        let found = flags::read(&self.point.dir, base)
+            .with_context(|| format!("read the flags of files in {}", self.label))?;
+        if found.left_out > 0 {
+            let (label, files) = (&self.label, found.left_out);
+            tracing::warn!(%label, files, "{}", flags::LEFT_OUT);
+        }
+        Ok(found.flags)
     }
 }
 

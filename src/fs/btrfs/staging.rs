@@ -66,6 +66,7 @@ pub fn receive(catalogue: &Catalogue<'_>, receipt: &Receipt, limits: Limits) -> 
         &receipt.identity,
         base.as_ref(),
         &clones,
+        &receipt.flags,
         receipt.data_bytes,
         limits,
     )?;

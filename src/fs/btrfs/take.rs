@@ -268,7 +268,7 @@ fn describe(
             .with_context(|| format!("look at the new snapshot of {dataset}"))?;
         let facts = DatasetFacts {
             identity: info.received_uuid.unwrap_or(info.uuid),
-            not_replicated: super::examine::nested_sentences(&top::fd_path(&source.dir))?,
+            not_replicated: super::examine::root_sentences(&top::fd_path(&source.dir))?,
         };
         manifest.datasets.insert(dataset.clone(), facts);
         let ours = LocalDataset {

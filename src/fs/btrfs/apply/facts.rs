@@ -5,6 +5,7 @@
 //! counted there as lost and logged.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, Gid, IFlags, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -14,6 +15,7 @@ use super::later::INHERITED;
 use super::tree::by_descriptor;
 use super::{Applier, ioctl, timestamps};
 use crate::fs::btrfs::stream::Moment;
+use crate::logic::transfer::Flagged;
 
 /// `BTRFS_INODE_*` as streams carry them (linux/btrfs_tree.h).
 mod inode_flag {
@@ -35,6 +37,11 @@ const COMPRESSION: &[u8] = b"btrfs.compression";
 
 /// Largest value of an extended attribute, in bytes (XATTR_SIZE_MAX).
 const XATTR_BYTES_MAX: usize = 65_536;
+
+fn locks(flagged: Flagged) -> u32 {
+    let one = |has: bool, xflag: u32| if has { xflag } else { 0 };
+    one(flagged.immutable, ioctl::xflag::IMMUTABLE) | one(flagged.append, ioctl::xflag::APPEND)
+}
 
 impl Applier {
     pub(super) fn chmod(&mut self, path: &[u8], mode: u64) -> Applied<()> {
@@ -183,11 +190,59 @@ impl Applier {
         ioctl::set_xflags(&file, LOCKS | PLAIN, wanted & PLAIN).on("set flags of", path)?;
         let inode = rustix::fs::fstat(&file).on("stat", path)?.st_ino;
         self.later.lock(path, inode, wanted & LOCKS);
-        self.set_nocow(path, &file, flags & inode_flag::NODATACOW != 0)
+        let nocow = flags & inode_flag::NODATACOW != 0;
+        if path.is_empty() {
+            self.later.top_nocow = nocow;
+            return Ok(());
+        }
+        self.set_nocow(path, &file, nocow)
+    }
+
+    fn flagged(&self, inode: u64) -> Flagged {
+        Flagged {
+            nocow: self.flags.nocow.contains(inode),
+            immutable: self.flags.immutable.contains(inode),
+            append: self.flags.append.contains(inode),
+        }
+    }
+
+    /// Whether the sender told flags of its file of that inode number.
+    pub(super) fn has_flags(&self, inode: Option<u64>) -> bool {
+        inode.is_some_and(|inode| self.flagged(inode) != Flagged::default())
+    }
+
+    /// A file or directory was just made, for the source's file of that inode number: it gets what the sender told of it.
+    /// Only an empty file can become NOCOW.
+    pub(super) fn give_flags(
+        &mut self,
+        path: &[u8],
+        file: &OwnedFd,
+        inode: Option<u64>,
+    ) -> Applied<()> {
+        let flagged = inode.map(|inode| self.flagged(inode)).unwrap_or_default();
+        if flagged.nocow {
+            self.set_nocow(path, file, true)?;
+        }
+        let locks = locks(flagged);
+        if locks != 0 {
+            let inode = rustix::fs::fstat(file).on("stat", path)?.st_ino;
+            self.later.lock_new(path, inode, locks);
+        }
+        Ok(())
+    }
+
+    /// Of a full stream: nothing makes the top directory, and what it has must wait.
+    pub(super) fn flag_top(&mut self) -> Applied<()> {
+        let inode = self.tree.stat(b"")?.st_ino;
+        // The top directory has the same inode number in every subvolume.
+        let flagged = self.flagged(inode);
+        self.later.top_nocow = flagged.nocow;
+        self.later.lock(b"", inode, locks(flagged));
+        Ok(())
     }
 
     /// Files that hold data keep the mode they were written in.
-    fn set_nocow(&mut self, path: &[u8], file: &std::os::fd::OwnedFd, nocow: bool) -> Applied<()> {
+    pub(super) fn set_nocow(&mut self, path: &[u8], file: &OwnedFd, nocow: bool) -> Applied<()> {
         let before = rustix::fs::ioctl_getflags(file).on("read flags of", path)?;
         let mut after = before;
         after.set(IFlags::NOCOW, nocow);

@@ -4,7 +4,7 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{IFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::fault::{Applied, Blame};
@@ -35,6 +35,13 @@ impl Applier {
             moment(stat.st_atime as _, stat.st_atime_nsec as _),
             moment(stat.st_mtime as _, stat.st_mtime_nsec as _),
         ));
+        // A locked one could not be moved into its place.
+        self.take_lock_off(b"")?;
+        let flags = rustix::fs::ioctl_getflags(self.tree.top()).on("read flags of", b"")?;
+        if flags.contains(IFlags::NOCOW) {
+            self.set_top_nocow(false)?;
+            self.later.top_nocow = true;
+        }
         for name in INHERITED {
             let mut value = vec![0; VALUE_BYTES_MAX];
             match rustix::fs::fgetxattr(self.tree.top(), name, &mut value[..]) {
@@ -54,6 +61,13 @@ impl Applier {
         Ok(())
     }
 
+    fn set_top_nocow(&mut self, nocow: bool) -> Applied<()> {
+        match self.tree.open_plain(b"")? {
+            Some(top) => self.set_nocow(b"", &top, nocow),
+            None => Ok(()),
+        }
+    }
+
     /// Does what waited, except for what would keep the subvolume from being moved.
     pub fn settle(mut self) -> Applied<Settled> {
         self.open = None;
@@ -67,6 +81,9 @@ impl Applier {
                 }
                 outcome => outcome.on("set attribute", b"")?,
             }
+        }
+        if self.later.top_nocow {
+            self.set_top_nocow(true)?;
         }
         let locked = self.later.locked().clone();
         for (path, lock) in &locked {

@@ -4,8 +4,9 @@
 //! [`LOCKED_BYTES_MAX`].
 //!
 //! Why things wait. Every new object of a stream first appears in the top directory under a temporary name. So the top
-//! directory's times change with each, and whatever a new file inherits from its directory (default ACL, compression) it
-//! would inherit from the top, wrongly: both are held back. Immutable and append-only files cannot be worked on any more.
+//! directory's times change with each, and whatever a new file inherits from its directory (default ACL, compression,
+//! NOCOW) it would inherit from the top, wrongly: both are held back. Immutable and append-only files cannot be worked on
+//! any more.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +34,9 @@ pub(in crate::fs::btrfs) struct Later {
     /// Of [`INHERITED`], what the top directory shall have.
     #[serde(with = "hexed")]
     pub top_xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Whether the top directory shall be NOCOW.
+    #[serde(default)]
+    pub top_nocow: bool,
     /// Locks by path.
     #[serde(with = "hexed")]
     locked: BTreeMap<Vec<u8>, Lock>,
@@ -60,6 +64,11 @@ impl Later {
         if xflags != 0 {
             self.insert(path, Lock { inode, xflags });
         }
+    }
+
+    /// The same of a file that was just made: it has no other name.
+    pub fn lock_new(&mut self, path: &[u8], inode: u64, xflags: u32) {
+        self.insert(path, Lock { inode, xflags });
     }
 
     fn insert(&mut self, path: &[u8], lock: Lock) {
@@ -204,6 +213,7 @@ mod tests {
             .top_xattrs
             .insert(b"btrfs.compression".to_vec(), b"zstd".to_vec());
         later.ctransid = Some(9);
+        later.top_nocow = true;
         let text = serde_json::to_string(&later).unwrap();
         assert_eq!(serde_json::from_str::<Later>(&text).unwrap(), later);
     }

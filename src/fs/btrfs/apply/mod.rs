@@ -28,7 +28,7 @@ pub(super) use fault::{Applied, Fault};
 pub(super) use later::Later;
 
 use super::stream::{Command, Moment};
-use crate::logic::transfer::StreamIdentity;
+use crate::logic::transfer::{FileFlags, StreamIdentity};
 use fault::{Blame, refuse};
 use tree::Tree;
 
@@ -42,6 +42,8 @@ pub(super) struct Applier {
     open: Option<OpenFile>,
     /// The file last cloned from, in another snapshot.
     open_source: Option<(Uuid, OpenFile)>,
+    /// What the stream does not say of new files.
+    flags: FileFlags,
     later: Later,
     data_bytes: u64,
     /// Bytes given to the open file since its writeback was started.
@@ -68,6 +70,7 @@ impl Applier {
         path: &Path,
         identity: &StreamIdentity,
         sources: impl IntoIterator<Item = (Uuid, PathBuf)>,
+        flags: FileFlags,
         later: Option<Later>,
         data_bytes: u64,
     ) -> Applied<Applier> {
@@ -82,6 +85,7 @@ impl Applier {
             sources,
             open: None,
             open_source: None,
+            flags,
             later: Later::default(),
             data_bytes,
             unwritten: 0,
@@ -89,7 +93,7 @@ impl Applier {
         match later {
             Some(later) => applier.later = later,
             None if identity.base.is_some() => applier.hold_back_top()?,
-            None => {}
+            None => applier.flag_top()?,
         }
         Ok(applier)
     }
@@ -126,8 +130,8 @@ impl Applier {
                 base,
                 ..
             } => self.begin(uuid, ctransid, Some(base)),
-            Command::Mkfile { path } => self.mkfile(path),
-            Command::Mkdir { path } => self.mkdir(path),
+            Command::Mkfile { path, inode } => self.mkfile(path, inode),
+            Command::Mkdir { path, inode } => self.mkdir(path, inode),
             Command::Mknod { path, mode, device } => self.mknod(path, mode, device),
             Command::Mkfifo { path } => self.mkfifo(path),
             Command::Mksock { path } => self.mksock(path),

@@ -14,7 +14,7 @@ use super::{Applier, Fault};
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 impl Applier {
-    pub(super) fn mkfile(&mut self, path: &[u8]) -> Applied<()> {
+    pub(super) fn mkfile(&mut self, path: &[u8], inode: Option<u64>) -> Applied<()> {
         let flags = OFlags::CREATE
             | OFlags::EXCL
             | OFlags::RDWR
@@ -25,15 +25,22 @@ impl Applier {
             let (parent, name) = tree.parent(path)?;
             rustix::fs::openat(parent, name, flags, PRIVATE).on("create", path)
         })?;
+        self.give_flags(path, &file, inode)?;
         self.keep_open(path, file);
         Ok(())
     }
 
-    pub(super) fn mkdir(&mut self, path: &[u8]) -> Applied<()> {
+    pub(super) fn mkdir(&mut self, path: &[u8], inode: Option<u64>) -> Applied<()> {
         self.unlocking(&[path], |tree| {
             let (parent, name) = tree.parent(path)?;
             rustix::fs::mkdirat(parent, name, Mode::RWXU).on("create directory", path)
-        })
+        })?;
+        if self.has_flags(inode) {
+            if let Some(directory) = self.tree.open_plain(path)? {
+                self.give_flags(path, &directory, inode)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn mknod(&mut self, path: &[u8], mode: u64, device: u64) -> Applied<()> {

@@ -30,7 +30,7 @@ use uuid::Uuid;
 use crate::fs::{FsError, Limits, Opened, Result};
 use crate::logic::manifest::LocalDataset;
 use crate::logic::name::DatasetName;
-use crate::logic::transfer::StreamIdentity;
+use crate::logic::transfer::{FileFlags, StreamIdentity};
 use receiver::Receiver;
 use work::Work;
 
@@ -57,6 +57,7 @@ pub struct Source {
 
 /// Opens a transfer: goes on from the newest checkpoint of the same identity, else starts anew; what another identity left
 /// is removed. `base` is needed when the identity names one; it and `clones` are the only snapshots the stream may read.
+/// `flags` are those of the new files, the same at every opening.
 ///
 /// Errors a caller branches on: `Busy` (another receiver works here), `BadBase`, `NoSpace` (`data_bytes` is the file data of
 /// the whole stream).
@@ -65,6 +66,7 @@ pub fn open(
     identity: &StreamIdentity,
     base: Option<&Source>,
     clones: &[Source],
+    flags: &FileFlags,
     data_bytes: u64,
     limits: Limits,
 ) -> Result<Opened> {
@@ -104,6 +106,7 @@ pub fn open(
         identity.clone(),
         base,
         clones,
+        flags.clone(),
         limits,
     )?;
     receiver.expect_room(data_bytes)?;

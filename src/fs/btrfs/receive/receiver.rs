@@ -18,7 +18,7 @@ use crate::fs::{FsError, Incoming, Limits, Result, Standing};
 use crate::logic::manifest::LocalDataset;
 use crate::logic::name::DatasetName;
 use crate::logic::prefix::PrefixHash;
-use crate::logic::transfer::StreamIdentity;
+use crate::logic::transfer::{FileFlags, StreamIdentity};
 
 /// Free space is looked at after so many bytes of the stream.
 const SPACE_EVERY_BYTES: u64 = 16 << 20;
@@ -31,6 +31,7 @@ pub(super) struct Receiver {
     pub identity: StreamIdentity,
     base: Option<Source>,
     clones: Vec<Source>,
+    flags: FileFlags,
     limits: Limits,
     pub run: Run,
     /// Why no more bytes are taken.
@@ -56,15 +57,17 @@ impl Receiver {
         identity: StreamIdentity,
         base: Option<Source>,
         clones: Vec<Source>,
+        flags: FileFlags,
         limits: Limits,
     ) -> Result<Receiver> {
-        let run = resumed(&work, &identity, base.as_ref(), &clones)?;
+        let run = resumed(&work, &identity, base.as_ref(), &clones, &flags)?;
         Ok(Receiver {
             work,
             dataset,
             identity,
             base,
             clones,
+            flags,
             limits,
             run,
             failed: None,
@@ -207,7 +210,10 @@ impl Incoming for Receiver {
             .work
             .clear()
             .and_then(|()| self.work.write(work::IDENTITY, &self.identity))
-            .and_then(|()| resumed(&self.work, &self.identity, self.base.as_ref(), &self.clones));
+            .and_then(|()| {
+                let (base, clones) = (self.base.as_ref(), &self.clones);
+                resumed(&self.work, &self.identity, base, clones, &self.flags)
+            });
         let run = self.noting(outcome)?;
         self.run = run;
         self.failed = None;
@@ -258,6 +264,7 @@ fn resumed(
     identity: &StreamIdentity,
     base: Option<&Source>,
     clones: &[Source],
+    flags: &FileFlags,
 ) -> Result<Run> {
     let newest = checkpoint::newest(work.dir())?
         .and_then(|(state, snapshot)| Some((PrefixHash::restore(&state.hash)?, state, snapshot)));
@@ -289,7 +296,8 @@ fn resumed(
         }
         None => (PrefixHash::default(), Parser::new(), 0, None),
     };
-    let applier: Applied<Applier> = Applier::new(&tree, identity, sources, later, data_bytes);
+    let applier: Applied<Applier> =
+        Applier::new(&tree, identity, sources, flags.clone(), later, data_bytes);
     let offset = hash.bytes();
     let applier = applier.or_else(|fault| located(fault, work, offset, "none"))?;
     Ok(Run {

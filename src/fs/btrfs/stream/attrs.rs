@@ -78,6 +78,13 @@ impl<'a> Attrs<'a> {
         self.fixed(number).map(u64::from_le_bytes)
     }
 
+    /// For attributes that a stream may leave out.
+    pub fn u64_if_any(&self, number: u16) -> Result<Option<u64>, String> {
+        self.values[usize::from(number)]
+            .map(|_| self.u64(number))
+            .transpose()
+    }
+
     pub fn uuid(&self, number: u16) -> Result<Uuid, String> {
         self.fixed(number).map(Uuid::from_bytes)
     }

@@ -88,9 +88,11 @@ fn attributes(command: &Command<'_>) -> Vec<Attr> {
     let path = |path: &[u8]| bytes(attr::PATH, path);
     let with = |of: &[u8], rest: Vec<Attr>| std::iter::once(path(of)).chain(rest).collect();
     match *command {
-        Command::Mkfile { path: of }
-        | Command::Mkdir { path: of }
-        | Command::Mkfifo { path: of }
+        Command::Mkfile { path: of, inode } | Command::Mkdir { path: of, inode } => {
+            let inode = inode.map(|inode| number(attr::INO, inode));
+            with(of, inode.into_iter().collect())
+        }
+        Command::Mkfifo { path: of }
         | Command::Mksock { path: of }
         | Command::Unlink { path: of }
         | Command::Rmdir { path: of }

@@ -193,9 +193,12 @@ pub enum Command<'a> {
     },
     Mkfile {
         path: &'a [u8],
+        /// Its inode number at the source; kernels always tell.
+        inode: Option<u64>,
     },
     Mkdir {
         path: &'a [u8],
+        inode: Option<u64>,
     },
     Mknod {
         path: &'a [u8],

@@ -29,8 +29,11 @@ fn commands(version: u32, data: &[u8]) -> Vec<Command<'_>> {
             base,
             base_ctransid: 3,
         },
-        Command::Mkfile { path },
-        Command::Mkdir { path },
+        Command::Mkfile {
+            path,
+            inode: Some(257),
+        },
+        Command::Mkdir { path, inode: None },
         Command::Mknod {
             path,
             mode: 0o20644,
@@ -227,7 +230,10 @@ fn headers() {
 #[test]
 fn frames() {
     let mut stream = Encoder::new(1);
-    stream.put(&Command::Mkfile { path: b"a" });
+    stream.put(&Command::Mkfile {
+        path: b"a",
+        inode: None,
+    });
     let good = stream.bytes().to_vec();
     for bit in 0..8 * (good.len() - 17) {
         let mut bad = good.clone();
@@ -353,7 +359,7 @@ fn missing_attributes() {
         }
         for leave_out in 0..cut.len() {
             let number = cut[leave_out].0;
-            if [attr::COMPRESSION, attr::ENCRYPTION].contains(&number) {
+            if [attr::INO, attr::COMPRESSION, attr::ENCRYPTION].contains(&number) {
                 continue;
             }
             let payload: Vec<u8> = (0..cut.len())
@@ -393,7 +399,10 @@ fn order_and_unknown_attributes_do_not_matter() {
 #[test]
 fn goes_on_where_it_stopped() {
     let mut stream = Encoder::new(2);
-    stream.put(&Command::Mkfile { path: b"a" });
+    stream.put(&Command::Mkfile {
+        path: b"a",
+        inode: None,
+    });
     let offset = stream.bytes().len();
     stream.put(&Command::End);
     let mut parser = Parser::resume(2, offset as u64, false);

@@ -48,8 +48,14 @@ fn making<'a>(kind: Kind, attrs: &Attrs<'a>) -> Read<'a> {
             base: attrs.uuid(attr::CLONE_UUID)?,
             base_ctransid: attrs.u64(attr::CLONE_CTRANSID)?,
         },
-        Kind::Mkfile => Command::Mkfile { path },
-        Kind::Mkdir => Command::Mkdir { path },
+        Kind::Mkfile => Command::Mkfile {
+            path,
+            inode: attrs.u64_if_any(attr::INO)?,
+        },
+        Kind::Mkdir => Command::Mkdir {
+            path,
+            inode: attrs.u64_if_any(attr::INO)?,
+        },
         Kind::Mkfifo => Command::Mkfifo { path },
         Kind::Mksock => Command::Mksock { path },
         Kind::Mknod => Command::Mknod {
