@@ -29,10 +29,8 @@ pub fn run(global: &Global, args: &Check) -> Result<Code> {
 /// The daemon's findings; where it does not run, those that need no daemon.
 fn gather(global: &Global) -> Result<(Value, CheckReport)> {
     let mut findings = config_findings(&global.config);
-    if findings
-        .iter()
-        .any(|finding| finding.level == Level::Problem)
-    {
+    let wrong = |finding: &Finding| finding.level == Level::Problem;
+    if global.socket.is_none() && findings.iter().any(wrong) {
         // A file with mistakes does not even say which daemon to ask.
         let report = CheckReport { findings };
         return Ok((serde_json::to_value(&report)?, report));
