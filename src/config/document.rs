@@ -11,6 +11,7 @@ use std::ops::Range;
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::complaint::Complaint;
+use crate::logic::name::nearest;
 
 /// The text and what is wrong with it so far.
 pub struct Page<'a> {
@@ -378,18 +379,4 @@ fn type_of(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::InlineTable(_) => "a table",
     }
-}
-
-/// The word most like `word`, if any is much like it.
-pub fn nearest<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    words
-        .map(|known| {
-            (
-                strsim::damerau_levenshtein(&word.to_lowercase(), known),
-                known,
-            )
-        })
-        .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
 }

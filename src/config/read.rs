@@ -9,11 +9,11 @@ use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{Found, Page, Section, nearest};
+use super::document::{Found, Page, Section};
 use super::{
     CONTROL_DEFAULT, Complaints, Config, Dataset, Grant, Node, Peer, Role, STATE_DIR_DEFAULT,
 };
-use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
 use crate::logic::units;

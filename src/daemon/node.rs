@@ -21,7 +21,7 @@ use crate::error::{Code, Failure};
 use crate::fs::{Filesystem, Limits, btrfs::Btrfs};
 use crate::host::state::{RoleRecord, State};
 use crate::logic::lineage::Lineage;
-use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::point::{RoleId, Term};
 use crate::peer::identity::Identity;
 use crate::peer::limit::Limiter;
@@ -188,7 +188,13 @@ impl Node {
                     "this node has no roles: add [role.NAME] to the config, then `standin reload`"
                         .to_owned()
                 }
-                known => format!("roles of this node: {}", known.join(", ")),
+                known => match nearest(name.as_str(), known.iter().copied()) {
+                    Some(near) => format!(
+                        "did you mean {near}? Roles of this node: {}",
+                        known.join(", ")
+                    ),
+                    None => format!("roles of this node: {}", known.join(", ")),
+                },
             };
             Failure::new(Code::NotFound, format!("find role {name}"))
                 .hint(hint)

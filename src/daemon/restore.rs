@@ -11,10 +11,11 @@ use anyhow::{Context, Result};
 use super::api::{RestoreReport, RestoreRequest, Step};
 use super::cycle::{self, Taken, done, planned};
 use super::node::{Node, RoleRun, blocking};
-use super::status::{find, summary};
+use super::status::summary;
 use crate::error::{Code, Failure};
 use crate::fs::Filesystem;
 use crate::host::copy;
+use crate::logic::choose::find;
 use crate::logic::manifest::{Reason, Stored};
 use crate::logic::name::DatasetName;
 

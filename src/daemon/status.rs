@@ -12,7 +12,7 @@ use super::schedule;
 use crate::fs::Filesystem;
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
-use crate::logic::point::{PointId, PointName};
+use crate::logic::point::PointId;
 
 /// A role that is this many intervals late, or a peer this far behind, is worth a warning.
 const LATE_AFTER_S: i64 = 24 * 3600;
@@ -242,35 +242,5 @@ fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
             "{}: the newest point ({}) is from the future: check the clocks",
             role.name, newest.short
         ));
-    }
-}
-
-/// Finds a point by what a person writes: `latest`, a whole name, `epoch.sequence`, or the beginning of a name.
-pub fn find<'a>(stored: &'a [Stored], words: &str) -> Result<&'a Stored, String> {
-    if words == "latest" {
-        return stored
-            .last()
-            .ok_or_else(|| "the role has no points yet".to_owned());
-    }
-    let name =
-        |stored: &Stored| PointName::of(&stored.manifest.point, stored.manifest.taken).to_string();
-    let exact =
-        |stored: &&Stored| name(stored) == words || stored.manifest.point.to_string() == words;
-    if let Some(found) = stored.iter().find(exact) {
-        return Ok(found);
-    }
-    let begins: Vec<&Stored> = stored
-        .iter()
-        .filter(|stored| name(stored).starts_with(words))
-        .collect();
-    match begins.as_slice() {
-        [one] => Ok(one),
-        [] => Err(format!(
-            "no point is called {words:?}; `standin points` lists them"
-        )),
-        many => Err(format!(
-            "{} points begin with {words:?}; write more of the name",
-            many.len()
-        )),
     }
 }

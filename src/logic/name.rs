@@ -93,6 +93,20 @@ name!(
     "dataset"
 );
 
+/// The word most like `word`, if any is much like it.
+pub fn nearest<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    words
+        .map(|known| {
+            (
+                strsim::damerau_levenshtein(&word.to_lowercase(), known),
+                known,
+            )
+        })
+        .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
