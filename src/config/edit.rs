@@ -102,7 +102,7 @@ pub fn remove_peer(text: &str, name: &NodeName, in_roles: InRoles) -> Result<Str
             continue;
         };
         if role_table.get("home").and_then(Item::as_str) == Some(name.as_str()) {
-            let what = format!("{name} is the home of role {role}");
+            let what = format!("remove {name}: it is the home of role {role}");
             let hint = "give the role another home, or remove it, first";
             return Err(Failure::new(Code::Refused, what).hint(hint).into());
         }
@@ -111,7 +111,10 @@ pub fn remove_peer(text: &str, name: &NodeName, in_roles: InRoles) -> Result<Str
         }
     }
     if in_roles == InRoles::Refuse && !listed.is_empty() {
-        let what = format!("{name} is still a peer of role {}", listed.join(", "));
+        let what = format!(
+            "remove {name}: it is still a peer of role {}",
+            listed.join(", ")
+        );
         let hint = format!("take \"{name}\" out of `peers` there first");
         return Err(Failure::new(Code::Refused, what).hint(hint).into());
     }
@@ -389,7 +392,7 @@ keep = { last = 3 }
     fn a_peer_that_a_role_names_stays_unless_told_otherwise() {
         check(
             remove_peer(TEXT, &name("birch"), InRoles::Refuse),
-            expect!["birch is still a peer of role web"],
+            expect!["remove birch: it is still a peer of role web"],
         );
         check(
             remove_peer(TEXT, &name("birch"), InRoles::Remove),
@@ -411,7 +414,7 @@ keep = { last = 3 }
         let at_home = TEXT.replace("home = \"alder\"", "home = \"birch\"");
         check(
             remove_peer(&at_home, &name("birch"), InRoles::Remove),
-            expect!["birch is the home of role web"],
+            expect!["remove birch: it is the home of role web"],
         );
     }
 }

@@ -31,7 +31,7 @@ pub enum Request {
         dry_run: bool,
         attach: bool,
     },
-    /// Stops running cycles (transfers checkpoint first). Done: null.
+    /// Stops running cycles (transfers checkpoint first). Done: `{"cancelled": 1}`, how many there were.
     Cancel { role: Option<RoleName> },
     /// Done: [`PruneReport`].
     Prune {

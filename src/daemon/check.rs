@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::api::{CheckReport, Finding, Level};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
+use crate::error::Failure;
 use crate::fs::{FsError, Live, Scan, Space};
 use crate::logic::name::DatasetName;
 use crate::logic::units;
@@ -178,6 +179,9 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
             "pair with it",
         ));
     }
+    if active {
+        standbys(node, run, &subject, findings).await;
+    }
     if run.role.peers.is_empty() {
         findings.push(warning(
             &subject,
@@ -221,6 +225,30 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     Ok(())
 }
 
+/// Asks each linked peer whether it would take this role's points.
+async fn standbys(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    subject: &str,
+    findings: &mut Vec<Finding>,
+) {
+    for peer in &run.role.peers {
+        let linked = node
+            .peer(peer)
+            .is_some_and(|run| lock(&run.contact).link.is_some());
+        if !linked {
+            continue;
+        }
+        findings.push(match super::replicate::probe(node, run, peer).await {
+            Ok(()) => ok(subject, format!("{peer} stands in for it")),
+            Err(error) => {
+                let hint = Failure::of(&error).and_then(|failure| failure.hint.clone());
+                finding(Level::Problem, subject, format!("{error:#}"), hint)
+            }
+        });
+    }
+}
+
 fn dataset_findings(
     node: &Node,
     subject: &str,
@@ -256,10 +284,12 @@ fn dataset_findings(
                 format!("btrfs subvolume create {path}"),
             ));
         }
+        // With too little space the finding below says all there is to say.
+        None if space.free < node.config().node.reserve => {}
         None => findings.push(ok(
             subject,
             format!(
-                "{path} is free for a promotion, {} free",
+                "{path} has no live copy, as it should be; {} free for points",
                 units::human_bytes(space.free)
             ),
         )),

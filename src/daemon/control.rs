@@ -35,7 +35,7 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         let what = format!("open {}: another daemon is listening there", path.display());
         return Err(Failure::new(crate::error::Code::Locked, what)
-            .hint("one daemon a node: stop the other one, or give this one another `control` path")
+            .hint("stop the other one, or give this one a `control` path in another directory")
             .into());
     }
     match std::fs::remove_file(path) {
@@ -152,12 +152,14 @@ async fn answer(
             value(&run(node, role.as_ref(), attach, client).await?)
         }
         Request::Cancel { role } => {
+            let mut cancelled = 0;
             for run in node.chosen(role.as_ref())? {
                 if let Some(running) = lock(&run.cycle).as_ref() {
                     running.cancel.cancel();
+                    cancelled += 1;
                 }
             }
-            Ok(serde_json::Value::Null)
+            Ok(serde_json::json!({ "cancelled": cancelled }))
         }
         Request::Prune { role, dry_run } => {
             let mut roles = Vec::new();

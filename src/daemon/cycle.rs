@@ -95,10 +95,9 @@ async fn whole(
         }
     }
     let code = sum(&codes);
-    let trouble = steps
-        .iter()
-        .find_map(|step| step.error.as_deref())
-        .map(first_line);
+    let first = steps.iter().find_map(|step| step.error.as_deref());
+    // Somebody wanted it to end: no trouble that anybody has to look at.
+    let trouble = first.filter(|_| code != Code::Interrupted).map(first_line);
     if let Err(error) = note_end(node, run, started, trouble.as_deref()) {
         node.hub.warn(
             Some(&run.name),
@@ -354,7 +353,8 @@ pub fn draft(
 pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>) -> RoleCycle {
     let begun = Instant::now();
     let mut steps = Vec::new();
-    let code = match gather(node, run).await {
+    let mut codes = Vec::new();
+    match gather(node, run).await {
         Ok((newest, decision)) => {
             let fresh = matches!(decision, Decision::Take { .. });
             steps.push(match (decision, newest) {
@@ -367,7 +367,9 @@ pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>) -> RoleCycle {
                 (Decision::Nothing { why }, None) => planned("nothing", why),
             });
             for peer in &run.role.peers {
-                steps.push(replicate::preview(node, run, peer, fresh).await);
+                let outcome = replicate::preview(node, run, peer, fresh).await;
+                steps.extend(outcome.steps);
+                codes.push(outcome.code);
             }
             if let Ok(verdicts) = prune::prune(node, run, true).await {
                 let gone: Vec<&str> = verdicts
@@ -379,21 +381,16 @@ pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>) -> RoleCycle {
                     steps.push(planned("prune", format!("prune {}", gone.join(", "))));
                 }
             }
-            if steps.iter().any(|step| step.error.is_some()) {
-                Code::Partial
-            } else {
-                Code::Done
-            }
         }
         Err(error) => {
             steps.push(failed("cycle", "the cycle", &error));
-            Failure::code_of(&error)
+            codes.push(Failure::code_of(&error));
         }
-    };
+    }
     RoleCycle {
         role: run.name.clone(),
         steps,
-        code,
+        code: sum(&codes),
         seconds: begun.elapsed().as_secs_f64(),
     }
 }

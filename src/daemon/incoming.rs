@@ -4,6 +4,7 @@
 //! must name the peer, the peer must hold the grant, the role's id must be ours, the term must not be lower than the one we
 //! know (P3). A crash anywhere leaves finished points and the last checkpoint; an answer is given only for what is durable.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +18,7 @@ use crate::host::state::RoleRecord;
 use crate::logic::claim::{self, Claim, Known};
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::Manifest;
-use crate::logic::name::{NodeName, RoleName};
+use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{RoleId, Term};
 use crate::peer::exchange::Exchange;
 use crate::peer::message::{Answer, Refusal, Request};
@@ -49,10 +50,24 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             role,
             role_id,
             term,
-        } => match lineage(&node, &peer.peer.name, &role, role_id, &term).await {
-            Ok(answer) => exchange.send(&answer).await,
-            Err(error) => refuse(&mut exchange, error).await,
-        },
+            datasets,
+        } => {
+            let from = &peer.peer.name;
+            let run = admit_role(&node, from, &role, role_id, &term).and_then(|run| {
+                if !datasets.is_empty() {
+                    same_datasets(&node, &run, datasets.iter())?;
+                }
+                Ok(run)
+            });
+            let answer = match run {
+                Ok(run) => lineage(&node, &run).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(answer) => exchange.send(&answer).await,
+                Err(error) => refuse(&mut exchange, error).await,
+            }
+        }
         Request::Offer(offer) => match admit(&node, &peer.peer.name, &offer.manifest) {
             Ok(run) => receiving::receive(&node, &run, &peer, *offer, exchange).await,
             Err(error) => refuse(&mut exchange, error).await,
@@ -177,6 +192,14 @@ fn unacceptable(
     let known = &record.term;
     let one_home = format!("both configs must name the same `home` for role {name}");
     match claim {
+        Claim::OtherRole if record.active => refused(
+            Code::Refused,
+            format!("{ours} has begun a role {name} of its own: its config names {ours} as home"),
+            format!(
+                "name the same `home` in both configs; points that {ours} took by mistake lie in .standin/{name} on its \
+                 filesystem and must be deleted (btrfs subvolume delete) before it can stand in"
+            ),
+        ),
         Claim::OtherRole => refused(
             Code::Refused,
             format!(
@@ -238,49 +261,35 @@ fn admit(node: &Node, peer: &NodeName, manifest: &Manifest) -> Result<Arc<RoleRu
             );
         }
     }
-    for dataset in manifest.datasets.keys() {
-        if !run.fs.datasets().contains_key(dataset) {
-            let what = format!(
-                "role {} on {} has no dataset {dataset}",
-                run.name,
-                node.name()
-            );
-            let hint = format!(
-                "add [role.{}.dataset.{dataset}] to the config of {}",
-                run.name,
-                node.name()
-            );
-            bail!(Failure::new(Code::Refused, what).hint(hint));
-        }
-    }
-    if let Some(ours) = run
-        .fs
-        .datasets()
-        .keys()
-        .find(|ours| !manifest.datasets.contains_key(*ours))
-    {
-        let what = format!(
-            "the point lacks dataset {ours}, which role {} has on {}",
-            run.name,
-            node.name()
-        );
-        let hint = format!(
-            "both configs must list the same datasets for role {}",
-            run.name
-        );
-        bail!(Failure::new(Code::Refused, what).hint(hint));
-    }
+    same_datasets(node, &run, manifest.datasets.keys())?;
     Ok(run)
 }
 
-async fn lineage(
-    node: &Arc<Node>,
-    peer: &NodeName,
-    role: &RoleName,
-    id: RoleId,
-    term: &Term,
-) -> Result<Answer> {
-    let run = admit_role(node, peer, role, id, term)?;
+/// Both nodes must mean the same datasets by the role.
+fn same_datasets<'a>(
+    node: &Node,
+    run: &RoleRun,
+    theirs: impl Iterator<Item = &'a DatasetName>,
+) -> Result<()> {
+    let theirs: BTreeSet<&DatasetName> = theirs.collect();
+    let ours: BTreeSet<&DatasetName> = run.fs.datasets().keys().collect();
+    let (role, node) = (&run.name, node.name());
+    if let Some(missing) = theirs.difference(&ours).next() {
+        let what = format!("role {role} on {node} has no dataset {missing}");
+        let hint = format!("add [role.{role}.dataset.{missing}] to the config of {node}");
+        return Err(refused(Code::Refused, what, hint));
+    }
+    if let Some(extra) = ours.difference(&theirs).next() {
+        let what = format!(
+            "role {role} has a dataset {extra} on {node} that the active node does not have"
+        );
+        let hint = format!("both configs must list the same datasets for role {role}");
+        return Err(refused(Code::Refused, what, hint));
+    }
+    Ok(())
+}
+
+async fn lineage(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Answer> {
     let fs = run.fs.clone();
     let (stored, partials) = blocking(move || Ok((fs.list()?, fs.partials()?))).await?;
     let lineage = Lineage::new(
@@ -289,7 +298,7 @@ async fn lineage(
             .map(|stored| Entry::of(&stored.manifest))
             .collect(),
     );
-    let term = node.state.role(role)?.map(|record| record.term);
+    let term = node.state.role(&run.name)?.map(|record| record.term);
     Ok(Answer::Lineage {
         lineage,
         partials,

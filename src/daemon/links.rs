@@ -24,6 +24,9 @@ use crate::peer::timing::Timing;
 /// First and longest pause between two attempts to dial.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// A link that lived this long was a good one.
+const LASTING: Duration = Duration::from_secs(30);
+
 /// Before the first attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 
@@ -85,7 +88,16 @@ async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
                 () = run.gone.cancelled() => return,
                 () = node.stop.cancelled() => return,
             }
-            pause = BACKOFF.0;
+            if linked.since.elapsed() < LASTING {
+                // Somebody takes the link away again and again: not to be answered at the same speed.
+                wait(&node, &run, jittered(pause)).await;
+                pause = (pause * 2).min(BACKOFF.1);
+            } else {
+                pause = BACKOFF.0;
+            }
+            if run.gone.is_cancelled() || node.stop.is_cancelled() {
+                return;
+            }
         }
         let greeting = hello(&node);
         let attempt = tokio::select! {
@@ -96,18 +108,25 @@ async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
         match attempt {
             Ok((link, incoming)) => {
                 adopt(&node, &run, link, incoming, true);
-                pause = BACKOFF.0;
                 continue;
             }
             Err(error) => missed(&node, &run, &error),
         }
-        tokio::select! {
-            () = tokio::time::sleep(jittered(pause)) => {}
-            () = run.changed.notified() => {}
-            () = run.gone.cancelled() => return,
-            () = node.stop.cancelled() => return,
+        wait(&node, &run, jittered(pause)).await;
+        if run.gone.is_cancelled() || node.stop.is_cancelled() {
+            return;
         }
         pause = (pause * 2).min(BACKOFF.1);
+    }
+}
+
+/// Waits, but no longer than until the link comes by itself or is not wanted any more.
+async fn wait(node: &Node, run: &PeerRun, pause: Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = run.changed.notified() => {}
+        () = run.gone.cancelled() => {}
+        () = node.stop.cancelled() => {}
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::error::{Code, Failure};
+use crate::host::lock;
 use crate::host::state::State;
 use crate::peer::accept;
 use crate::peer::identity::Identity;
@@ -72,8 +73,13 @@ async fn run(config: Config) -> Result<()> {
     let state_dir = config.node.state_dir.clone();
     std::fs::create_dir_all(&state_dir)
         .with_context(|| format!("create {}", state_dir.display()))?;
-    let control_listener = control::bind(&config.node.control)?;
-    let link_listener = control::bind(&link_socket(&config.node.control))?;
+    let _lock = lock::take(&state_dir)?;
+    let sockets = [
+        config.node.control.clone(),
+        link_socket(&config.node.control),
+    ];
+    let [control_listener, link_listener] =
+        [control::bind(&sockets[0])?, control::bind(&sockets[1])?];
     let key = state_dir.join(KEY_FILE);
     if !key.exists() {
         let failure = Failure::new(
@@ -104,6 +110,19 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(links::keep(node.clone()));
     tasks.spawn(schedule::keep(node.clone()));
 
+    announce(&node);
+    tell_systemd(&[sd_notify::NotifyState::Ready]);
+    signals(&node).await?;
+    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    stop(&node, tasks).await;
+    for socket in sockets {
+        // The next start removes what is left here.
+        let _ = std::fs::remove_file(socket);
+    }
+    Ok(())
+}
+
+fn announce(node: &Node) {
     let listening: Vec<String> = node
         .config()
         .node
@@ -125,11 +144,6 @@ async fn run(config: Config) -> Result<()> {
             node.identity.fingerprint()
         ),
     );
-    tell_systemd(&[sd_notify::NotifyState::Ready]);
-    signals(&node).await?;
-    tell_systemd(&[sd_notify::NotifyState::Stopping]);
-    stop(&node, tasks).await;
-    Ok(())
 }
 
 fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {

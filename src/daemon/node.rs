@@ -219,7 +219,7 @@ impl Node {
             ))
         })?;
         if run.peer.key.is_none() {
-            let failure = unreachable(format!("reach {peer}: not paired yet"));
+            let failure = Failure::new(Code::Refused, format!("reach {peer}: not paired yet"));
             let hint = format!(
                 "run `standin pair invite` on one node and `standin pair accept LINE` on the other ({peer})"
             );
@@ -285,11 +285,16 @@ impl Node {
     /// What is remembered of a role. Where nothing is: read from the newest point on disk, else, on the node that is
     /// the role's home, begun: a new id and the first term.
     pub fn record(&self, run: &RoleRun) -> Result<Option<RoleRecord>> {
-        if let Some(record) = self.state.role(&run.name)? {
+        let home = run.role.home == self.name();
+        let remembered = self.state.role(&run.name)?;
+        if let Some(record) = remembered.filter(|record| home || !record.active) {
             return Ok(Some(record));
         }
-        let home = run.role.home == self.name();
         let found = run.fs.list()?.pop().map(|stored| stored.manifest);
+        if let (Some(record), Some(_)) = (self.state.role(&run.name)?, &found) {
+            return Ok(Some(record));
+        }
+        // Begun here while the config named this node as home, which it no longer does; no point exists: nothing is lost.
         let record = match found {
             Some(newest) => RoleRecord {
                 id: newest.role,

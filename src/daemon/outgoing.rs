@@ -250,7 +250,7 @@ pub async fn answer(next: impl Future<Output = Result<Answer>>) -> Result<Answer
                 what: refusal.why,
                 hint: refusal.hint,
             };
-            Err(anyhow::Error::from(failure).context("ask the peer: it refused"))
+            Err(anyhow::Error::from(failure).context("go on: the peer refused"))
         }
         Ok(Ok(answer)) => Ok(answer),
     }

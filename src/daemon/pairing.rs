@@ -18,6 +18,7 @@ use crate::config::edit::{self, InRoles};
 use crate::config::{Config, store};
 use crate::error::{Code, Failure};
 use crate::logic::name::NodeName;
+use crate::peer::dial::Target;
 use crate::peer::identity::Fingerprint;
 use crate::peer::invite::Invite;
 use crate::peer::message::{PairAnswer, PairRequest};
@@ -32,7 +33,10 @@ pub async fn invite(
     address: Option<String>,
 ) -> Result<Invitation> {
     let address = match address {
-        Some(address) => address,
+        Some(address) => {
+            let bad = |error| Failure::new(Code::Usage, format!("invite: {error}"));
+            address.parse::<Target>().map_err(bad)?.to_string()
+        }
         None => own_address(node)?,
     };
     let now = Timestamp::now();
@@ -80,6 +84,12 @@ fn own_address(node: &Node) -> Result<String> {
 /// Accepts the invitation in `line`: proves its secret to the inviting node and pins its key here.
 pub async fn accept(node: &Arc<Node>, line: &str) -> Result<api::Paired> {
     let ours = node.name();
+    let own =
+        Invite::parse(line).is_ok_and(|invite| invite.fingerprint == node.identity.fingerprint());
+    if own {
+        let what = "accept the invitation: this very node made it";
+        bail!(Failure::new(Code::Usage, what).hint("run `standin pair accept` on the other node"));
+    }
     let address = own_address(node).ok();
     let accepting = accept_invite(
         line,

@@ -1,5 +1,7 @@
 //! The catalogue as people ask for it: every point with where it is and what holds it.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -9,7 +11,7 @@ use super::node::{Node, RoleRun, blocking, lock};
 use super::prune;
 use crate::logic::lineage::Entry;
 use crate::logic::manifest::{Reason, Stored};
-use crate::logic::name::RoleName;
+use crate::logic::name::{DatasetName, RoleName};
 
 pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points> {
     let mut roles = Vec::new();
@@ -17,12 +19,13 @@ pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points>
         let fs = run.fs.clone();
         let stored = blocking(move || fs.list()).await?;
         let candidates = prune::candidates(node, &run, &stored)?;
+        let rooms = rooms(&run, &stored).await?;
         let views = stored
             .iter()
             .zip(&candidates)
             .map(|(stored, candidate)| {
                 let pinned = candidate.pins.iter().map(ToString::to_string).collect();
-                view(&run, stored, pinned)
+                view(&run, stored, &rooms, pinned)
             })
             .collect();
         roles.push(RolePoints {
@@ -33,7 +36,31 @@ pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points>
     Ok(Points { roles })
 }
 
-fn view(run: &RoleRun, stored: &Stored, pinned: Vec<String>) -> PointView {
+/// The directory that holds each dataset's points. They lie side by side, so one is asked for and tells all.
+async fn rooms(run: &RoleRun, stored: &[Stored]) -> Result<BTreeMap<DatasetName, PathBuf>> {
+    let Some(newest) = stored.last() else {
+        return Ok(BTreeMap::new());
+    };
+    let (fs, point) = (run.fs.clone(), newest.manifest.point.clone());
+    blocking(move || {
+        let mut rooms = BTreeMap::new();
+        for dataset in fs.datasets().keys() {
+            let path = fs.snapshot_path(dataset, &point)?;
+            if let Some(room) = path.ancestors().nth(2) {
+                rooms.insert(dataset.clone(), room.to_owned());
+            }
+        }
+        Ok(rooms)
+    })
+    .await
+}
+
+fn view(
+    run: &RoleRun,
+    stored: &Stored,
+    rooms: &BTreeMap<DatasetName, PathBuf>,
+    pinned: Vec<String>,
+) -> PointView {
     let (manifest, local) = (&stored.manifest, &stored.local);
     let entry = Entry::of(manifest);
     let on_peers = lock(&run.replicas)
@@ -46,6 +73,12 @@ fn view(run: &RoleRun, stored: &Stored, pinned: Vec<String>) -> PointView {
         })
         .map(|(peer, _)| peer.clone())
         .collect();
+    let name = manifest.name().to_string();
+    let path = |(dataset, room): (&DatasetName, &PathBuf)| {
+        (dataset.clone(), room.join(&name).join(dataset))
+    };
+    let held = |(dataset, _): &(&DatasetName, &PathBuf)| manifest.datasets.contains_key(*dataset);
+    let paths = rooms.iter().filter(held).map(path).collect();
     let received: Vec<u64> = local
         .datasets
         .values()
@@ -58,7 +91,7 @@ fn view(run: &RoleRun, stored: &Stored, pinned: Vec<String>) -> PointView {
         node: manifest.node.clone(),
         reason: word(manifest.reason).to_owned(),
         from: local.from.clone(),
-        datasets: run.fs.datasets().clone(),
+        datasets: paths,
         data_bytes: (!received.is_empty()).then(|| received.iter().sum()),
         on_peers,
         pinned,

@@ -18,7 +18,7 @@ use crate::host::state::RoleRecord;
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
-use crate::logic::plan::{self, Plan};
+use crate::logic::plan::{self, Conflict, Plan};
 use crate::logic::transfer::Partial;
 use crate::peer::link::Link;
 use crate::peer::message::{Answer, Request};
@@ -56,12 +56,11 @@ pub async fn replicate(
             }
         }
         Err(error) => {
-            replica.last_error = Some(format!("could not {error:#}"));
+            let code = Failure::code_of(&error);
+            let wanted = code == Code::Interrupted;
+            replica.last_error = (!wanted).then(|| format!("could not {error:#}"));
             steps.push(failed("send", format!("bring {peer} up to date"), &error));
-            Outcome {
-                steps,
-                code: Failure::code_of(&error),
-            }
+            Outcome { steps, code }
         }
     }
 }
@@ -124,15 +123,7 @@ async fn rounds(
                 steps.push(done("nothing", format!("{peer} holds everything")));
                 return Ok(());
             }
-            Plan::Blocked(conflict) => {
-                bail!(
-                    Failure::new(
-                        Code::Diverged,
-                        format!("bring {peer} up to date: {conflict}")
-                    )
-                    .hint("nothing was changed on either side")
-                );
-            }
+            Plan::Blocked(conflict) => return Err(diverged(peer, &conflict)),
             Plan::Send(step) => {
                 node.state.record_sending(&run.name, peer, &step.to)?;
                 send(node, run, peer, &link, (&ours, &stored), &step, cancel).await?;
@@ -184,6 +175,7 @@ async fn ask(
         role: run.name.clone(),
         role_id: record.id,
         term: record.term.clone(),
+        datasets: run.fs.datasets().keys().cloned().collect(),
     };
     let mut exchange = link.open(&request).await?;
     match answer(exchange.recv()).await? {
@@ -265,35 +257,56 @@ async fn send(
 }
 
 /// What would be sent to the peer now. `fresh`: a new point would be taken first.
-pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName, fresh: bool) -> Step {
-    match preview_plan(node, run, peer).await {
-        Ok((Plan::Nothing, Some(base))) if fresh => planned(
-            "send",
-            format!("send the new point on top of {base} to {peer}"),
-        ),
+pub async fn preview(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    peer: &NodeName,
+    fresh: bool,
+) -> Outcome {
+    let step = match preview_plan(node, run, peer).await {
+        Ok((Plan::Nothing, Some(base))) if fresh => {
+            let text = format!("send the new point on top of {base} to {peer}");
+            planned("send", text)
+        }
         Ok((Plan::Nothing, None)) if fresh => {
             planned("send", format!("send the new point whole to {peer}"))
         }
         Ok((Plan::Nothing, _)) => planned("nothing", format!("{peer} holds everything")),
+        Ok((Plan::Send(step), _)) if fresh && step.base.is_some() => {
+            let text = format!("{}, then the new point", sentence(&step, peer));
+            planned("send", text)
+        }
         Ok((Plan::Send(step), _)) if fresh => {
-            let then = if step.base.is_some() {
-                "then the new point"
-            } else {
-                "or the new point, whole"
-            };
-            planned("send", format!("{}, {then}", sentence(&step, peer)))
+            let text = format!("{}, or the new point, whole", sentence(&step, peer));
+            planned("send", text)
         }
         Ok((Plan::Send(step), _)) => planned("send", sentence(&step, peer)),
-        Ok((Plan::Blocked(conflict), _)) => {
-            let error = Failure::new(
-                Code::Diverged,
-                format!("bring {peer} up to date: {conflict}"),
-            )
-            .into();
-            failed("send", format!("bring {peer} up to date"), &error)
-        }
-        Err(error) => failed("send", format!("bring {peer} up to date"), &error),
+        Ok((Plan::Blocked(conflict), _)) => return not_to_be(peer, &diverged(peer, &conflict)),
+        Err(error) => return not_to_be(peer, &error),
+    };
+    Outcome {
+        steps: vec![step],
+        code: Code::Done,
     }
+}
+
+fn not_to_be(peer: &NodeName, error: &anyhow::Error) -> Outcome {
+    let text = format!("bring {peer} up to date");
+    Outcome {
+        steps: vec![failed("send", text, error)],
+        code: Failure::code_of(error),
+    }
+}
+
+fn diverged(peer: &NodeName, conflict: &Conflict) -> anyhow::Error {
+    let what = format!("bring {peer} up to date: {conflict}");
+    let hint = format!("nothing was changed on either side; {}", conflict.hint());
+    Failure::new(Code::Diverged, what).hint(hint).into()
+}
+
+/// Whether the peer would take this role's points: an answer, or its refusal.
+pub async fn probe(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) -> Result<()> {
+    preview_plan(node, run, peer).await.map(|_| ())
 }
 
 async fn preview_plan(

@@ -45,6 +45,7 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
         )
     })?;
     let plan = decide(&*run.fs, &request)?;
+    preflight(node, &run, &plan, point).await?;
     let mut report = RestoreReport {
         dry_run: request.dry_run,
         role: run.name.clone(),
@@ -80,6 +81,28 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
         }
     }
     Ok(report)
+}
+
+/// What can be refused is refused before anything is shown or touched: a dry run must not promise more.
+async fn preflight(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    plan: &Plan,
+    point: &Stored,
+) -> Result<()> {
+    if let Plan::Path { dataset, inner, .. } = plan {
+        source_of(run, point, dataset, inner).await?;
+    }
+    let over = matches!(plan, Plan::Live(_) | Plan::Path { over: true, .. });
+    if over && cycle::active_record(node, run).is_err() {
+        let what = format!(
+            "restore over the live data of role {}: this node stands in for it",
+            run.name
+        );
+        let hint = "restore beside the live data with --to DIR, or run it on the active node";
+        return Err(Failure::new(Code::Refused, what).hint(hint).into());
+    }
+    Ok(())
 }
 
 fn usage(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
@@ -254,11 +277,7 @@ async fn keep_live(
     run: &Arc<RoleRun>,
     report: &mut RestoreReport,
 ) -> Result<Stored> {
-    let record = cycle::active_record(node, run).map_err(|error| {
-        let hint =
-            "on a standby restore beside the live data with --to DIR, or run it on the active node";
-        anyhow::Error::from(Failure::new(Code::Refused, format!("{error:#}")).hint(hint))
-    })?;
+    let record = cycle::active_record(node, run)?;
     let kept = match cycle::take_locked(node, run, &record, Reason::BeforeRestore).await? {
         Taken::Point(stored) => *stored,
         Taken::Unchanged(point) => {

@@ -2,6 +2,7 @@
 //! of a role nor to a peer.
 
 pub mod copy;
+pub mod lock;
 pub mod mounts;
 pub mod random;
 pub mod state;

@@ -84,6 +84,9 @@ pub enum Request {
         role: RoleName,
         role_id: RoleId,
         term: Term,
+        /// The asking node's datasets of the role; empty where it does not say.
+        #[serde(default)]
+        datasets: Vec<DatasetName>,
     },
     /// "Take this dataset of this point." Answer: `Have`, `Stored` or `Refused`; then frames, marks, `Stored`.
     Offer(Box<Offer>),
@@ -328,6 +331,7 @@ mod tests {
             role: RoleName::parse("web").unwrap(),
             role_id: RoleId(Uuid::from_u128(5)),
             term: term(),
+            datasets: vec![DatasetName::parse("files").unwrap()],
         });
         check(Request::Commit {
             manifest: manifest(),
