@@ -12,5 +12,7 @@ pub(super) fn freeze(place: &str) {
         if let Err(error) = stopped {
             tracing::warn!(place, %error, "cannot freeze");
         }
+        // Another thread may take the signal: this one must not run on until the stop has reached it.
+        std::thread::park_timeout(std::time::Duration::from_secs(1));
     }
 }
