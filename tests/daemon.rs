@@ -11,6 +11,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use standin::fs::btrfs::Btrfs;
+use standin::fs::{Filesystem, Limits};
+use standin::logic::manifest::{MANIFEST_VERSION, Manifest, Reason};
+use standin::logic::name::{DatasetName, NodeName, RoleName};
+use standin::logic::point::{PointId, RoleId, Term};
 use support::cluster::{MIB, Pair, btrfs, wait};
 use support::fixture;
 use support::same::assert_same;
@@ -555,4 +560,59 @@ fn the_schedule_takes_points_by_itself_and_makes_up_for_a_missed_time_once() {
     pair.alder.start();
     pair.wait_stored("1.3");
     assert_eq!(pair.alder.points(), ["1.1", "1.2", "1.3"]);
+}
+
+/// The catalogue is rebuilt from the disk alone, and stays quick when it is long.
+#[test]
+fn a_thousand_points_are_listed_at_once() {
+    if !fixture::ready("a_thousand_points_are_listed_at_once") {
+        return;
+    }
+    let mut alder = support::cluster::TestNode::new("alder", 1024 * MIB);
+    fs::create_dir_all(alder.disk.path().join("srv")).unwrap();
+    alder.configure("birch", &["files"], "", MANUAL);
+    let live = alder.live("files");
+    btrfs(&["subvolume", "create", live.to_str().unwrap()]);
+    let role = RoleName::parse("web").unwrap();
+    let dataset = DatasetName::parse("files").unwrap();
+    let datasets = [(dataset, live.clone())].into_iter().collect();
+    let disk = Btrfs::new(role.clone(), datasets, Limits::default()).unwrap();
+    disk.prepare().unwrap();
+    let term = Term {
+        epoch: 1,
+        holder: NodeName::parse("alder").unwrap(),
+        nonce: 7,
+    };
+    let id = RoleId(uuid::Uuid::from_u128(1));
+    for sequence in 1..=1000 {
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            role: id,
+            role_name: role.clone(),
+            point: PointId {
+                term: term.clone(),
+                sequence,
+            },
+            taken: jiff::Timestamp::now(),
+            node: term.holder.clone(),
+            reason: Reason::Schedule,
+            datasets: Default::default(),
+        };
+        disk.snapshot(manifest).unwrap();
+    }
+    standin::peer::identity::Identity::create(&alder.dir.join("state/node.key")).unwrap();
+    alder.start();
+    assert_eq!(alder.points().len(), 1000);
+    let listed = |_| {
+        let begun = Instant::now();
+        alder.run(&["points", "web"]).ok();
+        begun.elapsed()
+    };
+    let best = (0..10).map(listed).min().unwrap();
+    assert!(best < Duration::from_millis(200), "{best:?}");
+    // The line goes on where the disk ends, although the state database knew nothing.
+    fs::write(live.join("x"), "x").unwrap();
+    assert_eq!(alder.run(&["run", "web"]).code, 15, "birch is not paired");
+    assert_eq!(alder.points().last().unwrap(), "1.1001");
+    assert_eq!(alder.role()["id"], id.to_string());
 }
