@@ -616,3 +616,44 @@ fn a_thousand_points_are_listed_at_once() {
     assert_eq!(alder.points().last().unwrap(), "1.1001");
     assert_eq!(alder.role()["id"], id.to_string());
 }
+
+/// Both nodes know the other's address and dial at the same moment: one link remains, and it stays.
+#[test]
+fn two_links_that_cross_settle_on_one() {
+    if !fixture::ready("two_links_that_cross_settle_on_one") {
+        return;
+    }
+    let mut pair = Pair::new(&["files"], "", MANUAL);
+    for _ in 0..3 {
+        pair.alder.stop();
+        pair.birch.stop();
+        let both = format!("[peer.alder]\naddress = \"{}\"\n", pair.alder.address);
+        if !fs::read_to_string(pair.birch.config_path())
+            .unwrap()
+            .contains(&both)
+        {
+            pair.birch.edit("[peer.alder]\n", &both);
+        }
+        pair.alder.start();
+        pair.birch.start();
+        pair.wait_linked();
+        fs::write(
+            pair.alder.live("files").join("x"),
+            noise(pair.link.bytes(), 100),
+        )
+        .unwrap();
+        // A cycle needs the link for as long as it takes; a link that flaps fails it.
+        let settled = wait(|| pair.alder.run(&["run"]).code == 0);
+        assert!(settled, "{}", pair.alder.log());
+        let since = |node: &support::cluster::TestNode| node.status()["peers"][0]["since"].clone();
+        let before = (since(&pair.alder), since(&pair.birch));
+        let begun = Instant::now();
+        assert!(wait(|| begun.elapsed() > Duration::from_secs(3)));
+        assert_eq!(
+            (since(&pair.alder), since(&pair.birch)),
+            before,
+            "{}",
+            pair.alder.log()
+        );
+    }
+}
