@@ -10,6 +10,7 @@ use crate::error::Failure;
 use crate::fs::{FsError, Live, Scan, Space};
 use crate::logic::name::DatasetName;
 use crate::logic::units;
+use crate::peer::message::plain;
 
 /// Clocks that differ by more make times in lists confusing (order never depends on them).
 const CLOCK_DIFFERENCE_MAX_S: f64 = 5.0;
@@ -124,7 +125,7 @@ fn peer(run: &PeerRun) -> Finding {
         );
     };
     let (theirs, ours) = (
-        linked.link.hello().version.clone(),
+        plain(&linked.link.hello().version),
         env!("CARGO_PKG_VERSION"),
     );
     let seconds = linked.clock_difference_s;

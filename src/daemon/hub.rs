@@ -16,6 +16,7 @@ use crate::host::state::{State, TransferRecord};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName};
 use crate::logic::progress::{Bottleneck, Direction, Meter, TransferView};
+use crate::peer::message::plain;
 
 /// Events a slow client may fall behind before it loses the oldest.
 const EVENTS_BUFFERED: usize = 1024;
@@ -211,8 +212,9 @@ impl Tracked {
         let mut figures = self.running.figures();
         figures.done_bytes = data_bytes;
         figures.meter.mark(now_s, data_bytes);
+        // Names of files are any bytes, and a peer may have chosen them: terminals must not obey them.
         if figures.file != file {
-            file.clone_into(&mut figures.file);
+            figures.file = plain(file);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::peer::accept::{Accepted, Acceptor};
 use crate::peer::dial::{Expected, Target, dial};
 use crate::peer::identity::Fingerprint;
 use crate::peer::link::{Incoming, Link};
-use crate::peer::message::{Hello, PROTOCOL};
+use crate::peer::message::{Hello, PROTOCOL, plain};
 use crate::peer::timing::Timing;
 
 /// First and longest pause between two attempts to dial.
@@ -189,7 +189,7 @@ fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, d
         contact.last_error = None;
     }
     run.changed.notify_waiters();
-    let version = link.hello().version.clone();
+    let version = plain(&link.hello().version);
     node.hub.note(
         None,
         format!("link to {} is up (standin {version})", run.peer.name),

@@ -22,7 +22,7 @@ use crate::logic::progress::{Bottleneck, Direction};
 use crate::peer::bulk::Unpacker;
 use crate::peer::exchange::{Exchange, Item, Receiving};
 use crate::peer::frame::Frame;
-use crate::peer::message::{Answer, Offer, SenderWord};
+use crate::peer::message::{Answer, Offer, SenderWord, plain};
 
 /// Frames between the link and the applying thread.
 const QUEUE_FRAMES: usize = 8;
@@ -242,7 +242,7 @@ fn apply(
                 *lock(&shared.standing) = incoming.standing();
             }
             Some(Piece::Word(SenderWord::Restart { why })) => {
-                tracing::warn!("start again from the first byte: {why}");
+                tracing::warn!("start again from the first byte: {}", plain(&why));
                 incoming.restart()?;
                 unpacker = Unpacker::new()?;
             }
@@ -251,7 +251,7 @@ fn apply(
             }
             Some(Piece::Word(SenderWord::Failed { why })) => {
                 incoming.checkpoint()?;
-                bail!("the sender's source failed: {why}");
+                bail!("the sender's source failed: {}", plain(&why));
             }
             None => {
                 incoming.checkpoint()?;

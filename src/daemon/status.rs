@@ -13,6 +13,7 @@ use crate::fs::Filesystem;
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
 use crate::logic::point::PointId;
+use crate::peer::message::plain;
 
 /// A role that is this many intervals late, or a peer this far behind, is worth a warning.
 const LATE_AFTER_S: i64 = 24 * 3600;
@@ -60,7 +61,7 @@ fn peer(run: &PeerRun) -> PeerStatus {
         linked: linked.is_some(),
         since: contact.since,
         last_error: contact.last_error.clone(),
-        version: linked.map(|linked| linked.link.hello().version.clone()),
+        version: linked.map(|linked| plain(&linked.link.hello().version)),
         clock_difference_s: linked.map(|linked| linked.clock_difference_s),
         rtt_ms: linked.and_then(|linked| linked.link.rtt_ms()),
     }
