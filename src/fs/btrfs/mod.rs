@@ -36,6 +36,7 @@ mod freeze;
 mod ioctl;
 mod layout;
 mod mountinfo;
+mod nested;
 mod place;
 pub mod receive;
 mod remount;
