@@ -28,7 +28,7 @@ use super::place::{Occupant, Place};
 use super::subvolume::{self, Access};
 use super::take::{self, Source};
 use super::uses::Used;
-use super::{disk, ioctl, mountinfo, nested, remount, send};
+use super::{disk, ioctl, mountinfo, nested, remount, send, top};
 use crate::error::{Code, Failure};
 use crate::fs::{Aside, FsError, Restored, Result};
 use crate::logic::manifest::{Manifest, Stored};
@@ -214,7 +214,7 @@ fn refuse_what_cannot_move(place: &Place) -> Result<()> {
         let info = ioctl::subvolume(&live).with_context(|| format!("look at {shown}"))?;
         if info.read_only {
             // The kernel moves no read-only subvolume to another directory.
-            libbtrfsutil::set_subvolume_read_only(super::top::fd_path(&live), false)
+            libbtrfsutil::set_subvolume_read_only(top::fd_path(&live), false)
                 .map_err(|e| e.os_error())
                 .with_context(|| format!("make {shown} writable, to move it away"))?;
         }
@@ -374,7 +374,7 @@ fn set_aside(part: &Part, dir: &Path, why: String) -> Result<Aside> {
     let aside = part.aside().join(Uuid::new_v4().to_string());
     std::fs::rename(dir, &aside).with_context(|| format!("move {} aside", dir.display()))?;
     part.top.sync()?;
-    let path = part.top.shown(&aside);
+    let (path, why) = (part.top.shown(&aside), top::plain(&why));
     tracing::warn!(
         "an old live subvolume is kept in {path}: {why}; delete it when nobody needs it"
     );

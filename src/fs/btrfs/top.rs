@@ -33,6 +33,9 @@ use crate::fs::Result;
 /// Where the fallback mounts for the blink of an eye.
 const PRIVATE_DIR: &str = "/run/standin";
 
+/// What paths in a private mount begin with.
+const PRIVATE_PATH: &str = "/proc/self/fd/";
+
 /// One filesystem, held by its top level.
 #[derive(Debug)]
 pub struct Top {
@@ -194,9 +197,22 @@ impl Top {
     }
 }
 
+/// Text for people: private paths of every filesystem in use are spelled as [`Top::shown`] does.
+pub fn plain(text: &str) -> String {
+    if !text.contains(PRIVATE_PATH) {
+        return text.to_owned();
+    }
+    let tops: Vec<Arc<Top>> = {
+        let tops = TOPS.lock().unwrap_or_else(PoisonError::into_inner);
+        tops.values().filter_map(Weak::upgrade).collect()
+    };
+    tops.iter()
+        .fold(text.to_owned(), |text, top| top.shown_text(&text))
+}
+
 /// The path of an open directory, for libraries that take paths.
 pub fn fd_path(fd: impl AsFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+    PathBuf::from(format!("{PRIVATE_PATH}{}", fd.as_fd().as_raw_fd()))
 }
 
 fn open(existing: &Path, fd: BorrowedFd<'_>, info: ioctl::FsInfo) -> Result<Top> {
