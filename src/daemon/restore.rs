@@ -13,7 +13,7 @@ use super::cycle::{self, Taken, done, planned};
 use super::node::{Node, RoleRun, blocking};
 use super::status::summary;
 use crate::error::{Code, Failure};
-use crate::fs::Filesystem;
+use crate::fs::{Filesystem, Restored, Scan};
 use crate::host::copy;
 use crate::logic::choose::find;
 use crate::logic::manifest::{Reason, Stored};
@@ -54,7 +54,8 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
         steps: Vec::new(),
     };
     if request.dry_run {
-        report.steps = show(&plan, point, &*run.fs);
+        let (fs, point) = (run.fs.clone(), point.clone());
+        report.steps = blocking(move || Ok(show(&plan, &point, &*fs))).await?;
         return Ok(report);
     }
     match plan {
@@ -234,13 +235,23 @@ fn show(plan: &Plan, point: &Stored, fs: &dyn Filesystem) -> Vec<Step> {
     match plan {
         Plan::Live(datasets) => {
             let mut steps = vec![planned("snapshot", "keep what is live now as a point")];
-            steps.extend(datasets.iter().map(|dataset| {
+            for dataset in datasets {
                 let live = fs.datasets()[dataset].display().to_string();
-                planned(
+                steps.push(planned(
                     "exchange",
                     format!("put {dataset} of {id} in place of {live}, at once and whole"),
-                )
-            }));
+                ));
+                // A live copy that cannot be looked at is not there, or says why when the restore is made.
+                let nested = fs
+                    .live(dataset, Scan::Root)
+                    .map_or(0, |live| live.nested.len());
+                if nested > 0 {
+                    let text = format!(
+                        "move {nested} nested subvolumes, which no point holds, over into the new {live}"
+                    );
+                    steps.push(planned("move", text));
+                }
+            }
             steps
         }
         Plan::Trees(trees) => trees
@@ -331,8 +342,26 @@ async fn over_live(
             let text = format!("writes that came in between are kept as {late_point}");
             report.steps.push(done("snapshot", text));
         }
+        report.steps.extend(old_copy(&restored));
     }
     Ok(())
+}
+
+/// What became of the old live copy, where that is not plain.
+fn old_copy(restored: &Restored) -> Vec<Step> {
+    let live = restored.path.display();
+    let moved = restored.nested_moved.iter().map(|path| {
+        let text = format!("moved nested subvolume {} over into {live}", path.display());
+        done("move", text)
+    });
+    let aside = restored.aside.iter().map(|aside| {
+        let text = format!(
+            "kept aside: the old copy of {live} is in {}, because {}; delete it when nobody needs it",
+            aside.path, aside.why
+        );
+        done("keep", text)
+    });
+    moved.chain(aside).collect()
 }
 
 async fn tree(

@@ -118,6 +118,8 @@ pub struct Live {
     pub uuid: Uuid,
     /// What a snapshot of it would not hold, one sentence each.
     pub not_replicated: Vec<String>,
+    /// Subvolumes nested in it, by their paths inside.
+    pub nested: Vec<PathBuf>,
 }
 
 /// Space of the filesystem that holds a dataset, in bytes.
@@ -135,6 +137,21 @@ pub struct Restored {
     /// Something was written to the old live copy between the point kept before and the exchange; it was kept in this
     /// point too.
     pub late_writes: bool,
+    /// Nested subvolumes, which no point holds, that were moved from the old live copy to the same path (inside the
+    /// dataset) in the new one.
+    pub nested_moved: Vec<PathBuf>,
+    /// Those that could not be moved; they are in `aside`.
+    pub nested_aside: Vec<PathBuf>,
+    /// Where the old live copy is kept, when it could not be removed.
+    pub aside: Option<Aside>,
+}
+
+/// An old live copy that nothing else may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aside {
+    /// For people: a path they can go to, or the device and the path in its top level.
+    pub path: String,
+    pub why: String,
 }
 
 /// What a role needs of the disk. One value serves one role on this node; all methods may be called from several threads.
@@ -201,6 +218,7 @@ pub trait Filesystem: Send + Sync {
 
     /// Puts a writable copy of the point's dataset in place of the live one, atomically. What was live is returned to the
     /// caller as a new point through `keep` when it changed after that point was taken (P5); otherwise it is removed.
+    /// Subvolumes nested in the old copy are moved over where that can be done; what is not moved is kept and named.
     fn restore_live(
         &self,
         dataset: &DatasetName,

@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 
 use super::layout::{DESTROYED, LOCAL, LOCAL_BYTES_MAX, MANIFEST, Part};
 use super::place::Place;
-use super::{disk, subvolume};
+use super::{disk, subvolume, told};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Result};
 use crate::logic::manifest::{
@@ -205,7 +205,7 @@ impl Catalogue<'_> {
             Err(e) => {
                 let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
                 if reported.insert(name.to_owned()) {
-                    tracing::warn!(role = %self.role, point = name, "point left out of the catalogue: {e:#}");
+                    tracing::warn!(role = %self.role, point = name, "point left out of the catalogue: {:#}", told::plain(e));
                 }
                 None
             }

@@ -40,6 +40,7 @@ pub fn live(place: &Place, scan: Scan) -> Result<Live> {
         generation: info.ctransid,
         uuid: info.uuid,
         not_replicated,
+        nested: subvolume::nested(&top::fd_path(&dir)).context("list nested subvolumes")?,
     })
 }
 

@@ -16,6 +16,7 @@ use anyhow::Context;
 use self::catalogue::Catalogue;
 use self::layout::Part;
 use self::place::Place;
+use self::told::Doing;
 use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
@@ -36,6 +37,7 @@ mod freeze;
 mod ioctl;
 mod layout;
 mod mountinfo;
+mod nested;
 mod place;
 pub mod receive;
 mod remount;
@@ -47,6 +49,7 @@ mod staging;
 pub mod stream;
 mod subvolume;
 mod take;
+mod told;
 mod top;
 mod uses;
 
@@ -116,6 +119,28 @@ impl Btrfs {
         })
     }
 
+    /// Does `work` on the role's filesystems; an error is told in paths and codes that people know.
+    fn run<T>(&self, what: String, work: impl FnOnce(&Catalogue<'_>) -> Result<T>) -> Result<T> {
+        let run = || {
+            let catalogue = self.catalogue()?;
+            let doing = self.doing(&catalogue, what);
+            work(&catalogue).map_err(|error| doing.explain(error))
+        };
+        run().map_err(told::plain)
+    }
+
+    fn doing(&self, catalogue: &Catalogue<'_>, what: String) -> Doing {
+        Doing {
+            what,
+            tops: catalogue
+                .parts
+                .iter()
+                .map(|part| part.top.clone())
+                .collect(),
+            reserve: self.limits.reserve,
+        }
+    }
+
     fn place_of(&self, dataset: &DatasetName) -> Result<Place> {
         let path = self
             .datasets
@@ -146,20 +171,26 @@ impl Filesystem for Btrfs {
 
     /// Also finishes or undoes a restore that was interrupted.
     fn prepare(&self) -> Result<()> {
-        let catalogue = self.catalogue()?;
-        for part in &catalogue.parts {
-            part.make_dirs()?;
-        }
-        restore::recover(&catalogue)
+        self.run(format!("prepare role {}", self.role), |catalogue| {
+            self.doing(catalogue, format!("prepare role {}", self.role))
+                .expect_writable()?;
+            for part in &catalogue.parts {
+                part.make_dirs()?;
+            }
+            restore::recover(catalogue)
+        })
     }
 
     fn list(&self) -> Result<Vec<Stored>> {
-        let points = self.catalogue()?.list()?;
+        let what = format!("list the points of {}", self.role);
+        let points = self.run(what, |catalogue| catalogue.list())?;
         Ok(points.into_iter().map(|found| found.stored).collect())
     }
 
     fn live(&self, dataset: &DatasetName, scan: Scan) -> Result<Live> {
-        examine::live(&self.place_of(dataset)?, scan)
+        self.place_of(dataset)
+            .and_then(|place| examine::live(&place, scan))
+            .map_err(told::plain)
     }
 
     fn changed(&self, point: &Stored) -> Result<bool> {
@@ -167,7 +198,10 @@ impl Filesystem for Btrfs {
     }
 
     fn snapshot(&self, manifest: Manifest) -> Result<Stored> {
-        take::snapshot(&self.catalogue()?, manifest)
+        self.run(
+            format!("take point {} of {}", manifest.point, self.role),
+            |catalogue| take::snapshot(catalogue, manifest),
+        )
     }
 
     fn measure(
@@ -177,7 +211,9 @@ impl Filesystem for Btrfs {
         point: &PointId,
         version_max: u32,
     ) -> Result<Measured> {
-        send::measure(&self.catalogue()?, dataset, base, point, version_max)
+        self.run(format!("measure {dataset} of {point}"), |catalogue| {
+            send::measure(catalogue, dataset, base, point, version_max)
+        })
     }
 
     fn send(
@@ -187,27 +223,37 @@ impl Filesystem for Btrfs {
         point: &PointId,
         version: u32,
     ) -> Result<Box<dyn Outgoing>> {
-        send::send(&self.catalogue()?, dataset, base, point, version)
+        self.run(format!("send {dataset} of {point}"), |catalogue| {
+            send::send(catalogue, dataset, base, point, version)
+        })
     }
 
     fn receive(&self, receipt: &Receipt) -> Result<Opened> {
-        staging::receive(&self.catalogue()?, receipt, self.limits)
+        let what = format!("store {} of {}", receipt.dataset, receipt.manifest.point);
+        self.run(what, |catalogue| {
+            staging::receive(catalogue, receipt, self.limits)
+        })
     }
 
     fn partials(&self) -> Result<Vec<Partial>> {
-        staging::partials(&self.catalogue()?)
+        let what = format!("list what {} has half received", self.role);
+        self.run(what, staging::partials)
     }
 
     fn publish(&self, manifest: &Manifest, from: &NodeName) -> Result<Stored> {
-        staging::publish(&self.catalogue()?, manifest, from)
+        self.run(format!("publish {}", manifest.point), |catalogue| {
+            staging::publish(catalogue, manifest, from)
+        })
     }
 
     fn destroy(&self, point: &PointId) -> Result<()> {
-        remove::destroy(&self.catalogue()?, point)
+        self.run(format!("destroy {point}"), |catalogue| {
+            remove::destroy(catalogue, point)
+        })
     }
 
     fn sweep(&self) -> Result<()> {
-        remove::sweep(&self.catalogue()?)
+        self.run(format!("sweep role {}", self.role), remove::sweep)
     }
 
     fn restore_live(
@@ -217,25 +263,32 @@ impl Filesystem for Btrfs {
         kept: &Stored,
         keep: Manifest,
     ) -> Result<Restored> {
-        restore::restore_live(&self.catalogue()?, dataset, point, kept, keep)
+        let what = format!("restore {dataset} of {point} over its live copy");
+        self.run(what, |catalogue| {
+            restore::restore_live(catalogue, dataset, point, kept, keep)
+        })
     }
 
     fn restore_to(&self, dataset: &DatasetName, point: &PointId, target: &Path) -> Result<()> {
-        restore::restore_to(&self.catalogue()?, dataset, point, target)
+        let what = format!("restore {dataset} of {point} to {}", target.display());
+        self.run(what, |catalogue| {
+            restore::restore_to(catalogue, dataset, point, target)
+        })
     }
 
     fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<PathBuf> {
-        let catalogue = self.catalogue()?;
-        let found = catalogue.find(point)?;
-        let path = catalogue.snapshot_path(&found, dataset)?;
-        let (part, _) = catalogue.place(dataset)?;
-        let relative = part.relative(&path);
-        Ok(visible(&part.top, relative)
-            .unwrap_or_else(|| part.top.path_for_children().join(relative)))
+        self.run(format!("find {dataset} of {point}"), |catalogue| {
+            let found = catalogue.find(point)?;
+            let path = catalogue.snapshot_path(&found, dataset)?;
+            let (part, _) = catalogue.place(dataset)?;
+            let relative = part.relative(&path);
+            Ok(visible(&part.top, relative)
+                .unwrap_or_else(|| part.top.path_for_children().join(relative)))
+        })
     }
 
     fn space(&self, dataset: &DatasetName) -> Result<Space> {
-        let place = self.place_of(dataset)?;
+        let place = self.place_of(dataset).map_err(told::plain)?;
         let found = rustix::fs::statvfs(place.top.path())
             .map_err(|e| FsError::Missing(format!("space of {}: {e}", place.live.display())))?;
         Ok(Space {

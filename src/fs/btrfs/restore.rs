@@ -6,6 +6,7 @@
 //!     .restore-<dataset>/tree                          what was live
 //!         |  a mount that shows it is replaced; it is compared with the point kept before
 //!     unchanged: deleted    written to since: a point of its own    in doubt: .standin/.aside
+//!         |  what is nested in it moves over into the new live copy; with what cannot move, it goes to .aside
 //!
 //! Promise: the live path holds the old tree or the new one at every moment (or nothing, where there was nothing), and no
 //! write that reached the old one is lost. A crash leaves the directory above; `recover`, at the next start, finishes what had
@@ -27,9 +28,9 @@ use super::place::{Occupant, Place};
 use super::subvolume::{self, Access};
 use super::take::{self, Source};
 use super::uses::Used;
-use super::{disk, ioctl, mountinfo, remount, send};
+use super::{disk, ioctl, mountinfo, nested, remount, send, top};
 use crate::error::{Code, Failure};
-use crate::fs::{FsError, Restored, Result};
+use crate::fs::{Aside, FsError, Restored, Result};
 use crate::logic::manifest::{Manifest, Stored};
 use crate::logic::name::DatasetName;
 use crate::logic::point::PointId;
@@ -52,6 +53,10 @@ struct Intent {
     kept: Option<Kept>,
     /// The point to make of late writes.
     keep: Manifest,
+    /// Whether there were late writes, once that is known and they are kept. Asked only once: moving what is nested
+    /// changes the old copy too.
+    #[serde(default)]
+    late_writes: Option<bool>,
 }
 
 /// A snapshot, as far as it tells whether a live subvolume was written to since.
@@ -103,8 +108,9 @@ pub fn restore_live(
         new: subvolume::info(&tree)
             .context("look at the writable copy")?
             .uuid,
-        kept: mark(catalogue, dataset, kept)?,
+        kept: mark(catalogue, dataset, &kept.manifest.point)?,
         keep,
+        late_writes: None,
     };
     disk::write_json(&dir.join(INTENT), &intent)?;
     part.top.sync()?;
@@ -113,12 +119,7 @@ pub fn restore_live(
     part.top.sync()?;
     freeze("restore-exchanged");
     remount::show(&part.top, &intent.live, &intent.relative, intent.new)?;
-    let late_writes = settle(catalogue, part, &dir, &intent)?;
-    Ok(Restored {
-        dataset: dataset.clone(),
-        path: place.live.clone(),
-        late_writes,
-    })
+    settle(catalogue, part, &dir, intent)
 }
 
 /// Finishes or undoes interrupted restores of the role.
@@ -172,8 +173,8 @@ pub fn restore_to(
     part.top.sync()
 }
 
-fn mark(catalogue: &Catalogue<'_>, dataset: &DatasetName, kept: &Stored) -> Result<Option<Kept>> {
-    let Some(found) = catalogue.find_if_any(&kept.manifest.point)? else {
+fn mark(catalogue: &Catalogue<'_>, dataset: &DatasetName, point: &PointId) -> Result<Option<Kept>> {
+    let Some(found) = catalogue.find_if_any(point)? else {
         return Ok(None);
     };
     if !found.stored.local.datasets.contains_key(dataset) {
@@ -213,7 +214,7 @@ fn refuse_what_cannot_move(place: &Place) -> Result<()> {
         let info = ioctl::subvolume(&live).with_context(|| format!("look at {shown}"))?;
         if info.read_only {
             // The kernel moves no read-only subvolume to another directory.
-            libbtrfsutil::set_subvolume_read_only(super::top::fd_path(&live), false)
+            libbtrfsutil::set_subvolume_read_only(top::fd_path(&live), false)
                 .map_err(|e| e.os_error())
                 .with_context(|| format!("make {shown} writable, to move it away"))?;
         }
@@ -251,61 +252,111 @@ fn recover_one(catalogue: &Catalogue<'_>, part: &Part, dir: &Path) -> Result<()>
         Ok(Some(intent)) => intent,
         // Nothing is exchanged before the intent is on disk: what lies here is a copy of a point.
         Ok(None) => return disk::remove(dir).context("remove what was prepared"),
-        Err(e) => return set_aside(part, dir, &format!("its intent cannot be read: {e:#}")),
+        Err(e) => {
+            let why = format!("its intent cannot be read: {e:#}");
+            return set_aside(part, dir, why).map(|_| ());
+        }
     };
     let is_new = |path: &Path| subvolume::info(path).is_ok_and(|info| info.uuid == intent.new);
     if is_new(&part.top.path().join(&intent.relative)) {
         tracing::warn!(dataset = %intent.dataset, "finishing an interrupted restore of {}", intent.live.display());
         remount::show(&part.top, &intent.live, &intent.relative, intent.new)?;
-        settle(catalogue, part, dir, &intent)?;
-        return Ok(());
+        return settle(catalogue, part, dir, intent).map(|_| ());
     }
     if is_new(&dir.join(TREE)) {
         tracing::warn!(dataset = %intent.dataset, "undoing a restore of {} that was interrupted before the exchange", intent.live.display());
         return disk::remove(dir).context("remove the writable copy");
     }
-    set_aside(
-        part,
-        dir,
-        "neither it nor the live path holds the restored copy",
-    )
+    let why = "neither it nor the live path holds the restored copy";
+    set_aside(part, dir, why.to_owned()).map(|_| ())
 }
 
-/// Deals with what was live. True when it became a point.
-fn settle(catalogue: &Catalogue<'_>, part: &Part, dir: &Path, intent: &Intent) -> Result<bool> {
+/// Deals with what was live.
+fn settle(
+    catalogue: &Catalogue<'_>,
+    part: &Part,
+    dir: &Path,
+    mut intent: Intent,
+) -> Result<Restored> {
     let tree = dir.join(TREE);
+    let mut restored = Restored {
+        dataset: intent.dataset.clone(),
+        path: intent.live.clone(),
+        late_writes: false,
+        nested_moved: Vec::new(),
+        nested_aside: Vec::new(),
+        aside: None,
+    };
     let Some(old) = subvolume::info_if_any(&tree).context("look at what was live")? else {
         disk::remove(dir).context("remove the emptied directory")?;
-        return Ok(false);
+        return Ok(restored);
     };
-    let untouched = intent
-        .kept
-        .is_some_and(|kept| kept.parent == old.uuid && old.ctransid <= kept.otransid);
-    let late_writes = if untouched {
-        false
-    } else if let Err(e) = keep_late_writes(catalogue, intent, &tree) {
-        let why = format!(
-            "it was written to after the last point, and no point could be made of it: {e:#}"
-        );
-        set_aside(part, dir, &why)?;
-        return Ok(false);
-    } else {
-        true
+    let mut doubt = None;
+    if intent.late_writes.is_none() {
+        match judge(catalogue, &intent, &tree, &old) {
+            Ok(late_writes) => {
+                intent.late_writes = Some(late_writes);
+                disk::write_json(&dir.join(INTENT), &intent)?;
+            }
+            Err(e) => {
+                doubt = Some(format!(
+                    "it was written to after the last point, and no point could be made of it: {e:#}"
+                ));
+            }
+        }
+    }
+    restored.late_writes = intent.late_writes.unwrap_or(false);
+    let carried = nested::carry_over(&part.top, part.relative(&tree), &intent.relative)?;
+    freeze("restore-carried");
+    restored.nested_moved = carried.moved;
+    restored.nested_aside = carried.left;
+    if doubt.is_none() && !restored.nested_aside.is_empty() {
+        doubt = Some(format!(
+            "it holds nested subvolumes that could not be moved over: {}",
+            listed(&restored.nested_aside)
+        ));
+    }
+    let doubt = match doubt {
+        Some(doubt) => doubt,
+        None => match subvolume::delete(&tree) {
+            Ok(()) => {
+                disk::remove(dir).context("remove the emptied directory")?;
+                return Ok(restored);
+            }
+            Err(e) => format!("it cannot be deleted: {e}"),
+        },
     };
-    let nested = subvolume::nested(&tree).context("list nested subvolumes")?;
-    if !nested.is_empty() {
-        set_aside(
-            part,
-            dir,
-            "it holds nested subvolumes, which no point holds",
-        )?;
-        return Ok(late_writes);
+    restored.aside = Some(set_aside(part, dir, doubt)?);
+    Ok(restored)
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let shown: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    shown.join(", ")
+}
+
+/// Whether the old live copy was written to after the last point; if so, it is a point now.
+fn judge(
+    catalogue: &Catalogue<'_>,
+    intent: &Intent,
+    tree: &Path,
+    old: &ioctl::Subvolume,
+) -> Result<bool> {
+    let holds = |kept: Option<Kept>| {
+        kept.is_some_and(|kept| kept.parent == old.uuid && old.ctransid <= kept.otransid)
+    };
+    if holds(intent.kept) {
+        return Ok(false);
     }
-    match subvolume::delete(&tree) {
-        Ok(()) => disk::remove(dir).context("remove the emptied directory")?,
-        Err(e) => set_aside(part, dir, &format!("it cannot be deleted: {e}"))?,
+    // An earlier attempt may have come as far as the point.
+    let kept = mark(catalogue, &intent.dataset, &intent.keep.point)?;
+    if !holds(kept) {
+        keep_late_writes(catalogue, intent, tree)?;
     }
-    Ok(late_writes)
+    Ok(true)
 }
 
 fn keep_late_writes(catalogue: &Catalogue<'_>, intent: &Intent, tree: &Path) -> Result<()> {
@@ -317,16 +368,15 @@ fn keep_late_writes(catalogue: &Catalogue<'_>, intent: &Intent, tree: &Path) -> 
     take::take(catalogue, intent.keep.clone(), vec![source]).map(|_| ())
 }
 
-/// Keeps what cannot be judged, under a name of its own, and says so.
-fn set_aside(part: &Part, dir: &Path, why: &str) -> Result<()> {
+/// Keeps what cannot be judged or deleted, under a name of its own, and says so.
+fn set_aside(part: &Part, dir: &Path, why: String) -> Result<Aside> {
     disk::make_dir(&part.aside())?;
     let aside = part.aside().join(Uuid::new_v4().to_string());
     std::fs::rename(dir, &aside).with_context(|| format!("move {} aside", dir.display()))?;
     part.top.sync()?;
+    let (path, why) = (part.top.shown(&aside), top::plain(&why));
     tracing::warn!(
-        "an old live subvolume is kept in {} (from the top level of {}): {why}; delete it when nobody needs it",
-        part.relative(&aside).display(),
-        part.top.device.display(),
+        "an old live subvolume is kept in {path}: {why}; delete it when nobody needs it"
     );
-    Ok(())
+    Ok(Aside { path, why })
 }

@@ -16,6 +16,7 @@ use super::catalogue::{Catalogue, point_names, read_local, read_manifest};
 use super::freeze::freeze;
 use super::layout::{LOCAL, MANIFEST, Part};
 use super::receive::{self, Source, WORK};
+use super::told::{self, Doing};
 use super::uses::{Use, Used};
 use super::{disk, send, subvolume};
 use crate::error::{Code, Failure};
@@ -36,16 +37,26 @@ pub fn receive(catalogue: &Catalogue<'_>, receipt: &Receipt, limits: Limits) -> 
             local.context("no local facts of a published dataset")?,
         ));
     }
+    let doing = Doing {
+        what: format!("store {dataset} of {}", receipt.manifest.point),
+        tops: vec![part.top.clone()],
+        reserve: limits.reserve,
+    };
+    let place = receive::Place {
+        point_dir: part.staging().join(&name),
+        dataset: dataset.clone(),
+    };
+    // Before the first write. What is complete already takes no more room.
+    if receive::complete(&place).is_none() {
+        doing.expect_writable()?;
+        doing.expect_room(receipt.data_bytes)?;
+    }
     let point_dir = prepare_dir(catalogue, part, &receipt.manifest, &name)?;
     // Publishing was interrupted after it had gathered the local facts.
     let gathered = read_local(&point_dir)?.and_then(|mut local| local.datasets.remove(dataset));
     if let Some(local) = gathered {
         return Ok(Opened::Complete(local));
     }
-    let place = receive::Place {
-        point_dir,
-        dataset: dataset.clone(),
-    };
     let busy = || {
         FsError::Busy(format!(
             "the transfer of {dataset} of {}",
@@ -74,6 +85,7 @@ pub fn receive(catalogue: &Catalogue<'_>, receipt: &Receipt, limits: Limits) -> 
         Opened::Complete(local) => Opened::Complete(local),
         Opened::Transfer(incoming) => Opened::Transfer(Box::new(Held {
             incoming,
+            doing,
             _held: held,
         })),
     })
@@ -182,7 +194,14 @@ pub fn publish(catalogue: &Catalogue<'_>, manifest: &Manifest, from: &NodeName) 
 /// A transfer and what it keeps in use.
 struct Held {
     incoming: Box<dyn Incoming>,
+    doing: Doing,
     _held: Vec<Use>,
+}
+
+impl Held {
+    fn told<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.map_err(|error| told::plain(self.doing.explain(error)))
+    }
 }
 
 impl Incoming for Held {
@@ -191,19 +210,26 @@ impl Incoming for Held {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.incoming.write(bytes)
+        let outcome = self.incoming.write(bytes);
+        self.told(outcome)
     }
 
     fn checkpoint(&mut self) -> Result<()> {
-        self.incoming.checkpoint()
+        let outcome = self.incoming.checkpoint();
+        self.told(outcome)
     }
 
     fn restart(&mut self) -> Result<()> {
-        self.incoming.restart()
+        let outcome = self.incoming.restart();
+        self.told(outcome)
     }
 
     fn finish(self: Box<Self>, bytes: u64, hash: &str) -> Result<LocalDataset> {
-        self.incoming.finish(bytes, hash)
+        let Held {
+            incoming, doing, ..
+        } = *self;
+        let outcome = incoming.finish(bytes, hash);
+        outcome.map_err(|error| told::plain(doing.explain(error)))
     }
 }
 

@@ -33,6 +33,9 @@ use crate::fs::Result;
 /// Where the fallback mounts for the blink of an eye.
 const PRIVATE_DIR: &str = "/run/standin";
 
+/// What paths in a private mount begin with.
+const PRIVATE_PATH: &str = "/proc/self/fd/";
+
 /// One filesystem, held by its top level.
 #[derive(Debug)]
 pub struct Top {
@@ -80,6 +83,56 @@ impl Top {
         ))
     }
 
+    /// A path below the top as a person knows it: through a mount of the whole filesystem where there is one, else by
+    /// the device.
+    pub fn shown(&self, path: &Path) -> String {
+        self.shown_text(&path.display().to_string())
+    }
+
+    /// Spells the private path as `shown` does, wherever `text` holds it.
+    fn shown_text(&self, text: &str) -> String {
+        let private = self.path.display().to_string();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(&private) {
+            let (before, found) = rest.split_at(at);
+            plain.push_str(before);
+            let after = &found[private.len()..];
+            if after.starts_with(|c: char| c.is_ascii_digit()) {
+                plain.push_str(&private);
+                rest = after;
+                continue;
+            }
+            rest = after;
+            if let Some(point) = self.visible() {
+                // Below a mount at the root one slash is enough.
+                plain.push_str(point.display().to_string().trim_end_matches('/'));
+            } else {
+                plain.push_str(&format!("subvolid=5 of {}", self.device.display()));
+                if let Some(inside) = after.strip_prefix('/') {
+                    plain.push_str(": ");
+                    rest = inside;
+                }
+            }
+        }
+        plain.push_str(rest);
+        plain
+    }
+
+    /// A mount of the whole filesystem that everybody sees.
+    fn visible(&self) -> Option<PathBuf> {
+        let mounts = mountinfo::read().ok()?;
+        mounts
+            .into_iter()
+            .filter(|mount| mount.kind == "btrfs" && mount.root == Path::new("/"))
+            .map(|mount| mount.point)
+            .find(|point| {
+                File::open(point)
+                    .and_then(|dir| ioctl::fs_info(&dir))
+                    .is_ok_and(|info| info.fsid == self.fsid)
+            })
+    }
+
     /// Writes everything out and commits.
     pub fn sync(&self) -> Result<()> {
         rustix::fs::syncfs(&self.dir).context("sync the filesystem")
@@ -111,6 +164,11 @@ impl Top {
         self.rename_with(from, to, RenameFlags::NOREPLACE)
     }
 
+    /// Moves an entry to a name where nothing is, or an empty directory.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.rename_with(from, to, RenameFlags::empty())
+    }
+
     /// Removes an empty directory.
     pub fn remove_dir(&self, relative: &Path) -> io::Result<()> {
         let (dir, name) = self.open_parent(relative)?;
@@ -139,9 +197,22 @@ impl Top {
     }
 }
 
+/// Text for people: private paths of every filesystem in use are spelled as [`Top::shown`] does.
+pub fn plain(text: &str) -> String {
+    if !text.contains(PRIVATE_PATH) {
+        return text.to_owned();
+    }
+    let tops: Vec<Arc<Top>> = {
+        let tops = TOPS.lock().unwrap_or_else(PoisonError::into_inner);
+        tops.values().filter_map(Weak::upgrade).collect()
+    };
+    tops.iter()
+        .fold(text.to_owned(), |text, top| top.shown_text(&text))
+}
+
 /// The path of an open directory, for libraries that take paths.
 pub fn fd_path(fd: impl AsFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+    PathBuf::from(format!("{PRIVATE_PATH}{}", fd.as_fd().as_raw_fd()))
 }
 
 fn open(existing: &Path, fd: BorrowedFd<'_>, info: ioctl::FsInfo) -> Result<Top> {

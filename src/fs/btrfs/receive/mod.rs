@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use uuid::Uuid;
 
+use super::top::plain;
 use crate::fs::{FsError, Limits, Opened, Result};
 use crate::logic::manifest::LocalDataset;
 use crate::logic::name::DatasetName;
@@ -94,7 +95,7 @@ pub fn open(
         .filter(|source| match refusal(source, source.identity) {
             None => true,
             Some(why) => {
-                tracing::warn!(path = %source.path.display(), why, "not used as a clone source");
+                tracing::warn!("not used as a clone source: {}", plain(&why));
                 false
             }
         })

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::super::apply::ioctl;
+use super::super::top::plain;
 use super::Place;
 use crate::fs::{FsError, Result};
 
@@ -171,7 +172,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     match serde_json::from_slice(&text) {
         Ok(value) => Some(value),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "damaged, taken as absent");
+            tracing::warn!(path = %plain(&path.display().to_string()), %error, "damaged, taken as absent");
             None
         }
     }
