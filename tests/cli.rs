@@ -134,7 +134,16 @@ fn ordinary(request: &Value) -> Vec<Value> {
             "text": format!("got {}", request["line"]) })),
         "prune" => vec![json!({ "reply": "failed", "code": "locked",
             "what": "prune web: a cycle of it is running", "hint": "standin status shows it" })],
-        "cancel" => done(Value::Null),
+        "cancel" if request["role"] == "web" => done(json!({ "cancelled": 1 })),
+        "cancel" if request["role"] == "mail" => done(json!({ "cancelled": 0 })),
+        "cancel" | "reload" => done(Value::Null),
+        "watch" => {
+            let mut replies = vec![
+                json!({ "reply": "event", "event": { "event": "status", "status": status() } }),
+            ];
+            replies.extend(done(Value::Null));
+            replies
+        }
         // Ends the conversation without an answer.
         _ => vec![],
     }
@@ -151,8 +160,8 @@ fn no_daemon_and_no_configuration() {
         &output,
         14,
         expect![[r#"
-            standin: could not reach the daemon: it is not running (nothing answers on nowhere.sock)
-            hint: there is no configuration nothing.toml: standin init writes a first one
+            standin: could not reach the daemon: no such socket: nowhere.sock
+            hint: start it: systemctl start standin, or: standin serve; or leave --socket out
         "#]],
     );
 }
@@ -169,16 +178,9 @@ fn no_daemon_in_json() {
         &output,
         14,
         expect![[r#"
-            {
-              "error": {
-                "code": "no-daemon",
-                "exit": 14,
-                "hint": "start it: systemctl start standin, or: standin serve",
-                "what": "reach the daemon: it is not running (nothing answers on nowhere.sock)"
-              }
-            }
-            standin: could not reach the daemon: it is not running (nothing answers on nowhere.sock)
-            hint: start it: systemctl start standin, or: standin serve
+            {"error":{"code":"no-daemon","exit":14,"hint":"start it: systemctl start standin, or: standin serve; or leave --socket out","what":"reach the daemon: no such socket: nowhere.sock"}}
+            standin: could not reach the daemon: no such socket: nowhere.sock
+            hint: start it: systemctl start standin, or: standin serve; or leave --socket out
         "#]],
     );
 }
@@ -205,6 +207,79 @@ fn a_word_that_is_no_role_name() {
         error: invalid value '../etc' for '[ROLE]': "../etc" is not a valid role name: use 1 to 48 letters, digits, '.', '_' or '-', starting with a letter or digit
 
         For more information, try '--help'.
+    "#]],
+    );
+}
+
+#[test]
+fn a_verb_that_does_not_exist_in_json() {
+    check(
+        &standin("--json frob").output().unwrap(),
+        2,
+        expect![[r#"
+            {"error":{"code":"usage","exit":2,"hint":"standin --help lists the verbs; each has a --help of its own","what":"understand the command line: unrecognized subcommand 'frob'"}}
+            error: unrecognized subcommand 'frob'
+
+            Usage: standin [OPTIONS] <COMMAND>
+
+            For more information, try '--help'.
+        "#]],
+    );
+}
+
+#[test]
+fn a_watch_that_is_piped_ends_with_the_daemon() {
+    let stage = Stage::new(ordinary);
+    check(
+        &stage.run("status --watch"),
+        14,
+        expect![[r#"
+        2026-11-20 12:00:00 UTC web active, newest none
+        2026-11-20 12:00:00 UTC mail active, newest none
+        standin: could not go on watching: the daemon stopped
+        hint: start it: systemctl start standin, or: standin serve
+    "#]],
+    );
+}
+
+#[test]
+fn cancel_says_whether_anything_was_running() {
+    let stage = Stage::new(ordinary);
+    check(
+        &stage.run("cancel"),
+        0,
+        expect![[r#"
+        stopped; transfers keep their last checkpoint, and the next cycle goes on from it
+    "#]],
+    );
+    check(
+        &stage.run("cancel web"),
+        0,
+        expect![[r#"
+        stopped; transfers keep their last checkpoint, and the next cycle goes on from it
+    "#]],
+    );
+    check(
+        &stage.run("cancel mail"),
+        0,
+        expect![[r#"
+        nothing was running
+    "#]],
+    );
+    check(
+        &stage.run("cancel --json"),
+        0,
+        expect![[r#"
+        {
+          "cancelled": null
+        }
+    "#]],
+    );
+    check(
+        &stage.run("reload --json"),
+        0,
+        expect![[r#"
+        {}
     "#]],
     );
 }
@@ -279,7 +354,7 @@ fn the_file_can_be_checked_without_a_daemon() {
         "check",
         14,
         expect![[r#"
-            PROBLEM  daemon: not running (nothing answers on nowhere.sock)
+            PROBLEM  daemon: no such socket: nowhere.sock
                      hint: start it: systemctl start standin, or: standin serve
             ok       config: standin.toml is valid
             1 ok, 0 warnings, 1 problem
@@ -292,7 +367,7 @@ fn the_file_can_be_checked_without_a_daemon() {
         expect![[r#"
             PROBLEM  config: standin.toml:2: node.nmae: unknown key: did you mean "name"?
             PROBLEM  config: standin.toml:3: node.reserve = "much": unknown unit "much": use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB
-            PROBLEM  daemon: not running (nothing answers on nowhere.sock)
+            PROBLEM  daemon: no such socket: nowhere.sock
                      hint: start it: systemctl start standin, or: standin serve
             0 ok, 0 warnings, 3 problems
         "#]],
@@ -324,7 +399,7 @@ fn live_data_are_not_replaced_unasked() {
         &stage.run("restore web"),
         15,
         expect![[r#"
-            restore web  from point 1.42, taken 2026-11-20 12:30:05
+            restore web  from point 1.42, taken 2026-11-20 12:30:05 UTC
               -  put files of 1.42 in place of /srv/web
             standin: could not replace live data unasked: there is no terminal to ask on
             hint: add --yes when it is what you want, or --to DIR to restore beside the live data
@@ -340,9 +415,9 @@ fn restore_does_what_it_showed() {
         &stage.run("restore web --yes"),
         0,
         expect![[r#"
-            restore web  from point 1.42, taken 2026-11-20 12:30:05
+            restore web  from point 1.42, taken 2026-11-20 12:30:05 UTC
               -  put files of 1.42 in place of /srv/web
-            restored web  from point 1.42, taken 2026-11-20 12:30:05
+            restored web  from point 1.42, taken 2026-11-20 12:30:05 UTC
               ok  put files of 1.42 in place of /srv/web
             what was live before is kept as point 1.44; to undo: standin restore web --point 1.44
         "#]],

@@ -5,13 +5,16 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::client::Control;
+use super::client::{Control, START_IT};
 use super::output::Output;
 use super::render;
 use crate::cli::{Check, Global};
-use crate::config::Config;
+use crate::config::{Config, PATH_DEFAULT};
 use crate::daemon::api::{CheckReport, Finding, Level, Request};
 use crate::error::{Code, Failure};
+
+/// The subject of findings about the file.
+const CONFIG: &str = "config";
 
 pub fn run(global: &Global, args: &Check) -> Result<Code> {
     let output = Output::of(global);
@@ -37,28 +40,45 @@ fn gather(global: &Global) -> Result<(Value, CheckReport)> {
     }
     let control = Control::of(global);
     let error = match control.ask(&Request::Check) {
-        Ok(answer) => return Ok(answer),
+        // Only a socket was named: the daemon's file is the one that counts.
+        Ok(answer) if global.socket.is_some() && global.config == Path::new(PATH_DEFAULT) => {
+            return Ok(answer);
+        }
+        Ok((_, report)) => {
+            let report = CheckReport {
+                findings: merged(findings, report.findings),
+            };
+            return Ok((serde_json::to_value(&report)?, report));
+        }
         Err(error) => error,
     };
     let Some(failure) = Failure::of(&error).filter(|failure| failure.code == Code::NoDaemon) else {
         return Err(error);
     };
-    let socket = control.socket().display();
+    let what = failure.what.strip_prefix("reach the daemon: ");
     findings.push(Finding {
         level: Level::Problem,
         subject: "daemon".into(),
-        text: format!("not running (nothing answers on {socket})"),
-        hint: failure.hint.clone(),
+        text: what.unwrap_or(&failure.what).to_owned(),
+        hint: Some(START_IT.to_owned()),
     });
     let report = CheckReport { findings };
     Ok((serde_json::to_value(&report)?, report))
+}
+
+/// What the daemon found, but of the file what was just read in it: the daemon knows it as it was at the last reload.
+fn merged(file: Vec<Finding>, daemon: Vec<Finding>) -> Vec<Finding> {
+    let others = daemon
+        .into_iter()
+        .filter(|finding| finding.subject != CONFIG);
+    file.into_iter().chain(others).collect()
 }
 
 /// What can be said of the file alone: one finding for each complaint, or one that it is in order.
 fn config_findings(path: &Path) -> Vec<Finding> {
     let finding = |level, text: String| Finding {
         level,
-        subject: "config".into(),
+        subject: CONFIG.into(),
         text,
         hint: None,
     };
@@ -71,7 +91,14 @@ fn config_findings(path: &Path) -> Vec<Finding> {
             let file = complaints.path.display().to_string();
             let complaints = complaints.list.iter();
             complaints
-                .map(|complaint| finding(Level::Problem, format!("{file}:{complaint}")))
+                .map(|complaint| {
+                    let blank = if complaint.line == 0 { " " } else { "" };
+                    let text = format!("{file}:{blank}{complaint}");
+                    Finding {
+                        hint: super::config_hint(path),
+                        ..finding(Level::Problem, text)
+                    }
+                })
                 .collect()
         }
     }

@@ -8,6 +8,7 @@
 //! daemon how it is.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,16 +17,20 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::AS_ROOT;
 use crate::cli::Global;
 use crate::config::CONTROL_DEFAULT;
 use crate::daemon::api::{Event, Reply, Request};
 use crate::error::{Code, Failure};
 
 /// How often a waiting client looks up to redraw and to notice Ctrl-C.
-const TICK: Duration = Duration::from_millis(200);
+pub const TICK: Duration = Duration::from_millis(200);
 
 /// Longest line taken from the daemon, in bytes: a catalogue of 20,000 points fits several times.
 const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// The next step where no daemon runs.
+pub const START_IT: &str = "start it: systemctl start standin, or: standin serve";
 
 /// How a caller follows a request while it is being answered.
 pub trait Watcher {
@@ -57,7 +62,19 @@ impl Watcher for Unwatched {
 #[derive(Debug, Clone)]
 pub struct Control {
     socket: PathBuf,
+    /// Whether `--socket` named it.
+    named: bool,
     config: PathBuf,
+}
+
+/// The daemon went away in the middle of a conversation.
+#[derive(Debug, thiserror::Error)]
+#[error("it ended the conversation before it answered ({0})")]
+struct Lost(std::io::Error);
+
+/// Whether an error says that the daemon went away in the middle.
+pub fn lost(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Lost>().is_some()
 }
 
 impl Control {
@@ -68,6 +85,7 @@ impl Control {
         };
         Control {
             socket,
+            named: global.socket.is_some(),
             config: global.config.clone(),
         }
     }
@@ -89,7 +107,7 @@ impl Control {
         let mut stream = self.connect()?;
         let mut line = serde_json::to_vec(request).context("write the request")?;
         line.push(b'\n');
-        stream.write_all(&line).context("write the request")?;
+        stream.write_all(&line).map_err(|why| self.lost(why))?;
         stream
             .set_read_timeout(Some(TICK))
             .context("prepare the control connection")?;
@@ -119,26 +137,23 @@ impl Control {
             Err(error) => error,
         };
         let socket = self.socket.display();
+        let absent = |why: String| {
+            let failure = Failure::new(Code::NoDaemon, format!("reach the daemon: {why}"));
+            failure.hint(self.next_step())
+        };
         let failure = match error.kind() {
+            ErrorKind::NotFound if self.named => absent(format!("no such socket: {socket}")),
+            ErrorKind::ConnectionRefused if !is_socket(&self.socket) => {
+                absent(format!("not a socket: {socket}"))
+            }
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                let failure = Failure::new(
-                    Code::NoDaemon,
-                    format!("reach the daemon: it is not running (nothing answers on {socket})"),
-                );
-                if self.config.exists() {
-                    failure.hint("start it: systemctl start standin, or: standin serve")
-                } else {
-                    failure.hint(format!(
-                        "there is no configuration {}: standin init writes a first one",
-                        self.config.display()
-                    ))
-                }
+                absent(format!("it is not running (nothing answers on {socket})"))
             }
             ErrorKind::PermissionDenied => Failure::new(
                 Code::Failed,
                 format!("reach the daemon: the control socket {socket} is for root only"),
             )
-            .hint("run it as root, for instance with sudo"),
+            .hint(AS_ROOT),
             _ => Failure::new(
                 Code::Failed,
                 format!("reach the daemon on {socket}: {error}"),
@@ -147,14 +162,24 @@ impl Control {
         Err(failure.into())
     }
 
-    fn lost(&self, why: std::io::Error) -> anyhow::Error {
-        Failure::new(
-            Code::Failed,
-            format!("hear the daemon out: it ended the conversation before it answered ({why})"),
-        )
-        .hint("journalctl -u standin tells why; what was begun goes on when it is back")
-        .into()
+    /// What to do when nothing answers. A socket that was named has nothing to do with the configuration.
+    fn next_step(&self) -> String {
+        match super::config_hint(&self.config) {
+            _ if self.named => format!("{START_IT}; or leave --socket out"),
+            Some(hint) => hint,
+            None => START_IT.to_owned(),
+        }
     }
+
+    fn lost(&self, why: std::io::Error) -> anyhow::Error {
+        let failure = Failure::new(Code::Failed, "hear the daemon out")
+            .hint("journalctl -u standin tells why; what was begun goes on when it is back");
+        anyhow::Error::new(Lost(why)).context(failure)
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|facts| facts.file_type().is_socket())
 }
 
 /// Reads what a `Done` value means.
@@ -223,6 +248,27 @@ mod tests {
         assert_eq!(socket_of(&path), Some("/run/x.sock".into()));
         std::fs::write(&path, "[node\n").unwrap();
         assert_eq!(socket_of(&path), None);
+    }
+
+    #[test]
+    fn the_next_step_where_nothing_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |named, config: &str, hint: &str| {
+            let control = Control {
+                socket: dir.path().join("control.sock"),
+                named,
+                config: dir.path().join(config),
+            };
+            let error = control.call(&Request::Status, &mut Unwatched).unwrap_err();
+            let failure = Failure::of(&error).unwrap();
+            assert_eq!(failure.code, Code::NoDaemon);
+            let given = failure.hint.clone().unwrap();
+            assert!(given.contains(hint), "{given}");
+        };
+        std::fs::write(dir.path().join("there.toml"), "").unwrap();
+        check(false, "nothing.toml", "standin init");
+        check(true, "nothing.toml", "systemctl start");
+        check(false, "there.toml", "systemctl start");
     }
 
     #[test]

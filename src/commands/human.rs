@@ -31,6 +31,21 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     units::human_age(seconds_between(then, now))
 }
 
+/// Local time with its zone, `2026-11-20 12:30:05 +01:00`.
+pub fn local_zoned(at: Timestamp) -> String {
+    format!("{} {}", local(at), offset(at))
+}
+
+/// How far local time is from UTC at that time: `UTC`, `+01:00`.
+pub fn offset(at: Timestamp) -> String {
+    let zoned = at.to_zoned(zone());
+    if zoned.offset().seconds() == 0 {
+        "UTC".into()
+    } else {
+        zoned.strftime("%:z").to_string()
+    }
+}
+
 /// Local time, to the second.
 pub fn local(at: Timestamp) -> String {
     at.to_zoned(zone())

@@ -17,6 +17,7 @@ mod completions;
 mod interrupt;
 mod link;
 mod logging;
+mod misuse;
 mod pair;
 mod points;
 mod prune;
@@ -29,10 +30,14 @@ mod table;
 #[cfg(test)]
 mod samples;
 
+pub use misuse::misused;
+
+use std::io::ErrorKind;
+use std::path::Path;
+
 use crate::cli::{Cli, Global, Verb};
 use crate::config::Complaints;
 use crate::error::{Code, Failure};
-use output::Output;
 
 /// Runs one verb. The code is the exit status; an error has one of its own ([`Failure::code_of`]).
 pub fn run(cli: Cli) -> anyhow::Result<Code> {
@@ -55,6 +60,30 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
     }
 }
 
+/// The next step where root's rights are missing.
+pub const AS_ROOT: &str = "run it as root, for instance with sudo";
+
+/// The next step for a configuration that cannot be opened; none when it can.
+fn config_hint(path: &Path) -> Option<String> {
+    match std::fs::File::open(path).err()?.kind() {
+        ErrorKind::NotFound => Some(format!(
+            "there is no configuration {}: standin init writes a first one",
+            path.display()
+        )),
+        ErrorKind::PermissionDenied => Some(AS_ROOT.to_owned()),
+        _ => None,
+    }
+}
+
+/// Whether it failed because the kernel refused this user.
+fn lacks_rights(error: &anyhow::Error) -> bool {
+    let refused = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == ErrorKind::PermissionDenied)
+    };
+    !rustix::process::geteuid().is_root() && error.chain().any(refused)
+}
+
 /// Tells a person (and, with `--json`, a program) what failed and what to do next. The one place where errors end.
 ///
 /// Errors are phrases in the present tense, from the outside in: "take a point of web: snapshot files: ...".
@@ -63,22 +92,34 @@ pub fn failed(global: &Global, error: &anyhow::Error) -> Code {
         return Code::Done;
     }
     if let Some(complaints) = error.downcast_ref::<Complaints>() {
-        return failed(global, &Failure::from(complaints.clone()).into());
+        let hint = config_hint(&complaints.path);
+        let failure = Failure::from(complaints.clone());
+        return failed(global, &Failure { hint, ..failure }.into());
     }
     let code = Failure::code_of(error);
     let hint = Failure::of(error).and_then(|failure| failure.hint.as_deref());
-    let mut text = format!("standin: could not {error:#}");
+    let hint = hint.or_else(|| lacks_rights(error).then_some(AS_ROOT));
+    tell(global.json, code, &format!("{error:#}"), hint);
+    code
+}
+
+fn tell(json: bool, code: Code, what: &str, hint: Option<&str>) {
+    let mut text = format!("standin: could not {what}");
     if let Some(hint) = hint {
         text.push_str("\nhint: ");
         text.push_str(hint);
     }
     output::complain(&text);
-    if global.json {
-        let value = serde_json::json!({
-            "error": { "code": code, "exit": code as u8, "what": format!("{error:#}"), "hint": hint }
-        });
-        // A reader of stdout that is gone has nothing more to be told, and stderr has it all.
-        let _ = Output::of(global).json(&value);
+    if json {
+        tell_json(code, what, hint);
     }
-    code
+}
+
+/// The documented shape of a failure, on one line: it may be the last of a stream of lines (`status --watch`).
+fn tell_json(code: Code, what: &str, hint: Option<&str>) {
+    let value = serde_json::json!({
+        "error": { "code": code, "exit": code as u8, "what": what, "hint": hint }
+    });
+    // A reader of stdout that is gone has nothing more to be told, and stderr has it all.
+    let _ = output::write(format!("{value}\n").as_bytes());
 }

@@ -71,6 +71,12 @@ impl Output {
     }
 }
 
+/// Rows and columns of the terminal on standard output.
+pub fn size() -> (usize, usize) {
+    let (rows, columns) = console::Term::stdout().size();
+    (rows.into(), columns.into())
+}
+
 /// Writes bytes to standard output at once.
 pub fn write(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();

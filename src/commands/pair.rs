@@ -42,7 +42,7 @@ fn invite(control: &Control, output: Output, args: &PairInvite) -> Result<Code> 
     let (value, invitation): (_, Invitation) = control.ask(&request)?;
     output.answer(&value, || Ok(invitation.line.clone()))?;
     if !output.is_json() {
-        let until = super::human::local(invitation.expires);
+        let until = super::human::local_zoned(invitation.expires);
         output::complain(&format!(
             "Give this line to the other node before {until}: standin pair accept. It holds a secret and works once."
         ));

@@ -21,11 +21,19 @@ use crate::logic::units;
 /// Seconds between two plain lines about one transfer.
 const PLAIN_EVERY_S: f64 = 10.0;
 
+/// Columns of a bar where there is room, and the narrowest one that still says something.
+const BAR_COLUMNS: usize = 16;
+const BAR_COLUMNS_MIN: usize = 4;
+
 /// Follows work in the daemon and shows it in the way that fits the output.
 pub struct Progress {
     view: View,
     /// Only events of this role are shown.
     role: Option<RoleName>,
+    /// Whether sentences say which role they are about.
+    many: bool,
+    /// Warnings that the final answer may tell again: with the role's name, and without.
+    held: Vec<(String, String)>,
     /// Transfers of that role that are under way.
     followed: HashSet<u64>,
     interrupts: Interrupts,
@@ -61,18 +69,63 @@ impl Progress {
         };
         Progress {
             view,
+            many: role.is_none(),
             role,
+            held: Vec::new(),
             followed: HashSet::new(),
             interrupts,
             on_interrupt,
         }
     }
 
-    /// Takes the bars away, so that the result stands where they stood.
-    pub fn finish(&mut self) {
+    /// There is only one role: nobody needs to be told which.
+    #[must_use]
+    pub fn alone(mut self, alone: bool) -> Progress {
+        self.many &= !alone;
+        self
+    }
+
+    /// Takes the bars away, so that the result stands where they stood, and tells the warnings that it does not tell.
+    pub fn finish(&mut self, result: &str) -> Result<()> {
         if let View::Bars(bars) = &mut self.view {
             bars.clear();
         }
+        let silent = matches!(self.view, View::Silent);
+        for (named, text) in std::mem::take(&mut self.held) {
+            if !silent && !result.contains(&text) {
+                output::write(format!("warning: {named}\n").as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The event as it is shown now; none when it is not, or not yet.
+    fn shown(&mut self, event: Event) -> Option<Event> {
+        if !self.concerns(&event) {
+            return None;
+        }
+        let name = |role: &Option<RoleName>, text: &str| match self.many {
+            true => render::of_role(role.as_ref(), text),
+            false => text.to_owned(),
+        };
+        Some(match event {
+            Event::Note { at, role, text } => Event::Note {
+                at,
+                text: name(&role, &text),
+                role,
+            },
+            // A failed step ends the cycle, whose answer tells it: with all its words, and once.
+            Event::Warning { role, text, .. } if text.starts_with("could not ") => {
+                self.held.push((name(&role, &text), text));
+                return None;
+            }
+            Event::Warning { at, role, text } => Event::Warning {
+                at,
+                text: name(&role, &text),
+                role,
+            },
+            other => other,
+        })
     }
 
     pub fn interrupted(&self) -> bool {
@@ -100,9 +153,9 @@ impl Progress {
 
 impl Watcher for Progress {
     fn event(&mut self, event: Event) -> Result<()> {
-        if !self.concerns(&event) {
+        let Some(event) = self.shown(event) else {
             return Ok(());
-        }
+        };
         match &mut self.view {
             View::Bars(bars) => bars.event(&event),
             View::Plain(plain, start) => {
@@ -181,14 +234,20 @@ impl Bars {
     fn show(&mut self, t: &TransferView) {
         let bar = self.bars.entry(t.id).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::new(t.total_bytes));
-            // The template is ours; a wrong one falls back to indicatif's own.
-            if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:16}] {wide_msg}") {
-                bar.set_style(style.progress_chars("=> "));
-            }
             bar.set_prefix(title(t));
             bar
         });
-        bar.set_message(render::transfer(t));
+        let columns = usize::from(console::Term::stderr().size().1);
+        let (width, message) = layout(t, columns);
+        let template = match width {
+            0 => "{prefix} {msg}".to_owned(),
+            width => format!("{{prefix}} [{{bar:{width}}}] {{msg}}"),
+        };
+        // The template is ours; a wrong one falls back to indicatif's own.
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(message);
         bar.set_length(t.total_bytes);
         bar.set_position(t.done_bytes.min(t.total_bytes));
     }
@@ -200,11 +259,28 @@ impl Bars {
     }
 }
 
+/// How wide the bar is, and what stands behind it, on a terminal of so many columns. The file name goes first, then the
+/// bar shrinks, then the lesser figures go.
+fn layout(t: &TransferView, columns: usize) -> (usize, String) {
+    let room = columns.saturating_sub(title(t).chars().count() + 2);
+    let figures = TransferView {
+        file: String::new(),
+        resumed_at: 0,
+        bottleneck: None,
+        ..t.clone()
+    };
+    let needed = render::transfer(&figures).chars().count();
+    let bar = room.saturating_sub(needed + 3).min(BAR_COLUMNS);
+    let bar = if bar < BAR_COLUMNS_MIN { 0 } else { bar };
+    let taken = if bar == 0 { 0 } else { bar + 3 };
+    (bar, render::transfer_within(t, room - taken))
+}
+
 fn ending(title: &str, ok: bool, text: &str) -> String {
     if ok {
         format!("{title}  {text}")
     } else {
-        format!("{title}  STOPPED: {text}")
+        format!("{title}  {}", render::stopped(text))
     }
 }
 
@@ -301,10 +377,55 @@ mod tests {
     #[test]
     fn an_end_that_was_cut() {
         check(
-            &[(0.0, transfer(0)), (1.0, end(false, "the link went down"))],
+            &[
+                (0.0, transfer(0)),
+                (1.0, end(false, "send files to birch: the link went down")),
+            ],
             expect![[r#"
                 web/files -> birch  1.43 begins: 2.0 GiB, resumed at 512.0 MiB
-                web/files -> birch  STOPPED: the link went down"#]],
+                web/files -> birch  STOPPED: could not send files to birch: the link went down"#]],
         );
+    }
+
+    #[test]
+    fn a_transfer_fits_the_terminal() {
+        let t = samples::transfer();
+        let line = |columns| {
+            let (bar, message) = layout(&t, columns);
+            let bar = match bar {
+                0 => String::new(),
+                bar => format!("[{}] ", "=".repeat(bar)),
+            };
+            format!("{} {bar}{message}", title(&t))
+        };
+        for columns in [70, 72, 80, 100, 132, 200] {
+            assert!(line(columns).len() <= columns, "{}", line(columns));
+        }
+        expect!["web/files -> birch [==============]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left"]
+            .assert_eq(&line(80));
+    }
+
+    #[test]
+    fn warnings_that_the_answer_tells_are_told_once() {
+        let warning = |text: &str| Event::Warning {
+            at: samples::status().now,
+            role: Some(samples::transfer().role),
+            text: text.into(),
+        };
+        let mut progress = Progress {
+            view: View::Silent,
+            role: None,
+            many: true,
+            held: vec![],
+            followed: HashSet::new(),
+            interrupts: Interrupts::listen().unwrap(),
+            on_interrupt: OnInterrupt::Leave,
+        };
+        assert_eq!(progress.shown(warning("could not send")), None);
+        let shown = progress.shown(warning("a swap file is left out"));
+        assert_eq!(shown, Some(warning("web: a swap file is left out")));
+        assert_eq!(progress.held.len(), 1);
+        progress.finish("could not send").unwrap();
+        assert!(progress.held.is_empty());
     }
 }

@@ -66,7 +66,9 @@ fn perform(control: &Control, output: Output, request: RestoreRequest) -> Result
     let interrupts = Interrupts::listen()?;
     let mut progress = Progress::new(output, role, interrupts, OnInterrupt::Leave);
     let answer = control.call(&Request::Restore(request.clone()), &mut progress);
-    progress.finish();
+    let said = answer.as_ref().ok().and_then(Option::as_ref);
+    let said = said.and_then(|value| client::meaning(value).ok());
+    progress.finish(&said.as_ref().map(render::restore).unwrap_or_default())?;
     let Some(value) = answer? else {
         output::complain("the restore goes on in the daemon\nhint: standin status shows it");
         return Ok(Code::Interrupted);

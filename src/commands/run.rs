@@ -1,5 +1,7 @@
 //! `standin run` and `standin cancel`: a cycle now, watched; the work is the daemon's and does not need us.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::client::{self, Control};
@@ -30,17 +32,22 @@ pub fn run(global: &Global, args: &Run) -> Result<Code> {
         OnInterrupt::Leave
     };
     let interrupts = Interrupts::listen()?;
-    let mut progress = Progress::new(output, args.role.clone(), interrupts, on_interrupt);
+    let mut progress = Progress::new(output, args.role.clone(), interrupts, on_interrupt)
+        .alone(roles(&global.config) == Some(1));
     let answer = control.call(&request, &mut progress);
-    progress.finish();
-    let Some(value) = answer? else {
+    let report: Option<CycleReport> = match &answer {
+        Ok(Some(value)) => Some(client::meaning(value)?),
+        _ => None,
+    };
+    let text = report.as_ref().map(render::cycle).unwrap_or_default();
+    progress.finish(&text)?;
+    let (Some(value), Some(report)) = (answer?, report) else {
         if !args.cancel {
             output::complain(&left_running(args));
         }
         return Ok(Code::Interrupted);
     };
-    let report: CycleReport = client::meaning(&value)?;
-    output.answer(&value, || Ok(render::cycle(&report)))?;
+    output.answer(&value, || Ok(text))?;
     Ok(if progress.interrupted() {
         Code::Interrupted
     } else {
@@ -48,17 +55,30 @@ pub fn run(global: &Global, args: &Run) -> Result<Code> {
     })
 }
 
+/// How many roles a configuration has; none when it cannot be read.
+fn roles(config: &Path) -> Option<usize> {
+    let text = std::fs::read_to_string(config).ok()?;
+    let table: toml::Table = text.parse().ok()?;
+    Some(table.get("role")?.as_table()?.len())
+}
+
 pub fn cancel(global: &Global, args: &Cancel) -> Result<Code> {
     let control = Control::of(global);
     let role = args.role.clone();
     let value = control.call(&Request::Cancel { role }, &mut client::Unwatched)?;
-    Output::of(global).answer(&value.unwrap_or_default(), || {
-        Ok(
-            "stopped; transfers keep their last checkpoint, and the next cycle goes on from it"
-                .into(),
-        )
-    })?;
+    let cycles = value.as_ref().and_then(|value| value["cancelled"].as_u64());
+    let answer = serde_json::json!({ "cancelled": cycles });
+    Output::of(global).answer(&answer, || Ok(stopped(cycles)))?;
     Ok(Code::Done)
+}
+
+/// An older daemon does not say how many cycles it stopped.
+fn stopped(cycles: Option<u64>) -> String {
+    let kept = "transfers keep their last checkpoint, and the next cycle goes on from it";
+    match cycles {
+        Some(0) => "nothing was running".into(),
+        _ => format!("stopped; {kept}"),
+    }
 }
 
 fn left_running(args: &Run) -> String {

@@ -335,7 +335,7 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
     vec![
         (
             "Status",
-            "`standin status --json`; with `--watch`, one such value a line, every second",
+            "`standin status --json`; with `--watch`, one such value a line, every second, and a failure when the daemon stops",
             value(status()),
         ),
         (
@@ -375,8 +375,19 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             value(paired()),
         ),
         (
+            "Cancel",
+            "`standin cancel --json`: how many cycles were told to stop",
+            serde_json::json!({ "cancelled": 1 }),
+        ),
+        (
+            "Reload",
+            "`standin reload --json`: an empty object",
+            serde_json::json!({}),
+        ),
+        (
             "Failure",
-            "any verb that fails; the process exits with `exit` (docs/exit-codes.md)",
+            "any verb that fails, on one line, also for a command line that is not understood; the process exits with \
+             `exit` (docs/exit-codes.md)",
             failure,
         ),
     ]

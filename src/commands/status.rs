@@ -2,23 +2,33 @@
 
 use anyhow::Result;
 
-use super::client::{Control, Patience, Watcher};
+use super::client::{self, Control, Patience, START_IT, Watcher};
 use super::interrupt::Interrupts;
 use super::output::{self, Output};
 use super::render;
 use crate::cli::{self, Global};
 use crate::daemon::api::{Event, Request, Status};
-use crate::error::Code;
+use crate::error::{Code, Failure};
 
 /// A piped `--watch` says how things are this often, in seconds, and at once when something changes hands.
 const PLAIN_EVERY_S: f64 = 10.0;
+
+/// Ticks between two tries to find a daemon that stopped.
+const TICKS_BETWEEN_TRIES: u32 = 5;
 
 pub fn run(global: &Global, args: &cli::Status) -> Result<Code> {
     let control = Control::of(global);
     let output = Output::of(global);
     if !args.watch {
         let (value, status): (_, Status) = control.ask(&Request::Status)?;
-        output.answer(&value, || Ok(render::status(&status)))?;
+        output.answer(&value, || {
+            Ok(if output.is_live() {
+                let columns = output::size().1;
+                render::fitted(&render::status(&status, Some(columns)), columns)
+            } else {
+                render::status(&status, None)
+            })
+        })?;
         return Ok(Code::Done);
     }
     let mut picture = Picture {
@@ -27,10 +37,35 @@ pub fn run(global: &Global, args: &cli::Status) -> Result<Code> {
         shown: 0,
         last_plain: None,
     };
-    let ended = control.call(&Request::Watch, &mut picture);
+    let ended = follow(&control, &mut picture);
     picture.release()?;
-    ended?;
-    Ok(Code::Done)
+    ended
+}
+
+/// Watches until Ctrl-C. A daemon that stops is waited for where a person watches; a log or a program is told.
+fn follow(control: &Control, picture: &mut Picture) -> Result<Code> {
+    let mut waiting = false;
+    loop {
+        match control.call(&Request::Watch, picture) {
+            Ok(None) => return Ok(Code::Done),
+            // The daemon ends a watch only when it stops.
+            Ok(Some(_)) => waiting = false,
+            Err(error) if client::lost(&error) => waiting = false,
+            Err(error) if waiting && Failure::code_of(&error) == Code::NoDaemon => {}
+            Err(error) => return Err(error),
+        }
+        if !picture.output.is_live() {
+            let failure = Failure::new(Code::NoDaemon, "go on watching: the daemon stopped");
+            return Err(failure.hint(START_IT).into());
+        }
+        if !waiting {
+            picture.draw("the daemon stopped; waiting for it (Ctrl-C ends the watch)")?;
+            waiting = true;
+        }
+        if picture.pause() == Patience::Leave {
+            return Ok(Code::Done);
+        }
+    }
 }
 
 struct Picture {
@@ -52,8 +87,13 @@ impl Watcher for Picture {
             Event::TransferEnd { text, ok: true, .. } => self.output.text(&text),
             Event::TransferEnd {
                 text, ok: false, ..
-            } => self.output.text(&format!("transfer stopped: {text}")),
-            Event::Warning { text, .. } => self.output.text(&format!("warning: {text}")),
+            } => self
+                .output
+                .text(&format!("transfer {}", render::stopped(&text))),
+            Event::Warning { role, text, .. } => {
+                let text = render::of_role(role.as_ref(), &text);
+                self.output.text(&format!("warning: {text}"))
+            }
             Event::Note { .. } | Event::Transfer { .. } => Ok(()),
         }
     }
@@ -70,14 +110,32 @@ impl Watcher for Picture {
 impl Picture {
     /// Draws over the last picture line by line, in one write: nothing is blank in between, so nothing flickers.
     fn redraw(&mut self, status: &Status) -> Result<()> {
-        let (rows, columns) = console::Term::stdout().size();
-        let text = render::status(status);
-        let frame = frame(&text, rows.into(), columns.into(), self.shown);
-        self.shown = text
-            .lines()
-            .count()
-            .min(usize::from(rows).saturating_sub(1));
+        let (rows, columns) = output::size();
+        let text = render::fitted(&render::status(status, Some(columns)), columns);
+        if text.lines().count() < rows {
+            return self.draw(&text);
+        }
+        self.draw(&render::status_small(status, columns))
+    }
+
+    fn draw(&mut self, text: &str) -> Result<()> {
+        let (rows, columns) = output::size();
+        // The last row is the cursor's.
+        let lines = render::shortened(&render::fitted(text, columns), rows.saturating_sub(1));
+        let frame = frame(&lines, self.shown);
+        self.shown = lines.len();
         output::write(frame.as_bytes())
+    }
+
+    /// Waits a second, or until Ctrl-C.
+    fn pause(&mut self) -> Patience {
+        for _ in 0..TICKS_BETWEEN_TRIES {
+            if self.interrupts.count() > 0 {
+                return Patience::Leave;
+            }
+            std::thread::sleep(client::TICK);
+        }
+        Patience::Wait
     }
 
     fn plain(&mut self, status: &Status) -> Result<()> {
@@ -100,14 +158,14 @@ impl Picture {
     }
 }
 
-/// One picture over the last one: cursor off, up, each line cut to the width and cleared behind, the rest cleared.
-fn frame(text: &str, rows: usize, columns: usize, shown: usize) -> String {
+/// One picture over the last one: cursor off, up, each line cleared behind, the rest cleared.
+fn frame(lines: &[String], shown: usize) -> String {
     let mut frame = String::from("\x1b[?25l");
     if shown > 0 {
         frame.push_str(&format!("\x1b[{shown}A\r"));
     }
-    for line in text.lines().take(rows.saturating_sub(1)) {
-        frame.push_str(&console::truncate_str(line, columns, ""));
+    for line in lines {
+        frame.push_str(line);
         frame.push_str("\x1b[K\n");
     }
     frame.push_str("\x1b[J");
@@ -119,10 +177,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_fits_the_terminal_and_replaces_the_last() {
-        let first = frame("abcdef\nx\ny\n", 3, 4, 0);
-        assert_eq!(first, "\x1b[?25labcd\x1b[K\nx\x1b[K\n\x1b[J");
-        let second = frame("z\n", 3, 4, 2);
+    fn a_picture_replaces_the_last() {
+        let first = frame(&["abc".into(), "x".into()], 0);
+        assert_eq!(first, "\x1b[?25labc\x1b[K\nx\x1b[K\n\x1b[J");
+        let second = frame(&["z".into()], 2);
         assert_eq!(second, "\x1b[?25l\x1b[2A\rz\x1b[K\n\x1b[J");
     }
 }

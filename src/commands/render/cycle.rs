@@ -22,9 +22,12 @@ pub fn cycle(report: &CycleReport) -> String {
                 let took = units::human_duration(role.seconds);
                 format!("{title}  {} in {took}", trouble("partly done"))
             }
+            (false, Code::Interrupted) => {
+                format!("{title}  cancelled; what arrived is kept and the next cycle goes on")
+            }
             (false, code) => format!("{title}  {} ({})", trouble("failed"), code.word()),
         });
-        lines.extend(step_lines(&role.steps));
+        lines.extend(step_lines(&role.steps, role.code == Code::Interrupted));
     }
     if lines.is_empty() {
         lines.push("nothing to do: no role is active on this node".into());
@@ -57,9 +60,9 @@ pub fn restore(report: &RestoreReport) -> String {
         "{}  from point {}, taken {}",
         heading(&format!("{word} {}", report.role)),
         report.point.short,
-        human::local(report.point.taken),
+        human::local_zoned(report.point.taken),
     )];
-    lines.extend(step_lines(&report.steps));
+    lines.extend(step_lines(&report.steps, false));
     lines.join("\n")
 }
 
@@ -79,15 +82,20 @@ pub fn undo(request: &RestoreRequest, report: &RestoreReport) -> Option<String> 
     ))
 }
 
-fn step_lines(steps: &[Step]) -> Vec<String> {
+/// Where somebody wanted it to stop, a step that did not end is no failure.
+fn step_lines(steps: &[Step], cancelled: bool) -> Vec<String> {
     let mut lines = Vec::new();
     for step in steps {
         let mark = match step.ok {
             None => "-".to_owned(),
             Some(true) => "ok".to_owned(),
+            Some(false) if cancelled => "stopped".to_owned(),
             Some(false) => trouble("FAILED"),
         };
         lines.push(format!("  {mark}  {}", step.text));
+        if cancelled {
+            continue;
+        }
         if let Some(error) = &step.error {
             lines.extend(error.lines().map(|line| format!("      {line}")));
         }
@@ -116,13 +124,29 @@ mod tests {
     }
 
     #[test]
+    fn a_cycle_that_was_cancelled() {
+        console::set_colors_enabled(false);
+        let mut report = samples::cycle();
+        let web = &mut report.roles[0];
+        web.code = Code::Interrupted;
+        web.steps.truncate(3);
+        web.steps.remove(1);
+        web.steps[1].error = Some("could not send files to cedar: cancelled".into());
+        expect![[r#"
+            role web  cancelled; what arrived is kept and the next cycle goes on
+              ok  take point 1.43
+              stopped  send 1.43 to cedar"#]]
+        .assert_eq(&cycle(&report));
+    }
+
+    #[test]
     fn a_restore_says_how_to_undo_it() {
         console::set_colors_enabled(false);
         expect![[r#"
-            restored web  from point 1.42, taken 2026-11-20 12:30:05
+            restored web  from point 1.42, taken 2026-11-20 12:30:05 UTC
               ok  keep what is live now as point 1.44
               ok  put files of 1.42 in place of /srv/web
-"#]]
+        "#]]
         .assert_eq(&(restore(&samples::restore()) + "\n"));
         let request = RestoreRequest {
             role: samples::restore().role,

@@ -5,19 +5,42 @@
 
 mod cycle;
 mod findings;
+mod fit;
 mod init;
 mod points;
 mod prune;
 mod status;
+mod transfer;
 
 pub use cycle::{cycle, cycle_code, restore, undo};
 pub use findings::{findings, findings_code};
+pub use fit::{fitted, shortened};
 pub use init::init;
 pub use points::points;
 pub use prune::prune;
-pub use status::{status, status_brief, transfer};
+pub use status::{status, status_brief, status_small};
+pub use transfer::{transfer, transfer_within};
 
 use console::style;
+
+use crate::logic::name::RoleName;
+
+/// How a transfer that did not end well is told; the daemon says what it could not do, or in its own words why.
+pub fn stopped(text: &str) -> String {
+    if text.ends_with(": cancelled") {
+        return "cancelled; what arrived is kept".into();
+    }
+    let told = text.starts_with("could not ") || text == "given up";
+    format!("STOPPED: {}{text}", if told { "" } else { "could not " })
+}
+
+/// A sentence that says which role it is about.
+pub fn of_role(role: Option<&RoleName>, text: &str) -> String {
+    match role {
+        Some(role) if !text.starts_with(&format!("{role}: ")) => format!("{role}: {text}"),
+        _ => text.to_owned(),
+    }
+}
 
 fn attention(text: &str) -> String {
     style(text).yellow().to_string()

@@ -1,5 +1,7 @@
 //! `standin points`: newest first, one line each.
 
+use std::collections::BTreeSet;
+
 use super::{attention, heading};
 use crate::commands::human;
 use crate::commands::table::Table;
@@ -26,12 +28,19 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
         lines.push("  no points yet (standin run takes one on the active node)".into());
         return lines;
     }
-    let mut table = Table::new([
-        "POINT", "TAKEN", "ON", "WHY", "RECEIVED", "ALSO ON", "PINNED",
-    ])
-    .right([4]);
+    // One offset for all stands in the heading; where summer time began or ended, each has its own.
+    let offsets: BTreeSet<String> = role.points.iter().map(|p| human::offset(p.taken)).collect();
+    let mixed = offsets.len() > 1;
+    let taken = match offsets.first() {
+        Some(offset) if !mixed => format!("TAKEN ({offset})"),
+        _ => "TAKEN".to_owned(),
+    };
+    let heading = [
+        "POINT", &taken, "ON", "WHY", "RECEIVED", "ALSO ON", "PINNED",
+    ];
+    let mut table = Table::new(heading).right([4]);
     for point in role.points.iter().rev() {
-        table.row(row(point));
+        table.row(row(point, mixed));
     }
     lines.extend(table.lines("  "));
     for point in role.points.iter().rev() {
@@ -45,11 +54,15 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
     lines
 }
 
-fn row(point: &PointView) -> [String; 7] {
+fn row(point: &PointView, zoned: bool) -> [String; 7] {
     let peers: Vec<&str> = point.on_peers.iter().map(|peer| peer.as_str()).collect();
     [
         point.short.clone(),
-        human::local(point.taken),
+        if zoned {
+            human::local_zoned(point.taken)
+        } else {
+            human::local(point.taken)
+        },
         point.node.to_string(),
         point.reason.clone(),
         point
@@ -76,7 +89,7 @@ mod tests {
         console::set_colors_enabled(false);
         expect![[r#"
             role web
-              POINT  TAKEN                ON     WHY       RECEIVED  ALSO ON  PINNED
+              POINT  TAKEN (UTC)          ON     WHY       RECEIVED  ALSO ON  PINNED
               1.43   2026-11-20 12:35:05  alder  schedule         -  -        newest
               1.42   2026-11-20 12:30:05  alder  schedule         -  birch    base of birch
               1.41   2026-11-20 12:25:05  alder  schedule         -  birch

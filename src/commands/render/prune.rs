@@ -50,7 +50,7 @@ fn row(verdict: &VerdictView, dry_run: bool) -> [String; 4] {
     [
         word,
         verdict.short.clone(),
-        human::local(verdict.taken),
+        human::local_zoned(verdict.taken),
         reasons,
     ]
 }
@@ -66,10 +66,10 @@ mod tests {
         console::set_colors_enabled(false);
         expect![[r#"
             role web  3 left, 1 went
-              stays         1.43  2026-11-20 12:35:05  newest
-              stays         1.42  2026-11-20 12:30:05  base of birch
-              could not go  1.41  2026-11-20 12:25:05  no rule keeps it: a send is using it
-              went          1.40  2026-11-20 12:20:05  no rule keeps it"#]]
+              stays         1.43  2026-11-20 12:35:05 UTC  newest
+              stays         1.42  2026-11-20 12:30:05 UTC  base of birch
+              could not go  1.41  2026-11-20 12:25:05 UTC  no rule keeps it: a send is using it
+              went          1.40  2026-11-20 12:20:05 UTC  no rule keeps it"#]]
         .assert_eq(&prune(&samples::prune()));
     }
 }

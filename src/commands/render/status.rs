@@ -1,45 +1,102 @@
-//! `standin status`, and the one-line form of a transfer that progress shows too.
+//! `standin status`: the whole picture, its short form for a small terminal, and a line for a log.
+//!
+//! Promise: one failure is told once, where it belongs: at the peer, else at the role, else among the warnings.
 
 use jiff::Timestamp;
 
+use super::transfer::{transfer, transfer_name, transfer_within};
 use super::{attention, heading, trouble};
 use crate::commands::human;
 use crate::commands::table::Table;
-use crate::daemon::api::{PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
-use crate::logic::progress::{Bottleneck, Direction, TransferView};
+use crate::daemon::api::{
+    DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status,
+};
 use crate::logic::units;
 
-/// The whole picture.
-pub fn status(status: &Status) -> String {
-    let mut lines = vec![format!(
-        "{}  standin {}, up {}",
-        heading(&format!("node {}", status.node)),
-        status.version,
-        human::between(status.started, status.now),
-    )];
-    if status.roles.is_empty() {
-        lines.push("no roles configured".into());
-    }
+/// The whole picture. Transfers drop what does not fit into `columns`; none: nothing is dropped.
+pub fn status(status: &Status, columns: Option<usize>) -> String {
+    let mut lines = vec![node_line(status)];
     for role in &status.roles {
         lines.push(String::new());
-        lines.extend(role_lines(role, status));
+        lines.push(role_title(role, status.now));
+        lines.extend(role_details(role, status.now));
     }
-    if !status.peers.is_empty() {
-        lines.push(String::new());
-        lines.extend(peer_lines(status));
-    }
-    if !status.transfers.is_empty() {
-        lines.push(String::new());
-        lines.push(heading("transfers"));
-        let shown = status.transfers.iter();
-        lines.extend(shown.map(|t| format!("  {}  {}", transfer_name(t), transfer(t))));
-    }
-    if !status.warnings.is_empty() {
-        lines.push(String::new());
-        lines.push(attention("warnings"));
-        lines.extend(status.warnings.iter().map(|w| format!("  {w}")));
+    for part in [
+        peer_lines(status),
+        transfer_lines(status, columns),
+        warning_lines(status),
+    ] {
+        if !part.is_empty() {
+            lines.push(String::new());
+            lines.extend(part);
+        }
     }
     lines.join("\n")
+}
+
+/// The same for a terminal that cannot hold it all: what needs attention stands first.
+pub fn status_small(status: &Status, columns: usize) -> String {
+    let mut lines = vec![node_line(status)];
+    lines.extend(status.roles.iter().map(|role| role_title(role, status.now)));
+    lines.extend(warning_lines(status));
+    lines.extend(transfer_lines(status, Some(columns)));
+    for role in &status.roles {
+        lines.push(heading(&format!("role {}", role.name)));
+        lines.extend(role_details(role, status.now));
+    }
+    lines.extend(peer_lines(status));
+    lines.join("\n")
+}
+
+fn node_line(status: &Status) -> String {
+    let node = heading(&format!("node {}", status.node));
+    let up = human::between(status.started, status.now);
+    let none = if status.roles.is_empty() {
+        "\nno roles configured"
+    } else {
+        ""
+    };
+    format!("{node}  standin {}, up {up}{none}", status.version)
+}
+
+fn transfer_lines(status: &Status, columns: Option<usize>) -> Vec<String> {
+    if status.transfers.is_empty() {
+        return vec![];
+    }
+    let mut lines = vec![heading("transfers")];
+    for t in &status.transfers {
+        let name = transfer_name(t);
+        let left = columns.map(|columns| columns.saturating_sub(name.len() + 4));
+        let figures = transfer_within(t, left.unwrap_or(usize::MAX));
+        lines.push(format!("  {name}  {figures}"));
+    }
+    lines
+}
+
+fn warning_lines(status: &Status) -> Vec<String> {
+    let told: Vec<&str> = status.roles.iter().flat_map(failures).collect();
+    let news = |warning: &&String| !told.iter().any(|failure| warning.contains(failure));
+    let warnings: Vec<&String> = status.warnings.iter().filter(news).collect();
+    if warnings.is_empty() {
+        return vec![];
+    }
+    let mut lines = vec![attention("warnings")];
+    lines.extend(warnings.iter().map(|warning| format!("  {warning}")));
+    lines
+}
+
+/// The failures of a role that are told with it.
+fn failures(role: &RoleStatus) -> impl Iterator<Item = &str> {
+    let errors = role.replicas.iter().map(|replica| &replica.last_error);
+    let errors = errors.chain([&role.last_error]).flatten();
+    errors
+        .map(|error| first_line(error))
+        .filter(|error| !error.is_empty())
+}
+
+/// The reason without its hint.
+fn first_line(error: &str) -> &str {
+    error.lines().next().unwrap_or_default()
 }
 
 /// One line per role, for a log or a pipe.
@@ -48,7 +105,7 @@ pub fn status_brief(status: &Status) -> String {
     for role in &status.roles {
         let mut parts = vec![format!(
             "{} {} {}",
-            human::local(status.now),
+            human::local_zoned(status.now),
             role.name,
             role.state
         )];
@@ -72,58 +129,8 @@ pub fn status_brief(status: &Status) -> String {
     lines.join("\n")
 }
 
-/// `web/files -> birch  1.43 on 1.42`.
-fn transfer_name(t: &TransferView) -> String {
-    let arrow = match t.direction {
-        Direction::Sending => "->",
-        Direction::Receiving => "<-",
-    };
-    let base = t.base.as_ref().map_or("whole".to_owned(), |base| {
-        format!("on {}.{}", base.epoch, base.sequence)
-    });
-    format!(
-        "{}/{} {arrow} {}  {}.{} {base}",
-        t.role, t.dataset, t.peer, t.point.epoch, t.point.sequence
-    )
-}
-
-/// `61 %  1.2 of 2.0 GiB  34 MiB/s  23s left  link is the slow side  var/www/x.jpg`.
-pub fn transfer(t: &TransferView) -> String {
-    let percent = match t.total_bytes {
-        0 => 100,
-        total => (t.done_bytes.min(total) as f64 * 100.0 / total as f64) as u64,
-    };
-    let mut parts = vec![
-        format!("{percent:3} %"),
-        human::part(t.done_bytes, t.total_bytes),
-        units::human_rate(t.rate),
-    ];
-    if let Some(eta) = t.eta_s {
-        parts.push(format!("{} left", units::human_duration(eta)));
-    }
-    if t.resumed_at > 0 {
-        parts.push(format!("resumed at {}", units::human_bytes(t.resumed_at)));
-    }
-    match t.bottleneck {
-        Some(Bottleneck::Source) => parts.push("reading is the slow side".into()),
-        Some(Bottleneck::Link) => parts.push("the link is the slow side".into()),
-        Some(Bottleneck::Target) => parts.push("writing is the slow side".into()),
-        None => {}
-    }
-    if !t.file.is_empty() {
-        parts.push(printable(&t.file));
-    }
-    parts.join("  ")
-}
-
-/// A file name from a stream, with nothing in it that a terminal would obey.
-fn printable(name: &str) -> String {
-    let safe = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    name.chars().map(safe).collect()
-}
-
-fn role_lines(role: &RoleStatus, status: &Status) -> Vec<String> {
-    let now = status.now;
+/// `role web  active, term 1 (alder), every 5m, next in 2m`.
+fn role_title(role: &RoleStatus, now: Timestamp) -> String {
     let mut facts = vec![state(role)];
     if let Some(term) = &role.term {
         facts.push(format!("term {term}"));
@@ -139,37 +146,51 @@ fn role_lines(role: &RoleStatus, status: &Status) -> Vec<String> {
         (None, None) => {}
     }
     let title = heading(&format!("role {}", role.name));
-    let mut lines = vec![format!("{title}  {}", facts.join(", "))];
-    lines.push(format!(
+    format!("{title}  {}", facts.join(", "))
+}
+
+fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
+    let mut lines = vec![format!(
         "  newest point  {}   {} here",
         newest(role.newest.as_ref(), now),
         human::count(role.points, "point"),
-    ));
-    if let Some(error) = &role.last_error {
-        lines.push(format!("  {}  {error}", trouble("last cycle failed")));
+    )];
+    let of_replicas = role.replicas.iter().filter_map(|r| r.last_error.as_deref());
+    let of_replicas: Vec<&str> = of_replicas.map(first_line).collect();
+    match role.last_error.as_deref().map(first_line) {
+        Some(error) if !of_replicas.contains(&error) => {
+            lines.push(format!("  {}  {error}", trouble("last cycle failed")));
+        }
+        _ => {}
     }
     if !role.replicas.is_empty() {
-        let mut table = Table::new(["PEER", "HOLDS", "EXPOSURE", "BEHIND", ""]);
+        let mut table = Table::new(["PEER", "HOLDS", "EXPOSURE", "BEHIND"]);
         for replica in &role.replicas {
             table.row(replica_row(replica, now));
         }
-        lines.extend(table.lines("  "));
-    }
-    for dataset in &role.datasets {
-        let space = match (dataset.free_bytes, dataset.total_bytes) {
-            (Some(free), Some(total)) => {
-                format!(
-                    "  {} free of {}",
-                    units::human_bytes(free),
-                    units::human_bytes(total)
-                )
+        let mut rows = table.lines("  ").into_iter();
+        lines.extend(rows.next());
+        for (replica, row) in role.replicas.iter().zip(rows) {
+            lines.push(row);
+            if let Some(error) = &replica.last_error {
+                lines.push(format!("    {}", trouble(first_line(error))));
             }
-            _ => String::new(),
-        };
-        let path = dataset.path.display();
-        lines.push(format!("  dataset {}  {path}{space}", dataset.name));
+        }
     }
+    lines.extend(role.datasets.iter().map(dataset_line));
     lines
+}
+
+fn dataset_line(dataset: &DatasetStatus) -> String {
+    let space = match (dataset.free_bytes, dataset.total_bytes) {
+        (Some(free), Some(total)) => {
+            let (free, total) = (units::human_bytes(free), units::human_bytes(total));
+            format!("  {free} free of {total}")
+        }
+        _ => String::new(),
+    };
+    let path = dataset.path.display();
+    format!("  dataset {}  {path}{space}", dataset.name)
 }
 
 /// `standby (active is alder)`.
@@ -180,18 +201,16 @@ fn state(role: &RoleStatus) -> String {
     }
 }
 
-fn replica_row(replica: &ReplicaStatus, now: Timestamp) -> [String; 5] {
+fn replica_row(replica: &ReplicaStatus, now: Timestamp) -> [String; 4] {
     let behind = match replica.behind {
         0 => "-".to_owned(),
         points => human::count(points, "point"),
     };
-    let error = replica.last_error.as_deref().map(trouble);
     [
         replica.peer.to_string(),
         newest(replica.newest.as_ref(), now),
         exposure(replica),
         behind,
-        error.unwrap_or_default(),
     ]
 }
 
@@ -211,6 +230,9 @@ fn newest(point: Option<&PointSummary>, now: Timestamp) -> String {
 }
 
 fn peer_lines(status: &Status) -> Vec<String> {
+    if status.peers.is_empty() {
+        return vec![];
+    }
     let mut table = Table::new(["PEER", "LINK", "", "VERSION", ""]);
     for peer in &status.peers {
         let since = peer.since.map_or(String::new(), |since| {
@@ -273,7 +295,8 @@ mod tests {
               newest point  1.43 (40s ago)   43 points here
               PEER   HOLDS              EXPOSURE    BEHIND
               birch  1.42 (5m 40s ago)  5m 40s      1 point
-              cedar  none               everything  43 points  cedar is not paired
+              cedar  none               everything  43 points
+                cedar is not paired
               dataset files  /srv/web  40.0 GiB free of 100.0 GiB
 
             PEER   LINK                       VERSION
@@ -284,7 +307,7 @@ mod tests {
               web/files -> birch  1.43 on 1.42   61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left  resumed at 512.0 MiB  the link is the slow side  var/www/video/intro.mp4
 
             warnings
-              web: files holds a swap file, which is not replicated: swap.img"#]].assert_eq(&status(&samples::status()));
+              web: files holds a swap file, which is not replicated: swap.img"#]].assert_eq(&status(&samples::status(), None));
     }
 
     #[test]
@@ -300,14 +323,46 @@ mod tests {
         expect![[r#"
             node alder  standin 0.1.0, up 4h 5m
             no roles configured"#]]
-        .assert_eq(&status(&bare));
+        .assert_eq(&status(&bare, None));
     }
 
     #[test]
-    fn a_hostile_file_name_cannot_steer_the_terminal() {
-        let mut view = samples::transfer();
-        view.file = "a\x1b[2Jb\nc".into();
-        let text = transfer(&view);
-        assert!(!text.contains(['\x1b', '\n']), "{text:?}");
+    fn one_failure_is_told_once() {
+        console::set_colors_enabled(false);
+        let mut broken = samples::status();
+        let error = "could not send files to birch: the link went down";
+        broken.roles[0].last_error = Some(error.into());
+        broken.roles[0].replicas[0].last_error = Some(format!("{error}\nhint: wait"));
+        broken
+            .warnings
+            .push(format!("web: the last cycle failed: {error}"));
+        let check = |text: &str| assert_eq!(text.matches(error).count(), 1, "{text}");
+        check(&status(&broken, None));
+        check(&status_small(&broken, 200));
+        broken.roles[0].replicas.clear();
+        check(&status(&broken, None));
+    }
+
+    #[test]
+    fn a_small_terminal_shows_what_needs_attention_first() {
+        console::set_colors_enabled(false);
+        expect![[r#"
+            node alder  standin 0.1.0, up 4h 5m
+            role web  active, term 1 (alder), running: transfer
+            warnings
+              web: files holds a swap file, which is not replicated: swap.img
+            transfers
+              web/files -> birch  1.43 on 1.42   61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
+            role web
+              newest point  1.43 (40s ago)   43 points here
+              PEER   HOLDS              EXPOSURE    BEHIND
+              birch  1.42 (5m 40s ago)  5m 40s      1 point
+              cedar  none               everything  43 points
+                cedar is not paired
+              dataset files  /srv/web  40.0 GiB free of 100.0 GiB
+            PEER   LINK                       VERSION
+            birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead
+            cedar  not paired                          pair it: standin pair invite"#]]
+        .assert_eq(&status_small(&samples::status(), 80));
     }
 }
