@@ -8,6 +8,8 @@ mod restores;
 #[path = "contract/stage.rs"]
 mod stage;
 mod support;
+#[path = "contract/trouble.rs"]
+mod trouble;
 
 use std::fs;
 use std::io::Read;
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use stage::*;
+use standin::error::{Code, Failure};
 use standin::fs::{Filesystem, FsError, Scan};
 
 fn is_busy<T>(result: standin::fs::Result<T>) -> bool {
@@ -335,8 +338,17 @@ fn wrong_places_are_refused_with_a_way_out() {
     );
     let message = snapshot(disk.path());
     assert!(message.contains("top level"), "{message}");
-    let message = said(btrfs(&[("web", Path::new("/proc/self/x"))]).prepare());
+    let elsewhere = || btrfs(&[("web", Path::new("/proc/self/x"))]).prepare();
+    let message = said(elsewhere());
     assert!(message.contains("not on a btrfs filesystem"), "{message}");
+    let code = |result: standin::fs::Result<_>| Failure::code_of(&result.err().unwrap());
+    assert_eq!(code(elsewhere()), Code::Usage);
+    let taken = |path: &Path| code(btrfs(&[("web", path)]).snapshot(manifest(1, 1)).map(|_| ()));
+    assert_eq!(taken(&plain), Code::Usage);
+    assert_eq!(taken(&disk.path().join("absent")), Code::NotFound);
+    fs::remove_file(plain.join("file")).unwrap();
+    assert_eq!(taken(&plain), Code::NotFound);
+    assert!(snapshot(&plain).contains("is an empty directory"));
     let absent = btrfs(&[("web", &disk.path().join("a/b"))]);
     absent.prepare().unwrap();
     assert_eq!(listed(&absent), []);

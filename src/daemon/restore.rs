@@ -13,7 +13,7 @@ use super::cycle::{self, Taken, done, planned};
 use super::node::{Node, RoleRun, blocking};
 use super::status::summary;
 use crate::error::{Code, Failure};
-use crate::fs::{Filesystem, Restored, Scan};
+use crate::fs::{Filesystem, FsError, Restored, Scan};
 use crate::host::copy;
 use crate::logic::choose::find;
 use crate::logic::manifest::{Reason, Stored};
@@ -377,14 +377,10 @@ async fn tree(
     );
     let (fs, id) = (run.fs.clone(), point.manifest.point.clone());
     blocking(move || {
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent)
-                .with_context(|| format!("create {}", parent.display()))?;
-        }
         match fs.restore_to(&dataset, &id, &target) {
             Ok(()) => Ok(()),
-            // Another filesystem: a snapshot cannot go there, a copy can.
-            Err(error) if error.downcast_ref::<crate::fs::FsError>().is_some() => {
+            // A snapshot cannot go to another filesystem, a copy can.
+            Err(error) if matches!(error.downcast_ref(), Some(FsError::OtherFilesystem(_))) => {
                 copy::whole(&fs.snapshot_path(&dataset, &id)?, &target)
             }
             Err(error) => Err(error),

@@ -227,7 +227,8 @@ pub trait Filesystem: Send + Sync {
         keep: Manifest,
     ) -> Result<Restored>;
 
-    /// A writable copy of the point's dataset at `target`, which must not exist.
+    /// A writable copy of the point's dataset at `target`, which must not exist and lies in no live dataset of the role.
+    /// Missing parents are made.
     fn restore_to(&self, dataset: &DatasetName, point: &PointId, target: &Path) -> Result<()>;
 
     /// A path by which this process and its children can read the point's dataset.

@@ -88,13 +88,7 @@ impl Place {
     pub fn open_live(&self) -> Result<File> {
         match self.occupant {
             Occupant::Subvolume => {}
-            Occupant::Nothing | Occupant::EmptyDirectory => {
-                return Err(FsError::Missing(format!(
-                    "the live subvolume {}",
-                    self.live.display()
-                ))
-                .into());
-            }
+            Occupant::Nothing | Occupant::EmptyDirectory => return Err(self.missing()),
             Occupant::Directory => return Err(not_a_subvolume(&self.live).into()),
         }
         if self.relative.starts_with(super::layout::STANDIN) {
@@ -110,6 +104,35 @@ impl Place {
         }
         open_dir(&self.live).with_context(|| format!("open {}", self.live.display()))
     }
+
+    fn missing(&self) -> anyhow::Error {
+        let path = self.live.display();
+        let mut what = format!("find dataset {}", self.dataset);
+        let mut hint = format!("btrfs subvolume create {path}, or restore a point of it");
+        if self.occupant == Occupant::EmptyDirectory {
+            what.push_str(&format!(": {path} is an empty directory"));
+            hint = format!("rmdir {path} && {hint}");
+        }
+        let missing = FsError::Missing(format!("the live subvolume {path}"));
+        anyhow::Error::new(missing).context(Failure::new(Code::NotFound, what).hint(hint))
+    }
+}
+
+/// `path`, of which the end need not exist, from the top level; none where it lies on another filesystem.
+pub fn below(top: &Top, path: &Path) -> Result<Option<PathBuf>> {
+    let (existing, missing) =
+        nearest(path).with_context(|| format!("look for {}", path.display()))?;
+    let dir = open_dir(&existing).with_context(|| format!("open {}", existing.display()))?;
+    if !ioctl::fs_info(&dir).is_ok_and(|info| info.fsid == top.fsid) {
+        return Ok(None);
+    }
+    let inode = dir
+        .metadata()
+        .with_context(|| format!("look at {}", existing.display()))?
+        .ino();
+    let relative = path_from_top(top, &dir, inode)
+        .with_context(|| format!("find {} from the top level", existing.display()))?;
+    Ok(Some(join(relative, &missing)))
 }
 
 fn join(base: PathBuf, tail: &Path) -> PathBuf {
@@ -174,7 +197,7 @@ fn refuse_other_filesystems(configured: &Path, existing: &Path, dir: &File) -> R
             existing.display()
         )
     };
-    Err(Failure::new(Code::Refused, what)
+    Err(Failure::new(Code::Usage, what)
         .hint("mount the btrfs filesystem that is meant to hold it, or correct the dataset's path in the configuration")
         .into())
 }
@@ -183,7 +206,7 @@ fn refuse_other_filesystems(configured: &Path, existing: &Path, dir: &File) -> R
 fn not_a_subvolume(live: &Path) -> Failure {
     let path = live.display();
     Failure::new(
-        Code::Refused,
+        Code::Usage,
         format!("{path} is a directory, not a btrfs subvolume"),
     )
     .hint(format!(
@@ -196,7 +219,7 @@ fn not_a_subvolume(live: &Path) -> Failure {
 fn top_level(live: &Path) -> Failure {
     let path = live.display();
     Failure::new(
-        Code::Refused,
+        Code::Usage,
         format!("{path} is the top level of its filesystem, which cannot be a dataset"),
     )
     .hint(format!(

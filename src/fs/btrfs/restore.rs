@@ -15,7 +15,7 @@
 //! It deliberately does not know whether anybody still writes: fencing comes before.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,8 @@ use uuid::Uuid;
 
 use super::catalogue::{Catalogue, entry_names};
 use super::freeze::freeze;
-use super::layout::{Part, RESTORE_PREFIX};
-use super::place::{Occupant, Place};
+use super::layout::{Part, RESTORE_PREFIX, STANDIN};
+use super::place::{self, Occupant, Place};
 use super::subvolume::{self, Access};
 use super::take::{self, Source};
 use super::uses::Used;
@@ -139,7 +139,7 @@ pub fn recover(catalogue: &Catalogue<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A writable copy at any path of the same filesystem.
+/// A writable copy at any path of the same filesystem. Missing parents are made.
 pub fn restore_to(
     catalogue: &Catalogue<'_>,
     dataset: &DatasetName,
@@ -150,19 +150,15 @@ pub fn restore_to(
     let found = catalogue.find(point)?;
     let _held = send::hold(catalogue, &found, dataset)?;
     let shown = target.display();
-    let refuse = |what: String| Err(Failure::new(Code::Refused, what).into());
     if target.symlink_metadata().is_ok() {
-        return refuse(format!("{shown} exists already"));
+        return Err(Failure::new(Code::Refused, format!("{shown} exists already")).into());
     }
-    let parent = target.parent().filter(|parent| parent.is_dir());
-    let Some(parent) = parent else {
-        return refuse(format!(
-            "the directory that is to hold {shown} does not exist"
-        ));
-    };
-    let dir = std::fs::File::open(parent).with_context(|| format!("open {}", parent.display()))?;
-    if !ioctl::fs_info(&dir).is_ok_and(|info| info.fsid == part.top.fsid) {
+    refuse_our_own(catalogue, target)?;
+    if place::below(&part.top, target)?.is_none() {
         return Err(FsError::OtherFilesystem(target.to_owned()).into());
+    }
+    if let Some(parent) = target.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     }
     subvolume::snapshot(
         &catalogue.snapshot_path(&found, dataset)?,
@@ -171,6 +167,43 @@ pub fn restore_to(
     )
     .with_context(|| format!("make a writable copy at {shown}"))?;
     part.top.sync()
+}
+
+/// Refuses a target inside live data or among our own files, on whichever filesystem of the role.
+fn refuse_our_own(catalogue: &Catalogue<'_>, target: &Path) -> Result<()> {
+    let shown = target.display();
+    let refuse = |what: String, hint: &str| Err(Failure::new(Code::Usage, what).hint(hint).into());
+    if target.components().any(|part| part == Component::ParentDir) {
+        return refuse(
+            format!("{shown}: `..` has no place here"),
+            "write the path plainly; nothing was touched",
+        );
+    }
+    for part in &catalogue.parts {
+        let Some(relative) = place::below(&part.top, target)? else {
+            continue;
+        };
+        if relative.starts_with(STANDIN) {
+            return refuse(
+                format!("{shown} is among the files of standin itself"),
+                "name a directory outside of .standin; nothing was touched",
+            );
+        }
+        let inside = |place: &&Place| {
+            place.occupant == Occupant::Subvolume && relative.starts_with(&place.relative)
+        };
+        if let Some(place) = part.places.iter().find(inside) {
+            return refuse(
+                format!(
+                    "{shown} is inside the live dataset {} ({}): the copy would be a nested subvolume, which no point holds",
+                    place.dataset,
+                    place.live.display()
+                ),
+                "name a directory outside of the role's datasets; nothing was touched",
+            );
+        }
+    }
+    Ok(())
 }
 
 fn mark(catalogue: &Catalogue<'_>, dataset: &DatasetName, point: &PointId) -> Result<Option<Kept>> {
