@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::fixture::Loop;
 use super::proxy::Proxy;
+use super::same::assert_same;
 
 /// Longest wait for any condition.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -395,4 +396,44 @@ pub fn btrfs(args: &[&str]) {
         "btrfs {args:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Small checkpoints, so that a transfer has several.
+pub const OFTEN: &str = "checkpoint = { bytes = \"4MiB\", every = \"1s\" }";
+pub const MANUAL: &str = "every = \"manual\"\nkeep = { last = 100 }";
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut data = Vec::with_capacity(bytes + 8);
+    while data.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        data.extend_from_slice(&state.to_le_bytes());
+    }
+    data.truncate(bytes);
+    data
+}
+
+pub fn fill(dir: &Path, files: usize, bytes: usize, seed: u64) {
+    for file in 0..files {
+        let sub = dir.join(format!("d{}", file % 10));
+        fs::create_dir_all(&sub).unwrap();
+        fs::write(
+            sub.join(format!("f{seed}-{file}")),
+            noise(seed + file as u64, bytes),
+        )
+        .unwrap();
+    }
+}
+
+pub fn same_on_both(pair: &Pair, short: &str, datasets: &[&str]) {
+    for dataset in datasets {
+        let (ours, theirs) = (
+            pair.alder.snapshot(short, dataset),
+            pair.birch.snapshot(short, dataset),
+        );
+        assert_same(&ours, &theirs, &format!("{dataset} of {short}"));
+    }
 }
