@@ -247,7 +247,7 @@ fn show(plan: &Plan, point: &Stored, fs: &dyn Filesystem) -> Vec<Step> {
                     .map_or(0, |live| live.nested.len());
                 if nested > 0 {
                     let text = format!(
-                        "move {nested} nested subvolumes, which no point holds, over into the new {live}"
+                        "move nested subvolumes ({nested}), which no point holds, over into the new {live}"
                     );
                     steps.push(planned("move", text));
                 }
