@@ -98,10 +98,15 @@ async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
             if run.gone.is_cancelled() || node.stop.is_cancelled() {
                 return;
             }
+            // Another link may have taken its place meanwhile.
+            if lock(&run.contact).link.is_some() {
+                continue;
+            }
         }
         let greeting = hello(&node);
         let attempt = tokio::select! {
             attempt = dial(&node.identity, &target, &expected, &greeting, Timing::default()) => attempt,
+            // A link that comes meanwhile does not end the attempt: the peer may just have taken ours for the better one.
             () = run.gone.cancelled() => return,
             () = node.stop.cancelled() => return,
         };
