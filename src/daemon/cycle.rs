@@ -229,10 +229,6 @@ async fn perform(
     if !gone.is_empty() {
         steps.push(done("prune", format!("prune {}", gone.join(", "))));
     }
-    // A prune that must wait is no failure of the cycle; nothing was transferred is no failure of pruning.
-    if codes.iter().all(|code| *code != Code::Done) {
-        return Ok(());
-    }
     // The snapshot alone does not make a failed replication partial success where every peer failed the same way.
     let peers_failed = codes.iter().skip(1).all(|code| *code != Code::Done) && codes.len() > 1;
     if peers_failed {

@@ -61,10 +61,6 @@ pub async fn receive(
         return Ok(());
     }
     let point = offer.manifest.point.clone();
-    if let Some(base) = &offer.base {
-        // The sender names the base: from now on it is pinned here too, until it names a younger one.
-        node.state.record_base(&run.name, &peer.peer.name, base)?;
-    }
     let receipt = Receipt {
         manifest: offer.manifest.clone(),
         dataset: offer.dataset.clone(),
@@ -79,6 +75,11 @@ pub async fn receive(
         Ok(Opened::Transfer(incoming)) => incoming,
         Err(error) => return refuse(&mut exchange, error).await,
     };
+    if let Some(base) = &offer.base {
+        // Pinned here too, until the sender names another; only now, when it proved to be a point held here: a base
+        // that was refused must not take the place of the good one (P2).
+        node.state.record_base(&run.name, &peer.peer.name, base)?;
+    }
     let standing = incoming.standing();
     let have = Answer::Have {
         offset: standing.offset,
