@@ -12,3 +12,4 @@ pub mod fs;
 pub mod host;
 pub mod logic;
 pub mod peer;
+pub mod sandbox;
