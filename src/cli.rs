@@ -72,6 +72,8 @@ pub enum Verb {
     Check(Check),
     Reload(Reload),
     Link(Link),
+    #[command(hide = true)]
+    LinkWorker(LinkWorker),
     Completions(Completions),
 }
 
@@ -314,6 +316,15 @@ pub struct Link {
     #[arg(long, required = true)]
     pub stdio: bool,
 }
+
+/// Speak with one peer in the daemon's place, without rights
+///
+/// Only `standin serve` starts this; by hand it refuses.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Seen in a list of processes while standin serve has links:
+  standin link-worker")]
+pub struct LinkWorker {}
 
 /// Print the completions for a shell
 #[derive(Debug, Args)]

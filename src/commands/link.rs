@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use super::client::Control;
 use crate::cli::Global;
 use crate::error::{Code, Failure};
+use crate::peer::worker::inside;
 
 /// Bytes carried at a time: two TLS records.
 const CHUNK_BYTES: usize = 32 << 10;
@@ -43,6 +44,11 @@ pub fn run(global: &Global) -> Result<Code> {
         }
         result => result.context("carry the link").map(|()| Code::Done),
     }
+}
+
+/// What the daemon starts for each connection.
+pub fn work() -> Result<Code> {
+    inside::run().map(|()| Code::Done)
 }
 
 fn carry(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {

@@ -56,6 +56,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Check(args) => check::run(global, args),
         Verb::Reload(_) => serve::reload(global),
         Verb::Link(_) => link::run(global),
+        Verb::LinkWorker(_) => link::work(),
         Verb::Completions(args) => completions::run(args),
     }
 }

@@ -37,6 +37,7 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             format!("publish {} {}", manifest.role_name, manifest.point)
         }
         Request::Ping => "answer a ping".to_owned(),
+        Request::Prove { .. } => "prove this node's key again".to_owned(),
     };
     let result = match request {
         Request::Ping => {
@@ -45,6 +46,11 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
                     now: Timestamp::now(),
                 })
                 .await
+        }
+        // Once, before the link counts as one: nobody gets a second signature.
+        Request::Prove { .. } => {
+            let what = "a link is proved once, when it begins";
+            refuse(&mut exchange, Failure::new(Code::Refused, what).into()).await
         }
         Request::Lineage {
             role,

@@ -15,7 +15,7 @@ use super::node::{Linked, Node, PeerRun, lock};
 use super::{incoming, pairing, replicate};
 use crate::logic::name::NodeName;
 use crate::peer::accept::{Accepted, Acceptor};
-use crate::peer::dial::{Expected, Target, dial};
+use crate::peer::dial::{Expected, Target};
 use crate::peer::identity::Fingerprint;
 use crate::peer::link::{Incoming, Link};
 use crate::peer::message::{Hello, PROTOCOL, plain};
@@ -105,7 +105,7 @@ async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
         }
         let greeting = hello(&node);
         let attempt = tokio::select! {
-            attempt = dial(&node.identity, &target, &expected, &greeting, Timing::default()) => attempt,
+            attempt = node.workers.dial(&target, &expected, &greeting) => attempt,
             // A link that comes meanwhile does not end the attempt: the peer may just have taken ours for the better one.
             () = run.gone.cancelled() => return,
             () = node.stop.cancelled() => return,
@@ -278,12 +278,9 @@ pub fn acceptor(node: &Arc<Node>) -> Result<Acceptor> {
             .find(pinned)
             .map(|run| run.peer.name.clone())
     };
-    Acceptor::new(
-        &node.identity,
-        known,
-        move || hello(&greeter),
-        Timing::default(),
-    )
+    let hello = move || hello(&greeter);
+    let acceptor = Acceptor::new(&node.identity, known, hello, Timing::default())?;
+    Ok(acceptor.by(node.workers.clone()))
 }
 
 /// Takes what the listeners accepted until the daemon stops.

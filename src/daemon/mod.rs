@@ -45,6 +45,9 @@ const WORKERS: usize = 2;
 /// An orderly stop that takes longer is cut short: checkpoints are taken, the rest is safe to lose.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// For the goodbyes of the links.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Fresh links that wait to be taken over.
 const ACCEPTED_MAX: usize = 8;
 
@@ -184,11 +187,18 @@ async fn stop(node: &Arc<Node>, mut tasks: tokio::task::JoinSet<()>) {
         node.hub
             .warn(None, "stopped before everything had ended by itself");
     }
+    let mut closing = Vec::new();
     for peer in node.peers() {
+        closing.extend(node::lock(&peer.contact).link.clone());
         peer.end("the daemon stopped");
     }
-    // The goodbye needs a moment on the wire; a peer that misses it notices the silence.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The workers say goodbye, and end with this process; a peer that misses it notices the silence.
+    let closed = async {
+        for linked in closing {
+            linked.link.closed().await;
+        }
+    };
+    let _ = tokio::time::timeout(GOODBYE, closed).await;
 }
 
 impl Node {

@@ -20,18 +20,23 @@ use crate::config::{Config, Dataset, Grant, Peer, Role};
 use crate::error::{Code, Failure};
 use crate::fs::{Filesystem, Limits, btrfs::Btrfs};
 use crate::host::state::{RoleRecord, State};
+use crate::host::user;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::point::{RoleId, Term};
 use crate::peer::identity::Identity;
 use crate::peer::limit::Limiter;
 use crate::peer::link::Link;
+use crate::peer::timing::Timing;
+use crate::peer::worker::{User, Workers};
 
 /// Datasets sent at the same time, over all roles and peers: two keep a slow line and a disk busy without starving memory.
 const SENDS_MAX: usize = 4;
 
 pub struct Node {
     pub identity: Arc<Identity>,
+    /// Who speaks with the network in this process's place.
+    pub workers: Workers,
     pub state: Arc<State>,
     pub hub: Arc<Hub>,
     pub started: Timestamp,
@@ -125,7 +130,12 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Node {
     pub fn new(config: Config, identity: Identity, state: State) -> Result<Arc<Node>> {
         let state = Arc::new(state);
+        let nobody = user::unprivileged().map(|user| User {
+            uid: user.uid,
+            gid: user.gid,
+        });
         let node = Node {
+            workers: Workers::new(identity.clone(), nobody, Timing::default()),
             identity: Arc::new(identity),
             hub: Arc::new(Hub::new(state.clone())),
             state,

@@ -23,8 +23,7 @@ use crate::peer::identity::Fingerprint;
 use crate::peer::invite::Invite;
 use crate::peer::message::{PairAnswer, PairRequest};
 use crate::peer::pair::{self, StoredInvite, Verdict};
-use crate::peer::pairing::{PairConversation, Paired, accept_invite};
-use crate::peer::timing::Timing;
+use crate::peer::pairing::{PairConversation, Paired};
 
 /// Makes an invitation, valid for `expires`.
 pub async fn invite(
@@ -91,14 +90,7 @@ pub async fn accept(node: &Arc<Node>, line: &str) -> Result<api::Paired> {
         bail!(Failure::new(Code::Usage, what).hint("run `standin pair accept` on the other node"));
     }
     let address = own_address(node).ok();
-    let accepting = accept_invite(
-        line,
-        &node.identity,
-        &ours,
-        address,
-        None,
-        Timing::default(),
-    );
+    let accepting = node.workers.accept_invite(line, &ours, address);
     let Paired {
         node: peer,
         fingerprint,

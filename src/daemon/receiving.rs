@@ -1,6 +1,6 @@
 //! Receives one dataset: frames in, filesystem applied.
 //!
-//! A plain thread unpacks and applies; the task that reads the link hands frames over a bounded queue, so that a slow
+//! A plain thread applies; the task that reads the link hands frames over a bounded queue, so that a slow
 //! disk stops the line. When the link, the daemon or the sender ends early, everything applied is made a checkpoint, and
 //! the next offer of the same stream goes on from there.
 
@@ -19,7 +19,6 @@ use crate::error::{Code, Failure};
 use crate::fs::{Incoming, Opened, Receipt, Standing};
 use crate::logic::point::PointName;
 use crate::logic::progress::{Bottleneck, Direction};
-use crate::peer::bulk::Unpacker;
 use crate::peer::exchange::{Exchange, Item, Receiving};
 use crate::peer::frame::Frame;
 use crate::peer::message::{Answer, Offer, SenderWord, plain};
@@ -230,7 +229,6 @@ fn apply(
     mut queue: mpsc::Receiver<Piece>,
     shared: &Shared,
 ) -> Result<()> {
-    let mut unpacker = Unpacker::new()?;
     loop {
         let begun = Instant::now();
         let piece = queue.blocking_recv();
@@ -238,14 +236,14 @@ fn apply(
         shared.waited_us.fetch_add(waited, Ordering::Relaxed);
         match piece {
             Some(Piece::Frame(frame)) => {
-                let bytes = unpacker.unpack(&frame)?;
+                // The link's worker unpacks; a frame that is still packed does not get here.
+                let bytes = frame.data().context("a frame came without data")?;
                 incoming.write(bytes)?;
                 *lock(&shared.standing) = incoming.standing();
             }
             Some(Piece::Word(SenderWord::Restart { why })) => {
                 tracing::warn!("start again from the first byte: {}", plain(&why));
                 incoming.restart()?;
-                unpacker = Unpacker::new()?;
             }
             Some(Piece::Word(SenderWord::End { bytes, hash })) => {
                 return incoming.finish(bytes, &hash).map(|_| ());

@@ -1,4 +1,4 @@
-//! The rest of this machine: the state database, mounts, copies, random numbers: what belongs neither to the filesystem
+//! The rest of this machine: the state database, mounts, copies, random numbers, users: what belongs neither to the filesystem
 //! of a role nor to a peer.
 
 pub mod copy;
@@ -6,3 +6,4 @@ pub mod lock;
 pub mod mounts;
 pub mod random;
 pub mod state;
+pub mod user;

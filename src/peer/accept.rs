@@ -9,12 +9,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
 use rustls::server::ServerConfig;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -26,6 +27,7 @@ use super::pairing::PairConversation;
 use super::timing::Timing;
 use super::tls;
 use super::transport::{Transport, tune};
+use super::worker::{Arrived, Workers};
 use crate::logic::name::NodeName;
 
 /// Connections kept that are not links yet.
@@ -52,6 +54,8 @@ pub struct Acceptor {
     known: Arc<Known>,
     hello: Arc<dyn Fn() -> Hello + Send + Sync>,
     timing: Timing,
+    /// None: in this process, as a worker does it, and tests.
+    workers: Option<Workers>,
 }
 
 impl fmt::Debug for Acceptor {
@@ -74,6 +78,36 @@ impl Acceptor {
             known: Arc::new(known),
             hello: Arc::new(hello),
             timing,
+            workers: None,
+        })
+    }
+
+    /// Has each connection that a listener brings served by a worker of its own.
+    #[must_use]
+    pub fn by(mut self, workers: Workers) -> Acceptor {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// As [`Acceptor::accept`], by a worker where there are any.
+    async fn take(&self, stream: Socket) -> Result<Accepted> {
+        let Some(workers) = &self.workers else {
+            return match stream {
+                Socket::Tcp(stream) => self.accept(stream).await,
+                Socket::Unix(stream) => self.accept(stream).await,
+            };
+        };
+        let line = match stream {
+            Socket::Tcp(stream) => OwnedFd::from(stream.into_std()?),
+            Socket::Unix(stream) => OwnedFd::from(stream.into_std()?),
+        };
+        let (known, hello) = (|key: &Fingerprint| (self.known)(key), || (self.hello)());
+        Ok(match workers.accept(line, known, hello).await? {
+            Arrived::Link(link, incoming) => Accepted::Link(link, incoming),
+            Arrived::Pairing(asked, key, request) => {
+                let conversation = PairConversation::asked(asked, self.own, key, request);
+                Accepted::Pairing(Box::new(conversation))
+            }
         })
     }
 
@@ -118,7 +152,8 @@ pub async fn listen_tcp(
                     tracing::debug!(%from, "a connection was dropped: {error:#}");
                     continue;
                 }
-                pending.take(stream, Source::of(from.ip()), &acceptor, &accepted);
+                let (stream, source) = (Socket::Tcp(stream), Source::of(from.ip()));
+                pending.take(stream, source, &acceptor, &accepted);
             }
             Err(error) => breathe(error).await,
         }
@@ -138,7 +173,9 @@ pub async fn listen_unix(
             () = accepted.closed() => return,
         };
         match arrival {
-            Ok((stream, _)) => pending.take(stream, Source::Local, &acceptor, &accepted),
+            Ok((stream, _)) => {
+                pending.take(Socket::Unix(stream), Source::Local, &acceptor, &accepted);
+            }
             Err(error) => breathe(error).await,
         }
     }
@@ -147,6 +184,12 @@ pub async fn listen_unix(
 async fn breathe(error: std::io::Error) {
     tracing::warn!("a connection could not be accepted: {error}");
     tokio::time::sleep(BREATH).await;
+}
+
+/// What a listener brings.
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 /// Where a connection comes from, as far as one party may have many: an IPv6 network of /64 counts as one.
@@ -185,7 +228,7 @@ struct Line {
 impl Pending {
     fn take(
         &self,
-        stream: impl Transport,
+        stream: Socket,
         source: Source,
         acceptor: &Acceptor,
         accepted: &mpsc::Sender<Accepted>,
@@ -203,7 +246,7 @@ impl Pending {
         };
         let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
         let task = tokio::spawn(async move {
-            match acceptor.accept(stream).await {
+            match acceptor.take(stream).await {
                 Ok(new) => {
                     let _ = accepted.send(new).await;
                 }

@@ -155,7 +155,7 @@ impl Unpacker {
         match frame {
             Frame::Raw(data) => Ok(data),
             Frame::Zstd { unpacked, packed } => self.decompress(*unpacked, packed),
-            Frame::Message(_) | Frame::End => Err(BadData::NotData),
+            Frame::Message(_) | Frame::Unpacked { .. } | Frame::End => Err(BadData::NotData),
         }
     }
 

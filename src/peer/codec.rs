@@ -7,12 +7,12 @@
 
 use std::io::ErrorKind;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::frame::{Decoder, Frame};
+use super::frame::{Decoder, Dialect, Frame};
 use super::message::plain;
 
 /// Reads frames.
@@ -29,6 +29,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             stream,
             decoder: Decoder::new(message_max),
         }
+    }
+
+    pub fn set_dialect(&mut self, dialect: Dialect) {
+        self.decoder.set_dialect(dialect);
     }
 
     pub fn set_message_max(&mut self, message_max: usize) {
@@ -59,9 +63,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// The next frame, which must be a message of the given type. Cancel-safe.
     pub async fn message<T: DeserializeOwned>(&mut self) -> Result<T> {
         match self.next().await? {
-            Some(Frame::Message(json)) => parse(&json),
+            Some(Frame::Message(json)) => Ok(parse(&json)?),
             Some(Frame::End) => bail!("the other side ended the conversation"),
-            Some(Frame::Raw(_) | Frame::Zstd { .. }) => bail!("data came where a message belongs"),
+            Some(Frame::Raw(_) | Frame::Zstd { .. } | Frame::Unpacked { .. }) => {
+                bail!("data came where a message belongs")
+            }
             None => bail!("the other side hung up"),
         }
     }
@@ -71,11 +77,20 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
+/// JSON that is not the message expected.
+#[derive(Debug, thiserror::Error)]
+#[error("not a message we understand: {error}: {start}")]
+pub struct Unreadable {
+    error: serde_json::Error,
+    /// A little of what came.
+    start: String,
+}
+
 /// A message from JSON; the error shows a little of what came.
-pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json).map_err(|error| {
-        let start: String = String::from_utf8_lossy(&json[..json.len().min(80)]).into_owned();
-        anyhow!("not a message we understand: {error}: {}", plain(&start))
+pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Unreadable> {
+    serde_json::from_slice(json).map_err(|error| Unreadable {
+        error,
+        start: plain(&String::from_utf8_lossy(&json[..json.len().min(80)])),
     })
 }
 

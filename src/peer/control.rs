@@ -10,16 +10,13 @@ use anyhow::{Context, Result};
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
-use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
 use super::codec::{FrameReader, FrameWriter};
+use super::exchange::Stream;
 use super::link::Link;
 use super::message::{Control, SMALL_BYTES_MAX, plain};
 use super::pulse::Pulse;
 use crate::logic::name::NodeName;
-
-/// A yamux stream as tokio sees it.
-pub(super) type Stream = Compat<yamux::Stream>;
 
 /// Echoes waiting to be written; more are dropped, the next beat asks again.
 pub(super) const WORDS_WAITING: usize = 8;
@@ -34,12 +31,8 @@ pub(super) struct Word {
 }
 
 /// Starts both directions of the control stream, and waits for the first word of the peer.
-pub(super) async fn start(
-    stream: yamux::Stream,
-    link: &Link,
-    to_say: mpsc::Receiver<Word>,
-) -> Result<()> {
-    let (read, write) = tokio::io::split(stream.compat());
+pub(super) async fn start(stream: Stream, link: &Link, to_say: mpsc::Receiver<Word>) -> Result<()> {
+    let (read, write) = tokio::io::split(stream);
     let (heard, first) = oneshot::channel();
     let (pulse, peer) = (link.pulse(), link.peer().clone());
     let writer = FrameWriter::new(write);

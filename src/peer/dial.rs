@@ -129,7 +129,7 @@ pub async fn dial_over(
     })
 }
 
-async fn begin(
+pub(super) async fn begin(
     stream: Box<dyn Transport>,
     identity: &Identity,
     expected: &Expected,
@@ -177,7 +177,7 @@ async fn reach(
 }
 
 /// Tries every address of the name in turn; each gets its share of the time that is left.
-async fn connect_tcp(host: &str, port: u16, timing: Timing) -> Result<TcpStream> {
+pub(super) async fn connect_tcp(host: &str, port: u16, timing: Timing) -> Result<TcpStream> {
     let until = Instant::now() + timing.connect;
     let lookup = async {
         let found = tokio::net::lookup_host((host, port)).await;
@@ -206,7 +206,10 @@ async fn connect_tcp(host: &str, port: u16, timing: Timing) -> Result<TcpStream>
 }
 
 /// When the command is what failed, its own words say it best.
-async fn with_complaints(error: anyhow::Error, complaints: Option<Complaints>) -> anyhow::Error {
+pub(super) async fn with_complaints(
+    error: anyhow::Error,
+    complaints: Option<Complaints>,
+) -> anyhow::Error {
     let Some(complaints) = complaints else {
         return error;
     };

@@ -15,13 +15,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::compat::FuturesAsyncReadCompatExt;
 
-use super::codec::{FrameReader, FrameWriter, parse};
-use super::control::Stream;
-use super::frame::Frame;
+use super::codec::{FrameReader, FrameWriter, Unreadable, parse};
+use super::frame::{BadFrame, Dialect, Frame};
 use super::link::Link;
 use super::message::MESSAGE_BYTES_MAX;
+use super::transport::Transport;
 use crate::error::{Code, Failure};
 
 /// What a receiver may find next.
@@ -33,6 +32,9 @@ pub enum Item<T> {
     /// The other side has finished, on purpose.
     End,
 }
+
+/// What carries an exchange: a stream of yamux, or a socket to the link's worker.
+pub(super) type Stream = Box<dyn Transport>;
 
 #[derive(Debug)]
 pub struct Exchange {
@@ -57,9 +59,11 @@ pub struct Receiving {
 }
 
 impl Exchange {
-    pub(super) fn new(stream: yamux::Stream, link: Link, permit: OwnedSemaphorePermit) -> Exchange {
-        let (read, write) = tokio::io::split(stream.compat());
+    pub(super) fn new(stream: Stream, link: Link, permit: OwnedSemaphorePermit) -> Exchange {
+        let (read, write) = tokio::io::split(stream);
         let permit = Arc::new(permit);
+        let mut reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
+        reader.set_dialect(link.dialect());
         Exchange {
             sending: Sending {
                 writer: FrameWriter::new(write),
@@ -67,7 +71,7 @@ impl Exchange {
                 _permit: permit.clone(),
             },
             receiving: Receiving {
-                reader: FrameReader::new(read, MESSAGE_BYTES_MAX),
+                reader,
                 link,
                 _permit: permit,
             },
@@ -138,6 +142,7 @@ impl Receiving {
     /// The next message. Data or the end in its place are errors. Cancel-safe.
     pub async fn recv<T: DeserializeOwned>(&mut self) -> Result<T> {
         let received = self.reader.message().await;
+        self.blame(received.as_ref().err());
         explained(&self.link, received).await
     }
 
@@ -149,11 +154,25 @@ impl Receiving {
             Some(data) => Ok(Item::Data(data)),
             None => anyhow::bail!("the other side broke off"),
         });
+        self.blame(received.as_ref().err());
         explained(&self.link, received).await
     }
 
+    /// What a worker hands over was checked there: if it does not read here, the worker is not what it should be.
+    fn blame(&self, error: Option<&anyhow::Error>) {
+        let Some(error) = error.filter(|_| self.link.dialect() == Dialect::Inside) else {
+            return;
+        };
+        if error.is::<BadFrame>() || error.is::<Unreadable>() {
+            let why = format!("the link's worker broke the rules: {error:#}");
+            self.link.pulse().end(why);
+        }
+    }
+
     pub(super) async fn raw_frame(&mut self) -> Result<Option<Frame>> {
-        self.reader.next().await
+        let received = self.reader.next().await;
+        self.blame(received.as_ref().err());
+        received
     }
 
     pub(super) fn set_message_max(&mut self, message_max: usize) {

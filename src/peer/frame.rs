@@ -5,6 +5,9 @@
 //!     2 raw       data as they are
 //!     3 zstd      u32 unpacked length (big endian), then the next piece of one continuing zstd stream
 //!     4 end       empty: nothing follows, and that is on purpose (a stream that stops without it was cut)
+//!     5 unpacked  u32 bytes on the wire (big endian), then data as they are: only from a link's worker to the daemon
+//!
+//! Between nodes kind 5 is refused; from a worker kind 3 is ([`Dialect`]), so that the daemon never unpacks.
 //!
 //! Promise: whatever bytes arrive, the decoder neither panics nor allocates more than about twice what has arrived, up
 //! to the limit of the frame's kind; a frame that breaks a limit is refused when its head is read.
@@ -22,7 +25,7 @@ pub const PACKED_BYTES_MAX: usize = DATA_BYTES_MAX + 1024;
 /// Kind and length.
 const HEAD_BYTES: usize = 5;
 
-/// The unpacked length of a zstd frame.
+/// The further length of a frame that has two: unpacked in a zstd frame, on the wire in an unpacked one.
 const UNPACKED_BYTES: usize = 4;
 
 /// The first allocation for a payload; beyond it the buffer grows with what has arrived.
@@ -32,6 +35,16 @@ const MESSAGE: u8 = 1;
 const RAW: u8 = 2;
 const ZSTD: u8 = 3;
 const END: u8 = 4;
+const UNPACKED: u8 = 5;
+
+/// Which kinds may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Between nodes.
+    Wire,
+    /// From a link's worker to the daemon.
+    Inside,
+}
 
 #[derive(Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -41,6 +54,8 @@ pub enum Frame {
     Raw(Vec<u8>),
     /// The next piece of the zstd stream; it unpacks to exactly `unpacked` bytes.
     Zstd { unpacked: u32, packed: Vec<u8> },
+    /// What a zstd frame unpacked to, and how many bytes that frame was.
+    Unpacked { wire: u32, data: Vec<u8> },
     /// Nothing follows.
     End,
 }
@@ -66,14 +81,23 @@ impl Frame {
             + match self {
                 Frame::Message(payload) | Frame::Raw(payload) => payload.len(),
                 Frame::Zstd { packed, .. } => UNPACKED_BYTES + packed.len(),
+                Frame::Unpacked { wire, .. } => return *wire as usize,
                 Frame::End => 0,
             }
+    }
+
+    /// The data, where they need no unpacking.
+    pub fn data(&self) -> Option<&[u8]> {
+        match self {
+            Frame::Raw(data) | Frame::Unpacked { data, .. } => Some(data),
+            Frame::Message(_) | Frame::Zstd { .. } | Frame::End => None,
+        }
     }
 
     /// Bytes of data this frame carries, unpacked.
     pub fn data_bytes(&self) -> usize {
         match self {
-            Frame::Raw(data) => data.len(),
+            Frame::Raw(data) | Frame::Unpacked { data, .. } => data.len(),
             Frame::Zstd { unpacked, .. } => *unpacked as usize,
             Frame::Message(_) | Frame::End => 0,
         }
@@ -85,6 +109,7 @@ impl Frame {
             Frame::Message(payload) => (MESSAGE, None, payload),
             Frame::Raw(payload) => (RAW, None, payload),
             Frame::Zstd { unpacked, packed } => (ZSTD, Some(*unpacked), packed),
+            Frame::Unpacked { wire, data } => (UNPACKED, Some(*wire), data),
             Frame::End => (END, None, &[]),
         };
         let length = payload.len() + unpacked.map_or(0, |_| UNPACKED_BYTES);
@@ -93,7 +118,7 @@ impl Frame {
         out.push(kind);
         out.extend_from_slice(&(length as u32).to_be_bytes());
         if let Some(unpacked) = unpacked {
-            check_unpacked(unpacked as usize)?;
+            check_further(kind, unpacked as usize)?;
             out.extend_from_slice(&unpacked.to_be_bytes());
         }
         out.extend_from_slice(payload);
@@ -110,6 +135,9 @@ impl std::fmt::Debug for Frame {
             Frame::Zstd { unpacked, packed } => {
                 write!(f, "Zstd({} B of {unpacked} B)", packed.len())
             }
+            Frame::Unpacked { wire, data } => {
+                write!(f, "Unpacked({} B from {wire} B)", data.len())
+            }
             Frame::End => write!(f, "End"),
         }
     }
@@ -120,6 +148,7 @@ fn check_length(kind: u8, length: usize, message_max: usize) -> Result<(), BadFr
         MESSAGE => (1, message_max),
         RAW => (1, DATA_BYTES_MAX),
         ZSTD => (UNPACKED_BYTES + 1, UNPACKED_BYTES + PACKED_BYTES_MAX),
+        UNPACKED => (UNPACKED_BYTES + 1, UNPACKED_BYTES + DATA_BYTES_MAX),
         END => (0, 0),
         _ => return Err(BadFrame::Kind(kind)),
     };
@@ -134,15 +163,20 @@ fn check_length(kind: u8, length: usize, message_max: usize) -> Result<(), BadFr
     })
 }
 
-fn check_unpacked(unpacked: usize) -> Result<(), BadFrame> {
-    if (1..=DATA_BYTES_MAX).contains(&unpacked) {
+/// The second length: of what a zstd frame unpacks to, or of the whole frame that was unpacked.
+fn check_further(kind: u8, length: usize) -> Result<(), BadFrame> {
+    let max = match kind {
+        ZSTD => DATA_BYTES_MAX,
+        _ => HEAD_BYTES + UNPACKED_BYTES + PACKED_BYTES_MAX,
+    };
+    if (1..=max).contains(&length) {
         return Ok(());
     }
     Err(BadFrame::Length {
-        kind: ZSTD,
-        length: unpacked,
+        kind,
+        length,
         min: 1,
-        max: DATA_BYTES_MAX,
+        max,
     })
 }
 
@@ -151,6 +185,7 @@ fn check_unpacked(unpacked: usize) -> Result<(), BadFrame> {
 /// can be read by somebody else.
 #[derive(Debug)]
 pub struct Decoder {
+    dialect: Dialect,
     message_max: usize,
     head: [u8; HEAD_BYTES + UNPACKED_BYTES],
     /// Bytes of `head` that have arrived.
@@ -165,8 +200,9 @@ pub struct Decoder {
 #[derive(Debug, Clone, Copy)]
 struct Body {
     kind: u8,
-    /// Bytes of payload to come, without the unpacked length.
+    /// Bytes of payload to come, without the further length.
     bytes: usize,
+    /// The further length, of the kinds that have one.
     unpacked: u32,
 }
 
@@ -174,6 +210,7 @@ impl Decoder {
     /// A decoder that refuses messages larger than `message_max` bytes.
     pub fn new(message_max: usize) -> Decoder {
         Decoder {
+            dialect: Dialect::Wire,
             message_max: message_max.min(MESSAGE_BYTES_MAX),
             head: [0; HEAD_BYTES + UNPACKED_BYTES],
             head_bytes: 0,
@@ -181,6 +218,11 @@ impl Decoder {
             payload: Vec::new(),
             body: None,
         }
+    }
+
+    /// From the next head on.
+    pub fn set_dialect(&mut self, dialect: Dialect) {
+        self.dialect = dialect;
     }
 
     /// The limit for messages whose head has not been read yet.
@@ -223,7 +265,7 @@ impl Decoder {
 
     /// Bytes of head needed, as far as is known.
     fn head_want(&self) -> usize {
-        if self.head_bytes >= HEAD_BYTES && self.head[0] == ZSTD {
+        if self.head_bytes >= HEAD_BYTES && matches!(self.head[0], ZSTD | UNPACKED) {
             HEAD_BYTES + UNPACKED_BYTES
         } else {
             HEAD_BYTES
@@ -236,8 +278,15 @@ impl Decoder {
         }
         let [kind, a, b, c, d, e, f, g, h] = self.head;
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        let foreign = match self.dialect {
+            Dialect::Wire => UNPACKED,
+            Dialect::Inside => ZSTD,
+        };
+        if kind == foreign {
+            return Err(BadFrame::Kind(kind));
+        }
         check_length(kind, length, self.message_max)?;
-        if kind != ZSTD {
+        if !matches!(kind, ZSTD | UNPACKED) {
             return Ok(Some(Body {
                 kind,
                 bytes: length,
@@ -248,7 +297,7 @@ impl Decoder {
             return Ok(None);
         }
         let unpacked = u32::from_be_bytes([e, f, g, h]);
-        check_unpacked(unpacked as usize)?;
+        check_further(kind, unpacked as usize)?;
         Ok(Some(Body {
             kind,
             bytes: length - UNPACKED_BYTES,
@@ -267,6 +316,10 @@ impl Decoder {
             ZSTD => Frame::Zstd {
                 unpacked: body.unpacked,
                 packed: payload,
+            },
+            UNPACKED => Frame::Unpacked {
+                wire: body.unpacked,
+                data: payload,
             },
             _ => Frame::End,
         }
@@ -359,6 +412,39 @@ mod tests {
         refuse(&[ZSTD, 0, 0, 0, 9, 0, 4, 0, 1], "says 262145 bytes");
         refuse(&[ZSTD, 0, 0, 0, 9, 0, 0, 0, 0], "says 0 bytes");
         refuse(&[END, 0, 0, 0, 1], "says 1 bytes");
+    }
+
+    #[test]
+    fn each_side_of_a_worker_has_its_own_kind_of_data() {
+        let (packed, data) = (vec![1, 2], vec![3; 1000]);
+        let zstd = Frame::Zstd {
+            unpacked: 1000,
+            packed,
+        };
+        let unpacked = Frame::Unpacked { wire: 11, data };
+        assert_eq!(zstd.wire_bytes(), unpacked.wire_bytes());
+        for (dialect, good, bad) in [
+            (Dialect::Wire, &zstd, &unpacked),
+            (Dialect::Inside, &unpacked, &zstd),
+        ] {
+            let read = |frame: &Frame| {
+                let (mut decoder, mut bytes) = (Decoder::new(1000), Vec::new());
+                decoder.set_dialect(dialect);
+                frame.encode(&mut bytes).unwrap();
+                let mut bytes = &bytes[..];
+                loop {
+                    let space = decoder.space();
+                    let take = space.len().min(bytes.len());
+                    space[..take].copy_from_slice(&bytes[..take]);
+                    bytes = &bytes[take..];
+                    if let Some(frame) = decoder.filled(take)? {
+                        return Ok(frame);
+                    }
+                }
+            };
+            assert_eq!(read(good).as_ref(), Ok(good));
+            assert!(matches!(read(bad), Err(BadFrame::Kind(3 | 5))), "{bad:?}");
+        }
     }
 
     #[test]

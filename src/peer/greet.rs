@@ -120,7 +120,11 @@ fn stranger(ours: &Hello, key: Fingerprint) -> Refusal {
 }
 
 /// The name must be the one pinned to the key, and there must be a protocol version that both speak.
-fn agree(ours: &Hello, mut theirs: Hello, pinned: &NodeName) -> Result<Greeted, Refusal> {
+pub(super) fn agree(
+    ours: &Hello,
+    mut theirs: Hello,
+    pinned: &NodeName,
+) -> Result<Greeted, Refusal> {
     if theirs.node != *pinned {
         let why = format!(
             "this key is pinned to the name {pinned}, but the node calls itself {}",

@@ -18,10 +18,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::ParsedCertificate;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Code, Failure};
@@ -31,6 +33,14 @@ const KEY_FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// Largest certificate parsed, in bytes; ours are about 300.
 const CERTIFICATE_BYTES_MAX: usize = 4 * 1024;
+
+/// An Ed25519 public key, in bytes (RFC 8032).
+pub(super) const PUBLIC_BYTES: usize = 32;
+
+/// What stands before the key in the SubjectPublicKeyInfo of an Ed25519 key (RFC 8410, section 4).
+const SPKI_HEAD: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
 
 /// SHA-256 of a public key (SubjectPublicKeyInfo, DER). Spelled as ssh does: `SHA256:` and 43 characters of base64.
 #[derive(
@@ -53,13 +63,17 @@ impl Fingerprint {
             return Err(bad());
         }
         let parsed = ParsedCertificate::try_from(certificate)?;
-        let key = parsed.subject_public_key_info();
-        let digest = ring::digest::digest(&ring::digest::SHA256, key.as_ref());
-        digest
-            .as_ref()
-            .try_into()
-            .map(Fingerprint)
-            .map_err(|_| bad())
+        Fingerprint::digest(parsed.subject_public_key_info().as_ref()).ok_or_else(bad)
+    }
+
+    /// The fingerprint of an Ed25519 public key.
+    pub(super) fn of_public(public: &[u8; PUBLIC_BYTES]) -> Option<Fingerprint> {
+        Fingerprint::digest(&[&SPKI_HEAD[..], &public[..]].concat())
+    }
+
+    fn digest(spki: &[u8]) -> Option<Fingerprint> {
+        let digest = ring::digest::digest(&ring::digest::SHA256, spki);
+        digest.as_ref().try_into().ok().map(Fingerprint)
     }
 }
 
@@ -106,6 +120,7 @@ impl From<Fingerprint> for String {
 pub struct Identity {
     key: Arc<SingleCertAndKey>,
     fingerprint: Fingerprint,
+    public: [u8; PUBLIC_BYTES],
 }
 
 impl fmt::Debug for Identity {
@@ -149,6 +164,46 @@ impl Identity {
         identity
     }
 
+    /// An identity whose private key another process keeps: `certificate` (DER) shows the key, `signer` has it sign.
+    pub(super) fn elsewhere(
+        certificate: CertificateDer<'static>,
+        signer: Arc<dyn SigningKey>,
+    ) -> Result<Identity> {
+        let fingerprint =
+            Fingerprint::of_certificate(&certificate).context("parse our own certificate")?;
+        let public = public_key(&certificate).context("parse our own certificate")?;
+        let key = Arc::new(CertifiedKey::new(vec![certificate], signer).into());
+        Ok(Identity {
+            key,
+            fingerprint,
+            public,
+        })
+    }
+
+    /// The public key, as Ed25519 has it (RFC 8032).
+    pub(super) fn public(&self) -> [u8; PUBLIC_BYTES] {
+        self.public
+    }
+
+    /// The certificate that shows the key, DER.
+    pub(super) fn certificate(&self) -> Result<CertificateDer<'static>> {
+        let certificate = self.certified()?.cert.first().cloned();
+        certificate.context("this node has no certificate")
+    }
+
+    /// An Ed25519 signature. What is signed is the caller's care: every kind of text needs a beginning of its own.
+    pub(super) fn sign(&self, text: &[u8]) -> Result<Vec<u8>> {
+        let scheme = [SignatureScheme::ED25519];
+        let signer = self.certified()?.key.choose_scheme(&scheme);
+        let signer = signer.context("this node's key is not an Ed25519 key")?;
+        signer.sign(text).context("sign with this node's key")
+    }
+
+    fn certified(&self) -> Result<Arc<CertifiedKey>> {
+        let key = self.key.resolve(&[], &[SignatureScheme::ED25519]);
+        key.context("this node has no Ed25519 key")
+    }
+
     /// Who this node is, to its peers.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
@@ -175,9 +230,24 @@ impl Identity {
         let certificate = certificate.der().clone();
         let fingerprint =
             Fingerprint::of_certificate(&certificate).context("parse our own certificate")?;
+        let public = public_key(&certificate).context("parse our own certificate")?;
         let key = Arc::new(CertifiedKey::new(vec![certificate], signer).into());
-        Ok(Identity { key, fingerprint })
+        Ok(Identity {
+            key,
+            fingerprint,
+            public,
+        })
     }
+}
+
+/// The Ed25519 key in a certificate.
+fn public_key(certificate: &CertificateDer<'_>) -> Result<[u8; PUBLIC_BYTES]> {
+    let parsed = ParsedCertificate::try_from(certificate)?;
+    let spki = parsed.subject_public_key_info();
+    let public = spki.as_ref().strip_prefix(&SPKI_HEAD[..]);
+    public
+        .and_then(|public| public.try_into().ok())
+        .context("it does not hold an Ed25519 key")
 }
 
 fn draw() -> Result<rcgen::KeyPair> {

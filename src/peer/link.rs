@@ -23,11 +23,11 @@ use tokio::io::BufWriter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::TlsStream;
-use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 
 use super::control::{self, Word};
-use super::exchange::Exchange;
-use super::frame::Frame;
+use super::exchange::{Exchange, Stream};
+use super::frame::{Dialect, Frame};
 use super::message::{
     Answer, Control, Hello, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, Refusal, Request,
 };
@@ -85,6 +85,8 @@ struct Shared {
     words: mpsc::Sender<Word>,
     outgoing: Arc<Semaphore>,
     timing: Timing,
+    /// What comes on the streams of exchanges.
+    dialect: Dialect,
 }
 
 /// The peer's requests, as they come.
@@ -94,8 +96,9 @@ pub struct Incoming {
     link: Link,
 }
 
-enum Command {
-    Open(oneshot::Sender<Result<yamux::Stream, yamux::ConnectionError>>),
+pub(super) enum Command {
+    /// Answered with a stream, or dropped where there is none any more.
+    Open(oneshot::Sender<Stream>),
     Close(String),
 }
 
@@ -140,6 +143,7 @@ impl Link {
             said: Some(said),
         };
         let goodbye = async {
+            // A worker says it, in its own words, when it is told to close.
             if self.shared.words.send(word).await.is_ok() {
                 let _ = handed_over.await;
             }
@@ -180,11 +184,21 @@ impl Link {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    async fn raw_stream(&self) -> Result<yamux::Stream> {
+    /// As [`Link::open`], with a request that another process has written.
+    pub(super) async fn open_frame(&self, request: &Frame) -> Result<Exchange> {
+        let permit = self.shared.outgoing.clone().acquire_owned().await;
+        let permit = permit.context("open an exchange")?;
+        let stream = self.raw_stream().await?;
+        let mut exchange = Exchange::new(stream, self.clone(), permit);
+        exchange.send_frame(request).await?;
+        Ok(exchange)
+    }
+
+    async fn raw_stream(&self) -> Result<Stream> {
         let (reply, opened) = oneshot::channel();
         // A driver that is gone closed both channels; the reason is in the pulse.
         let _ = self.shared.commands.send(Command::Open(reply)).await;
-        if let Ok(Ok(stream)) = opened.await {
+        if let Ok(stream) = opened.await {
             return Ok(stream);
         }
         let why = self.closed().await;
@@ -202,6 +216,10 @@ impl Link {
 
     pub(super) fn timing(&self) -> Timing {
         self.shared.timing
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.shared.dialect
     }
 }
 
@@ -238,27 +256,15 @@ pub(super) async fn establish(
     };
     let buffered = BufWriter::with_capacity(32 * 1024, heard);
     let connection = yamux::Connection::new(buffered.compat(), config(), mode);
-    let (commands, to_do) = mpsc::channel(OUTGOING_MAX);
-    let (words, to_say) = mpsc::channel(control::WORDS_WAITING);
-    let (requests, incoming) = mpsc::channel(INCOMING_MAX);
+    let (link, incoming, works) = Works::new(greeted, pulse.clone(), timing, Dialect::Wire);
     let (control_came, control) = oneshot::channel();
-    let shared = Arc::new(Shared {
-        greeted,
-        pulse: pulse.clone(),
-        commands,
-        words,
-        outgoing: Arc::new(Semaphore::new(OUTGOING_MAX)),
-        timing,
-    });
-    let door = Door {
-        control: (side == Side::Accepted).then_some(control_came),
-        shared: Arc::downgrade(&shared),
-        permits: Arc::new(Semaphore::new(INCOMING_MAX)),
-        requests,
-    };
+    let Works {
+        to_do,
+        to_say,
+        mut door,
+    } = works;
+    door.control = (side == Side::Accepted).then_some(control_came);
     tokio::spawn(drive(connection, to_do, door, pulse.clone(), timing));
-
-    let link = Link { shared };
     let begun = async {
         let stream = match side {
             Side::Dialled => link.raw_stream().await?,
@@ -275,11 +281,53 @@ pub(super) async fn establish(
         }
         Err(_) => anyhow::bail!("the other side says nothing on the control stream"),
     }
-    let incoming = Incoming {
-        requests: incoming,
-        link: link.clone(),
-    };
     Ok((link, incoming))
+}
+
+/// The ends of a link's handles that whoever drives the link holds.
+pub(super) struct Works {
+    pub to_do: mpsc::Receiver<Command>,
+    pub to_say: mpsc::Receiver<Word>,
+    pub door: Door,
+}
+
+impl Works {
+    pub fn new(
+        greeted: Greeted,
+        pulse: Arc<Pulse>,
+        timing: Timing,
+        dialect: Dialect,
+    ) -> (Link, Incoming, Works) {
+        let (commands, to_do) = mpsc::channel(OUTGOING_MAX);
+        let (words, to_say) = mpsc::channel(control::WORDS_WAITING);
+        let (requests, incoming) = mpsc::channel(INCOMING_MAX);
+        let shared = Arc::new(Shared {
+            greeted,
+            pulse,
+            commands,
+            words,
+            outgoing: Arc::new(Semaphore::new(OUTGOING_MAX)),
+            timing,
+            dialect,
+        });
+        let door = Door {
+            control: None,
+            shared: Arc::downgrade(&shared),
+            permits: Arc::new(Semaphore::new(INCOMING_MAX)),
+            requests,
+        };
+        let link = Link { shared };
+        let incoming = Incoming {
+            requests: incoming,
+            link: link.clone(),
+        };
+        let works = Works {
+            to_do,
+            to_say,
+            door,
+        };
+        (link, incoming, works)
+    }
 }
 
 fn config() -> yamux::Config {
@@ -293,7 +341,7 @@ fn config() -> yamux::Config {
 
 /// Something the connection did.
 enum Turn {
-    Stream(yamux::Stream),
+    Stream(Stream),
     Over(String),
     Close(String),
 }
@@ -325,7 +373,9 @@ async fn drive(
             }
         };
         match turn {
-            Turn::Stream(stream) => door.admit(stream),
+            Turn::Stream(stream) => {
+                door.admit(stream);
+            }
             Turn::Close(why) => {
                 pulse.end(why);
                 break true;
@@ -349,7 +399,7 @@ fn turn(
     cx: &mut TaskContext<'_>,
     connection: &mut Connection,
     commands: &mut mpsc::Receiver<Command>,
-    opening: &mut VecDeque<oneshot::Sender<Result<yamux::Stream, yamux::ConnectionError>>>,
+    opening: &mut VecDeque<oneshot::Sender<Stream>>,
 ) -> Poll<Turn> {
     while let Poll::Ready(command) = commands.poll_recv(cx) {
         match command {
@@ -362,14 +412,14 @@ fn turn(
         let Poll::Ready(opened) = connection.poll_new_outbound(cx) else {
             break;
         };
-        if let Some(reply) = opening.pop_front() {
-            let _ = reply.send(opened);
+        if let (Some(reply), Ok(stream)) = (opening.pop_front(), opened) {
+            let _ = reply.send(Box::new(stream.compat()));
         }
     }
     connection
         .poll_next_inbound(cx)
         .map(|inbound| match inbound {
-            Some(Ok(stream)) => Turn::Stream(stream),
+            Some(Ok(stream)) => Turn::Stream(Box::new(stream.compat())),
             Some(Err(error)) => Turn::Over(broken(&error)),
             None => Turn::Over("the other side closed the connection".into()),
         })
@@ -398,7 +448,7 @@ fn broken(error: &yamux::ConnectionError) -> String {
 }
 
 /// Whatever ends the driver, a panic included, nobody waits for ever.
-struct LastWords(Arc<Pulse>);
+pub(super) struct LastWords(pub Arc<Pulse>);
 
 impl Drop for LastWords {
     fn drop(&mut self) {
@@ -407,9 +457,9 @@ impl Drop for LastWords {
 }
 
 /// Where the peer's streams come in.
-struct Door {
+pub(super) struct Door {
     /// The first stream of a dialling peer is the control stream.
-    control: Option<oneshot::Sender<yamux::Stream>>,
+    control: Option<oneshot::Sender<Stream>>,
     /// Weak: requests that may come do not keep a link open that nobody uses.
     shared: Weak<Shared>,
     permits: Arc<Semaphore>,
@@ -417,27 +467,28 @@ struct Door {
 }
 
 impl Door {
-    /// A stream that is not admitted is dropped, which resets it.
-    fn admit(&mut self, stream: yamux::Stream) {
+    /// A stream that is not admitted is dropped, which resets it. Whether there was room.
+    pub fn admit(&mut self, stream: Stream) -> bool {
         if let Some(control) = self.control.take() {
             let _ = control.send(stream);
-            return;
+            return true;
         }
         let Some(shared) = self.shared.upgrade() else {
-            return;
+            return true;
         };
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             tracing::warn!(peer = %shared.greeted.peer, "too many exchanges at a time: one was reset");
-            return;
+            return false;
         };
         let link = Link { shared };
         tokio::spawn(first_word(stream, link, permit, self.requests.clone()));
+        true
     }
 }
 
 /// Reads the request of a fresh stream, within its limits, and hands both on.
 async fn first_word(
-    stream: yamux::Stream,
+    stream: Stream,
     link: Link,
     permit: OwnedSemaphorePermit,
     requests: mpsc::Sender<(Request, Exchange)>,
@@ -456,6 +507,10 @@ async fn first_word(
     match serde_json::from_slice::<Request>(&frame) {
         Ok(request) => {
             let _ = requests.send((request, exchange)).await;
+        }
+        Err(error) if exchange.link().dialect() == Dialect::Inside => {
+            let why = format!("the link's worker broke the rules: not a request: {error}");
+            exchange.link().pulse().end(why);
         }
         Err(error) => {
             let why = format!("this node does not understand the request: {error}");

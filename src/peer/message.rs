@@ -94,6 +94,11 @@ pub enum Request {
     Commit { manifest: Manifest },
     /// "Are you there, and how far?" Answer: `Pong`.
     Ping,
+    /// "Show that you hold your key", the first exchange of a link, opened by both sides (see `prove`). Answer: `Proof`.
+    Prove {
+        /// 32 random bytes, hex.
+        nonce: String,
+    },
 }
 
 /// One dataset's transfer, from base (or nothing) to a point.
@@ -141,6 +146,12 @@ pub enum Answer {
     Committed,
     Pong {
         now: Timestamp,
+    },
+    Proof {
+        /// The public key, hex.
+        key: String,
+        /// The signature, hex.
+        signature: String,
     },
     Refused(Refusal),
 }
@@ -327,6 +338,7 @@ mod tests {
     #[test]
     fn requests() {
         check(Request::Ping);
+        check(Request::Prove { nonce: "ab".into() });
         check(Request::Lineage {
             role: RoleName::parse("web").unwrap(),
             role_id: RoleId(Uuid::from_u128(5)),
@@ -372,6 +384,10 @@ mod tests {
         check(Answer::Committed);
         check(Answer::Pong {
             now: Timestamp::UNIX_EPOCH,
+        });
+        check(Answer::Proof {
+            key: "ab".into(),
+            signature: "cd".into(),
         });
         check(Answer::Refused(Refusal::new(Code::Fenced, "a higher term")));
         check(SenderWord::Restart {

@@ -19,6 +19,7 @@ use super::message::{Greeting, PairAnswer, PairRequest};
 use super::pair::{Parties, Prover, proof, proves};
 use super::timing::Timing;
 use super::transport::Transport;
+use super::worker::{Asked, Workers};
 use crate::error::{Code, Failure};
 use crate::logic::name::NodeName;
 
@@ -33,11 +34,16 @@ pub struct Paired {
 
 /// The inviting side's end of the conversation: look at the request, judge it, answer.
 pub struct PairConversation {
-    stream: TlsStream<Box<dyn Transport>>,
+    line: Line,
     own: Fingerprint,
     key: Fingerprint,
     request: PairRequest,
-    timing: Timing,
+}
+
+/// Where the answer goes.
+enum Line {
+    Here(Box<TlsStream<Box<dyn Transport>>>, Timing),
+    Worker(Asked),
 }
 
 impl fmt::Debug for PairConversation {
@@ -55,11 +61,25 @@ impl PairConversation {
         timing: Timing,
     ) -> PairConversation {
         PairConversation {
-            stream,
+            line: Line::Here(Box::new(stream), timing),
             own,
             key,
             request,
-            timing,
+        }
+    }
+
+    /// The key is what a worker says: only the proof in the request shows whose it is.
+    pub(super) fn asked(
+        asked: Asked,
+        own: Fingerprint,
+        key: Fingerprint,
+        request: PairRequest,
+    ) -> PairConversation {
+        PairConversation {
+            line: Line::Worker(asked),
+            own,
+            key,
+            request,
         }
     }
 
@@ -78,10 +98,15 @@ impl PairConversation {
     }
 
     /// Answers and hangs up. Pin the key before a good answer.
-    pub async fn answer(mut self, answer: &PairAnswer) -> Result<()> {
-        within(self.timing.hello, "answer", say(&mut self.stream, answer)).await?;
-        part(&mut self.stream, self.timing).await;
-        Ok(())
+    pub async fn answer(self, answer: &PairAnswer) -> Result<()> {
+        match self.line {
+            Line::Worker(asked) => asked.answer(answer).await,
+            Line::Here(mut stream, timing) => {
+                within(timing.hello, "answer", say(&mut stream, answer)).await?;
+                part(&mut stream, timing).await;
+                Ok(())
+            }
+        }
     }
 }
 
@@ -95,67 +120,111 @@ pub async fn accept_invite(
     via: Option<Target>,
     timing: Timing,
 ) -> Result<Paired> {
-    let invite = Invite::parse(line).map_err(|bad| {
-        let hint = "the line is what `standin pair invite` printed on the other node";
-        Failure::new(Code::Usage, format!("read the invitation: {bad}")).hint(hint)
-    })?;
-    let target = match via {
-        Some(target) => target,
-        None => invite.address.parse().context("read the invitation")?,
-    };
-    let ask = ask(&invite, &target, identity, ours, our_address, timing);
-    ask.await.map_err(|error| {
-        let what = format!("pair with {} at {target}", invite.node);
-        coded(error, Code::Unreachable, what)
-    })
+    let plan = Plan::new(line, identity, ours, our_address, via)?;
+    plan.judged(ask(&plan, identity, timing).await)
 }
 
-async fn ask(
-    invite: &Invite,
-    target: &Target,
-    identity: &Identity,
-    ours: &NodeName,
-    our_address: Option<String>,
-    timing: Timing,
-) -> Result<Paired> {
-    let (mut stream, _complaints) = connect(identity, target, invite.fingerprint, timing).await?;
-    let parties = Parties {
+impl Workers {
+    /// As [`accept_invite`], with the conversation in a worker: it gets the proof to carry, never the secret.
+    pub async fn accept_invite(
+        &self,
+        line: &str,
+        ours: &NodeName,
+        our_address: Option<String>,
+    ) -> Result<Paired> {
+        let plan = Plan::new(line, self.identity(), ours, our_address, None)?;
+        let key = plan.invite.fingerprint;
+        plan.judged(self.pair(&plan.target, key, plan.request.clone()).await)
+    }
+}
+
+/// What will be asked, and of whom.
+struct Plan {
+    invite: Invite,
+    target: Target,
+    request: PairRequest,
+    own: Fingerprint,
+}
+
+impl Plan {
+    fn new(
+        line: &str,
+        identity: &Identity,
+        ours: &NodeName,
+        our_address: Option<String>,
+        via: Option<Target>,
+    ) -> Result<Plan> {
+        let invite = Invite::parse(line).map_err(|bad| {
+            let hint = "the line is what `standin pair invite` printed on the other node";
+            Failure::new(Code::Usage, format!("read the invitation: {bad}")).hint(hint)
+        })?;
+        let target = match via {
+            Some(target) => target,
+            None => invite.address.parse().context("read the invitation")?,
+        };
+        let own = identity.fingerprint();
+        let parties = parties(&invite, ours, own);
+        let request = PairRequest {
+            node: ours.clone(),
+            invite: invite.id.clone(),
+            proof: proof(&invite.secret, Prover::Accepter, &parties),
+            address: our_address,
+        };
+        Ok(Plan {
+            invite,
+            target,
+            request,
+            own,
+        })
+    }
+
+    /// Whether the answer comes from who made the invitation.
+    fn judged(&self, answer: Result<PairAnswer>) -> Result<Paired> {
+        let invite = &self.invite;
+        let judged = answer.and_then(|answer| match answer {
+            PairAnswer::Refused(refusal) => Err(refused(refusal)),
+            PairAnswer::Paired { node, proof } => {
+                let parties = parties(invite, &self.request.node, self.own);
+                if node != invite.node || !proves(&proof, &invite.secret, Prover::Inviter, &parties)
+                {
+                    bail!(Failure::new(
+                        Code::Refused,
+                        "the inviting node does not prove that it made the invitation"
+                    ));
+                }
+                Ok(Paired {
+                    node,
+                    fingerprint: invite.fingerprint,
+                    address: Some(invite.address.clone()),
+                })
+            }
+        });
+        judged.map_err(|error| {
+            let what = format!("pair with {} at {}", invite.node, self.target);
+            coded(error, Code::Unreachable, what)
+        })
+    }
+}
+
+fn parties<'a>(invite: &'a Invite, ours: &'a NodeName, own: Fingerprint) -> Parties<'a> {
+    Parties {
         inviter: &invite.node,
         inviter_key: invite.fingerprint,
         accepter: ours,
-        accepter_key: identity.fingerprint(),
-    };
-    let request = PairRequest {
-        node: ours.clone(),
-        invite: invite.id.clone(),
-        proof: proof(&invite.secret, Prover::Accepter, &parties),
-        address: our_address,
-    };
+        accepter_key: own,
+    }
+}
+
+async fn ask(plan: &Plan, identity: &Identity, timing: Timing) -> Result<PairAnswer> {
+    let key = plan.invite.fingerprint;
+    let (mut stream, _complaints) = connect(identity, &plan.target, key, timing).await?;
     let asking = async {
-        say(&mut stream, &Greeting::Pair(request)).await?;
+        say(&mut stream, &Greeting::Pair(plan.request.clone())).await?;
         hear(&mut stream).await
     };
     let answer = within(timing.hello, "pair", asking).await?;
     // The answer is here: how the connection ends does not matter.
-    let _ = tokio::time::timeout(
-        timing.close,
-        tokio::io::AsyncWriteExt::shutdown(&mut stream),
-    )
-    .await;
-    match answer {
-        PairAnswer::Refused(refusal) => Err(refused(refusal)),
-        PairAnswer::Paired { node, proof } => {
-            if node != invite.node || !proves(&proof, &invite.secret, Prover::Inviter, &parties) {
-                bail!(Failure::new(
-                    Code::Refused,
-                    "the inviting node does not prove that it made the invitation"
-                ));
-            }
-            Ok(Paired {
-                node,
-                fingerprint: invite.fingerprint,
-                address: Some(invite.address.clone()),
-            })
-        }
-    }
+    let parting = tokio::io::AsyncWriteExt::shutdown(&mut stream);
+    let _ = tokio::time::timeout(timing.close, parting).await;
+    Ok(answer)
 }

@@ -17,7 +17,7 @@ use super::guard::Guard;
 use super::transport::Complaints;
 
 /// Bytes over a link since it began, as TLS carries them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Traffic {
     pub sent: u64,
     pub received: u64,
@@ -119,6 +119,15 @@ impl Pulse {
                 *last = None;
             }
         }
+    }
+
+    /// What the link's worker says of it.
+    pub fn told(&self, traffic: Traffic, rtt_us: u64, silent: Duration) {
+        self.sent.store(traffic.sent, Relaxed);
+        self.received.store(traffic.received, Relaxed);
+        self.rtt_us.store(rtt_us, Relaxed);
+        let heard = self.start.elapsed().saturating_sub(silent);
+        self.heard_ms.store(heard.as_millis() as u64, Relaxed);
     }
 
     fn heard(&self, bytes: u64) {

@@ -2,11 +2,13 @@
 //!
 //! Promise: a TCP connection is set up so that a dead peer is noticed and little waits unsent in the kernel (so that a
 //! heartbeat on a slow line is not stuck behind megabytes); a child process is ended when its link is, and what it said on
-//! stderr (the last 20 lines) and how it exited is there for the error message.
+//! stderr (the last 20 lines) and how it exited is there for the error message. A child's stdin and stdout are one socket, so
+//! that it can be handed to a link's worker like any other connection.
 //!
 //! It deliberately does not know TLS nor what is carried.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +17,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{oneshot, watch};
 
 use super::message::plain;
@@ -25,6 +27,12 @@ use super::message::plain;
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
+
+impl std::fmt::Debug for dyn Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Transport")
+    }
+}
 
 /// Unsent bytes the kernel keeps at most.
 const UNSENT_BYTES: u32 = 128 * 1024;
@@ -86,40 +94,50 @@ impl Complaints {
 /// The stdin and stdout of a child process, as one pipe. Dropped, the process is ended.
 #[derive(Debug)]
 pub struct ChildPipe {
-    stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
-    /// Dropped with the pipe, which tells the minder.
-    _leave: oneshot::Sender<()>,
+    stream: UnixStream,
+    leave: Leave,
+}
+
+/// Keeps a child running. Dropped, the process is ended.
+#[derive(Debug)]
+pub struct Leave {
+    _told: oneshot::Sender<()>,
+}
+
+impl ChildPipe {
+    /// The near end of the child's socket, and what keeps the child running.
+    pub fn into_parts(self) -> Result<(std::os::unix::net::UnixStream, Leave)> {
+        let stream = self.stream.into_std().context("take the child's socket")?;
+        Ok((stream, self.leave))
+    }
 }
 
 /// Starts the program; `argv` is the program and its arguments, no shell in between.
 pub fn spawn(argv: &[String]) -> Result<(ChildPipe, Complaints)> {
     let (program, arguments) = argv.split_first().context("the command is empty")?;
+    let (near, far) = std::os::unix::net::UnixStream::pair().context("make a socket")?;
+    near.set_nonblocking(true).context("make a socket")?;
+    let stream = UnixStream::from_std(near).context("make a socket")?;
+    let (stdin, stdout) = (far.try_clone().context("make a socket")?, far);
     let mut child = Command::new(program)
         .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdin(OwnedFd::from(stdin))
+        .stdout(OwnedFd::from(stdout))
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("start {program:?}"))?;
-    let stdin = child.stdin.take();
-    let stdout = child.stdout.take().context("the child has no stdout")?;
     let stderr = child.stderr.take().context("the child has no stderr")?;
-    let (leave, left) = oneshot::channel();
+    let (told, left) = oneshot::channel();
     let (over, watched) = watch::channel(false);
     let lines = Arc::new(Mutex::new(VecDeque::new()));
     tokio::spawn(mind(child, stderr, left, lines.clone(), over));
-    let pipe = ChildPipe {
-        stdin,
-        stdout,
-        _leave: leave,
-    };
+    let leave = Leave { _told: told };
     let complaints = Complaints {
         lines,
         over: watched,
     };
-    Ok((pipe, complaints))
+    Ok((ChildPipe { stream, leave }, complaints))
 }
 
 /// Waits for the child, listening to its stderr; ends it when the pipe is gone.
@@ -157,20 +175,25 @@ async fn mind(
     let _ = over.send(true);
 }
 
-async fn listen(mut stderr: ChildStderr, lines: Arc<Mutex<VecDeque<String>>>) {
+async fn listen(stderr: ChildStderr, lines: Arc<Mutex<VecDeque<String>>>) {
+    each_line(stderr, |line| keep(&lines, line)).await;
+}
+
+/// What a child says, line by line, each cut to a length fit for a log.
+pub(super) async fn each_line(mut stderr: ChildStderr, mut tell: impl FnMut(String)) {
     let mut chunk = [0; 1024];
     let mut line = Vec::new();
     while let Ok(bytes @ 1..) = stderr.read(&mut chunk).await {
         for &byte in &chunk[..bytes] {
             if byte == b'\n' {
-                keep(&lines, plain(&String::from_utf8_lossy(&line)));
+                tell(plain(&String::from_utf8_lossy(&line)));
                 line.clear();
             } else if line.len() < LINE_BYTES_MAX {
                 line.push(byte);
             }
         }
     }
-    keep(&lines, plain(&String::from_utf8_lossy(&line)));
+    tell(plain(&String::from_utf8_lossy(&line)));
 }
 
 fn keep(lines: &Mutex<VecDeque<String>>, line: String) {
@@ -191,7 +214,7 @@ impl AsyncRead for ChildPipe {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stdout).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
@@ -201,26 +224,16 @@ impl AsyncWrite for ChildPipe {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        match &mut self.stdin {
-            Some(stdin) => Pin::new(stdin).poll_write(cx, buf),
-            None => Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())),
-        }
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        match &mut self.stdin {
-            Some(stdin) => Pin::new(stdin).poll_flush(cx),
-            None => Poll::Ready(Ok(())),
-        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Closing the child's stdin is the only way to tell it that nothing follows.
+    /// The child reads the end of its stdin: nothing follows.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        if let Some(stdin) = &mut self.stdin {
-            std::task::ready!(Pin::new(stdin).poll_flush(cx))?;
-        }
-        self.stdin = None;
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

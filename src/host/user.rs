@@ -1,0 +1,79 @@
+//! The user without rights as whom worker processes run.
+//!
+//! Promise: never root. The system user `standin` where there is one, else nobody (65534, as on every Linux); no user at all
+//! where this process is not root and could not become another.
+//!
+//! It deliberately reads /etc/passwd only (passwd(5)): a user of a directory service could be missing just when the network
+//! is.
+
+use std::fs::File;
+use std::io::Read;
+
+/// The name looked for.
+const NAME: &str = "standin";
+
+/// nobody and nogroup.
+const NOBODY: User = User {
+    uid: 65534,
+    gid: 65534,
+};
+
+/// Most of the file that is read, in bytes.
+const PASSWD_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Whom to become; none where this process is not root.
+pub fn unprivileged() -> Option<User> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let mut text = Vec::new();
+    // A system without that file has no user of ours in it.
+    let _ = File::open("/etc/passwd").and_then(|file| {
+        let mut file = file.take(PASSWD_BYTES_MAX);
+        file.read_to_end(&mut text)
+    });
+    Some(named(&String::from_utf8_lossy(&text)).unwrap_or(NOBODY))
+}
+
+fn named(passwd: &str) -> Option<User> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _password) = (fields.next()?, fields.next()?);
+        let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (name == NAME && uid != 0 && gid != 0).then_some(User { uid, gid })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(passwd: &str, expected: Option<(u32, u32)>) {
+        let expected = expected.map(|(uid, gid)| User { uid, gid });
+        assert_eq!(named(passwd), expected, "{passwd:?}");
+    }
+
+    #[test]
+    fn the_user_of_the_service() {
+        check(
+            "root:x:0:0::/root:/bin/sh\nstandin:x:990:991::/:/x\n",
+            Some((990, 991)),
+        );
+        check("standin2:x:990:991::/:/x", None);
+        check("standin:x:0:0::/:/x", None);
+        check("standin:x:7:0::/:/x", None);
+        check("standin:x:x:1::/:/x\nstandin", None);
+        check("", None);
+    }
+
+    #[test]
+    fn never_root() {
+        assert!(unprivileged().is_none_or(|user| user.uid != 0 && user.gid != 0));
+    }
+}

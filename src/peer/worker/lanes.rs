@@ -1,0 +1,151 @@
+//! The exchanges of a link inside its worker: each has a socket to the daemon, and what comes from the peer is read, checked
+//! and written anew on the way.
+//!
+//! Promise: the daemon gets typed messages that were written here, data that are unpacked already, and an end only where
+//! the peer sent one; a slow side slows the other, exchange by exchange, and nothing piles up here but one frame each way.
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::super::bulk::{BadData, Unpacker};
+use super::super::codec::{FrameReader, FrameWriter};
+use super::super::exchange::{Exchange, Item, Receiving, Sending};
+use super::super::frame::Frame;
+use super::super::link::Link;
+use super::super::message::{Answer, MESSAGE_BYTES_MAX, Refusal, Request, SenderWord, plain};
+
+/// What a peer says inside an exchange.
+pub(super) trait Said: Serialize + DeserializeOwned {
+    /// The data after it are a new zstd stream.
+    fn restarts(&self) -> bool {
+        false
+    }
+
+    /// Its words for people made harmless.
+    fn harmless(self) -> Self;
+}
+
+impl Said for Answer {
+    fn harmless(self) -> Answer {
+        match self {
+            Answer::Refused(refusal) => Answer::Refused(Refusal {
+                code: refusal.code,
+                why: plain(&refusal.why),
+                hint: refusal.hint.as_deref().map(plain),
+            }),
+            other => other,
+        }
+    }
+}
+
+impl Said for SenderWord {
+    fn restarts(&self) -> bool {
+        matches!(self, SenderWord::Restart { .. })
+    }
+
+    fn harmless(self) -> SenderWord {
+        match self {
+            SenderWord::Restart { why } => SenderWord::Restart { why: plain(&why) },
+            SenderWord::Failed { why } => SenderWord::Failed { why: plain(&why) },
+            end @ SenderWord::End { .. } => end,
+        }
+    }
+}
+
+/// An exchange that the daemon opens: its first frame is the request.
+pub(super) async fn outgoing(link: Link, lane: UnixStream) {
+    let (read, write) = lane.into_split();
+    let mut reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
+    let opened = async {
+        match reader.next().await? {
+            Some(request @ Frame::Message(_)) => link.open_frame(&request).await,
+            _ => bail!("the daemon opened an exchange without a request"),
+        }
+    };
+    let carried = match opened.await {
+        Ok(exchange) => carry::<Answer>(exchange, reader, FrameWriter::new(write)).await,
+        Err(error) => Err(error),
+    };
+    tell(carried);
+}
+
+/// An exchange that the peer opened.
+pub(super) async fn incoming(request: Request, exchange: Exchange, lane: UnixStream) {
+    let (read, write) = lane.into_split();
+    let reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
+    let mut writer = FrameWriter::new(write);
+    let carried = match writer.message(&request).await {
+        Ok(()) => carry::<SenderWord>(exchange, reader, writer).await,
+        Err(error) => Err(error),
+    };
+    tell(carried);
+}
+
+/// How an exchange ends is told to both sides by how its streams end; only damage is worth a line in the log.
+fn tell(carried: Result<()>) {
+    match carried {
+        Err(error) if error.is::<BadData>() => tracing::warn!("an exchange was cut: {error:#}"),
+        Err(error) => tracing::debug!("an exchange was cut: {error:#}"),
+        Ok(()) => {}
+    }
+}
+
+/// Until the daemon lets the exchange go, or the peer breaks it.
+async fn carry<T: Said>(
+    exchange: Exchange,
+    mut reader: FrameReader<OwnedReadHalf>,
+    mut writer: FrameWriter<OwnedWriteHalf>,
+) -> Result<()> {
+    let (mut sending, mut receiving) = exchange.into_split();
+    tokio::select! {
+        carried = to_peer(&mut reader, &mut sending) => carried,
+        carried = from_peer::<T>(&mut receiving, &mut writer) => carried,
+    }
+}
+
+/// The daemon's own messages and data go as they are. Its end of the socket closes when it has let the exchange go.
+async fn to_peer(reader: &mut FrameReader<OwnedReadHalf>, sending: &mut Sending) -> Result<()> {
+    while let Some(frame) = reader.next().await? {
+        match frame {
+            Frame::End => sending.finish().await?,
+            frame => sending.send_frame(&frame).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn from_peer<T: Said>(
+    receiving: &mut Receiving,
+    writer: &mut FrameWriter<OwnedWriteHalf>,
+) -> Result<()> {
+    // Made at the first frame that needs it: most exchanges have none.
+    let mut unpacker: Option<Unpacker> = None;
+    loop {
+        match receiving.next::<T>().await? {
+            Item::Word(word) => {
+                if word.restarts() {
+                    unpacker = None;
+                }
+                writer.message(&word.harmless()).await?;
+            }
+            Item::Data(frame @ Frame::Zstd { .. }) => {
+                let unpacker = match &mut unpacker {
+                    Some(unpacker) => unpacker,
+                    none => none.insert(Unpacker::new()?),
+                };
+                let data = unpacker.unpack(&frame)?.to_vec();
+                let wire = frame.wire_bytes() as u32;
+                writer.frame(&Frame::Unpacked { wire, data }).await?;
+            }
+            Item::Data(frame) => writer.frame(&frame).await?,
+            Item::End => {
+                writer.frame(&Frame::End).await?;
+                // The other direction may go on.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
