@@ -14,7 +14,9 @@ use standin::fs::{Filesystem, Limits};
 use standin::logic::manifest::{MANIFEST_VERSION, Manifest, Reason};
 use standin::logic::name::{DatasetName, NodeName, RoleName};
 use standin::logic::point::{PointId, RoleId, Term};
-use support::cluster::{MANUAL, MIB, OFTEN, Pair, btrfs, fill, noise, same_on_both, wait};
+use support::cluster::{
+    MANUAL, MIB, OFTEN, Pair, btrfs, fill, noise, peak_kib, same_on_both, wait,
+};
 use support::fixture;
 use support::same::assert_same;
 
@@ -66,6 +68,16 @@ fn replicates_full_and_incremental_and_prunes() {
             node.name,
             node.peak_kib()
         );
+        let workers = node.workers();
+        assert_eq!(workers.len(), 1, "{} has one link", node.name);
+        for worker in workers {
+            let peak = peak_kib(worker).unwrap();
+            assert!(
+                peak <= 64 * 1024,
+                "a worker of {} used {peak} KiB",
+                node.name
+            );
+        }
     }
 }
 
@@ -138,6 +150,27 @@ fn resumes_after_the_sender_was_killed() {
         interrupted(incremental, |pair| {
             pair.alder.kill();
             pair.alder.start();
+        });
+    }
+}
+
+/// The process that speaks with the peer dies; the daemons do not.
+#[test]
+fn resumes_after_a_worker_was_killed() {
+    if !fixture::ready("resumes_after_a_worker_was_killed") {
+        return;
+    }
+    for receiver in [false, true] {
+        interrupted(false, |pair| {
+            let node = if receiver { &pair.birch } else { &pair.alder };
+            let (daemon, workers) = (node.pid(), node.workers());
+            assert_eq!(workers.len(), 1);
+            let pid = rustix::process::Pid::from_raw(workers[0].try_into().unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            node.wait_for("the end of the worker is in the log", || {
+                node.log().contains("the link's worker ended: signal: 9")
+            });
+            assert_eq!(node.pid(), daemon);
         });
     }
 }

@@ -56,6 +56,9 @@ const SPLIT_BYTES: usize = 16 * 1024 - 12;
 /// How long the end of a connection waits for a goodbye that came before it.
 const GOODBYE: Duration = Duration::from_millis(50);
 
+/// What stands before the reason of an end that this node chose.
+pub(super) const CLOSED_HERE: &str = "closed here: ";
+
 type Connection = yamux::Connection<Compat<BufWriter<Heard<TlsStream<Box<dyn Transport>>>>>>;
 
 /// Which side of the connection we are.
@@ -149,7 +152,7 @@ impl Link {
             }
         };
         let _ = timeout(self.shared.timing.close, goodbye).await;
-        let closing = Command::Close(format!("closed here: {why}"));
+        let closing = Command::Close(format!("{CLOSED_HERE}{why}"));
         if self.shared.commands.send(closing).await.is_ok() {
             self.closed().await;
         }
@@ -405,7 +408,10 @@ fn turn(
         match command {
             Some(Command::Open(reply)) => opening.push_back(reply),
             Some(Command::Close(why)) => return Poll::Ready(Turn::Close(why)),
-            None => return Poll::Ready(Turn::Close("closed here: nobody uses it any more".into())),
+            None => {
+                let why = format!("{CLOSED_HERE}nobody uses it any more");
+                return Poll::Ready(Turn::Close(why));
+            }
         }
     }
     while !opening.is_empty() {

@@ -104,7 +104,12 @@ fn other(side: Side) -> Side {
 
 /// Every part with its length in front, so that no two texts share bytes. The label makes it no text of TLS, which begins
 /// with 64 spaces (RFC 8446, 4.4.3).
-fn text(protocol: u32, side: Side, ends: Ends<'_>, nonce: &[u8; NONCE_BYTES]) -> Vec<u8> {
+pub(super) fn text(
+    protocol: u32,
+    side: Side,
+    ends: Ends<'_>,
+    nonce: &[u8; NONCE_BYTES],
+) -> Vec<u8> {
     let label = match side {
         Side::Dialled => "standin link proof v1, dialling side",
         Side::Accepted => "standin link proof v1, accepting side",

@@ -199,12 +199,20 @@ impl TestNode {
 
     /// Peak resident memory of the daemon so far, in KiB.
     pub fn peak_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmHWM:"))
-            .unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        peak_kib(self.pid()).unwrap()
+    }
+
+    /// The processes that speak with peers in the daemon's place.
+    pub fn workers(&self) -> Vec<u32> {
+        let parent = format!("PPid:\t{}", self.pid());
+        let pids = fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let ours = |pid: &u32| {
+            let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+            read("status").is_ok_and(|status| status.lines().any(|line| line == parent))
+                && read("cmdline").is_ok_and(|line| line.contains("link-worker"))
+        };
+        pids.filter(ours).collect()
     }
 
     pub fn status(&self) -> Value {
@@ -271,6 +279,13 @@ impl TestNode {
         }
         found
     }
+}
+
+/// Peak resident memory of a process so far, in KiB; none when it is gone.
+pub fn peak_kib(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn walk(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::outside::Held;
 use super::words::{Order, Report};
 use crate::peer::exchange::Stream;
-use crate::peer::link::{Command, LastWords, Works};
+use crate::peer::link::{CLOSED_HERE, Command, LastWords, Works};
 use crate::peer::message::plain;
 use crate::peer::pulse::Pulse;
 use crate::peer::timing::Timing;
@@ -43,7 +43,8 @@ pub(super) async fn drive(mut held: Held, works: Works, pulse: Arc<Pulse>, timin
     let _last_words = LastWords(pulse.clone());
     match follow(&mut held, works, &pulse, timing).await {
         End::Here(why) => {
-            let close = Order::Close { why: why.clone() };
+            let reason = why.strip_prefix(CLOSED_HERE).unwrap_or(&why).to_owned();
+            let close = Order::Close { why: reason };
             let parting = async {
                 held.channel.send(&close, None).await?;
                 while held.channel.recv::<Report>().await?.is_some() {}
@@ -105,7 +106,7 @@ async fn follow(held: &mut Held, works: Works, pulse: &Pulse, timing: Timing) ->
                     Err(error) => return broken(&error),
                 },
                 Some(Command::Close(why)) => return End::Here(why),
-                None => return End::Here("closed here: nobody uses it any more".into()),
+                None => return End::Here(format!("{CLOSED_HERE}nobody uses it any more")),
             },
             why = pulse.ended() => return End::Here(why),
             () = tokio::time::sleep_until(heard + patience) => {
