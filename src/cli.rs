@@ -72,7 +72,6 @@ pub enum Verb {
     Check(Check),
     Reload(Reload),
     Link(Link),
-    #[command(hide = true)]
     LinkWorker(LinkWorker),
     Completions(Completions),
 }
@@ -321,9 +320,12 @@ pub struct Link {
 ///
 /// Only `standin serve` starts this; by hand it refuses.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    hide = true,
+    after_help = "\
 Seen in a list of processes while standin serve has links:
-  standin link-worker")]
+  standin link-worker"
+)]
 pub struct LinkWorker {}
 
 /// Print the completions for a shell

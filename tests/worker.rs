@@ -1,5 +1,5 @@
 //! Links whose connections are served by worker processes: what works as without them, what such a process may do, and what
-//! it cannot pretend. Workers that lie are played in `src/peer/worker/tests.rs`.
+//! it cannot pretend. Workers that lie are played in `src/peer/worker/liars.rs`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 

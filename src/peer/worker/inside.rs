@@ -65,16 +65,35 @@ pub fn run() -> Result<()> {
     let Some((start, along)) = channel::recv_blocking::<Start>(control.as_fd())? else {
         return Ok(());
     };
+    let telling = control.try_clone().context("share the socket")?;
+    let (runtime, desk, job, line) = match prepare(start, along, control, signing) {
+        Ok(prepared) => prepared,
+        // The daemon logs it, or tells who asked for the link.
+        Err(error) => return channel::send_blocking(telling.as_fd(), &failed(&error)),
+    };
+    drop(telling);
+    runtime.block_on(async {
+        match desk.work(job, line).await {
+            Ok(()) => Ok(()),
+            Err(error) => desk.channel.send(&failed(&error), None).await,
+        }
+    })
+}
+
+/// Everything before the first byte of the peer; after it this process is confined.
+fn prepare(
+    start: Start,
+    along: Option<OwnedFd>,
+    control: OwnedFd,
+    signing: StdUnixStream,
+) -> Result<(Runtime, Desk, Job, Line)> {
     let certificate = unhex(&start.certificate).context("read our own certificate")?;
     let signer = Arc::new(Elsewhere::new(signing));
     let identity = Identity::elsewhere(CertificateDer::from(certificate), signer)?;
     let timing = start.timing;
     let line = match along {
         Some(line) => line,
-        None => match reach(&start.job, timing) {
-            Ok(line) => line,
-            Err(error) => return channel::send_blocking(control.as_fd(), &failed(&error)),
-        },
+        None => reach(&start.job, timing)?,
     };
     // Everything that makes descriptors comes before the filter.
     let runtime = runtime()?;
@@ -88,12 +107,7 @@ pub fn run() -> Result<()> {
         identity,
         timing,
     };
-    runtime.block_on(async {
-        match desk.work(start.job, line).await {
-            Ok(()) => Ok(()),
-            Err(error) => desk.channel.send(&failed(&error), None).await,
-        }
-    })
+    Ok((runtime, desk, start.job, line))
 }
 
 /// One thread does it all: a second one would be outside of the filter.

@@ -255,11 +255,16 @@ impl Workers {
         command
             .arg("link-worker")
             .env_clear()
-            .env("RUST_LOG", if debug { "debug" } else { "warn" })
+            .env(
+                "RUST_LOG",
+                if debug { "standin=debug,warn" } else { "warn" },
+            )
             .current_dir("/")
             .stdin(theirs)
             .stdout(OwnedFd::from(asks))
             .stderr(Stdio::piped())
+            // Signals of a terminal are for the daemon, which then has its workers say goodbye.
+            .process_group(0)
             .kill_on_drop(true);
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
@@ -423,5 +428,5 @@ impl Asked {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
-mod tests;
+#[path = "liars.rs"]
+mod liars;
