@@ -43,7 +43,7 @@ pub struct PairConversation {
 /// Where the answer goes.
 enum Line {
     Here(Box<TlsStream<Box<dyn Transport>>>, Timing),
-    Worker(Asked),
+    Worker(Box<Asked>),
 }
 
 impl fmt::Debug for PairConversation {
@@ -70,7 +70,7 @@ impl PairConversation {
 
     /// The key is what a worker says: only the proof in the request shows whose it is.
     pub(super) fn asked(
-        asked: Asked,
+        asked: Box<Asked>,
         own: Fingerprint,
         key: Fingerprint,
         request: PairRequest,

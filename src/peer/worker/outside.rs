@@ -80,7 +80,7 @@ pub(in crate::peer) struct Asked {
 #[derive(Debug)]
 pub(in crate::peer) enum Arrived {
     Link(Link, Incoming),
-    Pairing(Asked, Fingerprint, PairRequest),
+    Pairing(Box<Asked>, Fingerprint, PairRequest),
 }
 
 impl Workers {
@@ -192,7 +192,8 @@ impl Workers {
         let limit = timing.handshake + timing.hello + SLACK;
         let (fingerprint, ours) = match within(limit, "greet", held.report()).await? {
             Report::Pairing { key, request } => {
-                return Ok(Arrived::Pairing(Asked { held, timing }, key, request));
+                let asked = Box::new(Asked { held, timing });
+                return Ok(Arrived::Pairing(asked, key, request));
             }
             Report::Knock { key, .. } => (key, ours()),
             other => return Err(unexpected(other)),
