@@ -97,7 +97,7 @@ pub async fn accept(node: &Arc<Node>, line: &str) -> Result<api::Paired> {
         &ours,
         address,
         None,
-        Timing::default(),
+        Timing::in_force(),
     );
     let Paired {
         node: peer,
