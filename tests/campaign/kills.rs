@@ -1,14 +1,230 @@
-//! The kind `kills`.
+//! The kind `kills`: daemons are killed (SIGKILL) at random bytes of a transfer and at named places (src/fs/btrfs/freeze.rs),
+//! and stopped (SIGTERM) at random bytes, one of them or both, several times in one transfer.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::case::{Case, Kind};
+use crate::course::{Course, Life, Turn, family, life};
+use crate::support::cluster::{PATIENCE, TestNode};
+use crate::support::proxy::Way;
 
 pub const KIND: Kind = Kind {
     name: "kills",
     what: "Daemons are killed at random bytes and at named places; what was finished stays, the transfer ends equal",
-    short: 0,
+    short: 3,
     run,
 };
 
-fn run(_case: &mut Case) -> Result<(), String> {
-    Err("not written yet".to_owned())
+/// Places of the standby, in the order of a transfer.
+const STANDBY: [&str; 18] = [
+    "offer-base-recorded",
+    "resume-cleared",
+    "checkpoint-flushed",
+    "checkpoint-state-written",
+    "checkpoint-taken",
+    "checkpoint-rotated",
+    "finish-moved",
+    "finish-read-only",
+    "finish-recorded",
+    "publish-told",
+    "publish-gathered",
+    "publish-shown",
+    "commit-published",
+    "commit-unanswered",
+    "point-hidden",
+    "point-half-gone",
+    "remains-hidden",
+    "trash-emptying",
+];
+
+/// Places of the active node, in the order of a cycle.
+const ACTIVE: [&str; 14] = [
+    "sequence-recorded",
+    "point-begun",
+    "point-taken",
+    "point-shown",
+    "cycle-taken",
+    "sending-recorded",
+    "sent-uncommitted",
+    "committed-unrecorded",
+    "committed-recorded",
+    "cycle-sent",
+    "point-hidden",
+    "point-half-gone",
+    "remains-hidden",
+    "trash-emptying",
+];
+
+fn run(case: &mut Case) -> Result<(), String> {
+    let mut course = Course::new(case);
+    for _ in 0..2 + case.below(3) {
+        let bytes = course.change(case);
+        let mut left = 1 + case.below(5);
+        arm(&mut course, case, bytes);
+        course.begin();
+        loop {
+            match course.wait(case)? {
+                Turn::Done => break,
+                // What was armed is a signal: the daemon falls.
+                Turn::Fired => await_fall(&mut course)?,
+                Turn::Fell => {}
+            }
+            if !bury(&mut course, case)? {
+                continue;
+            }
+            course.judge_now()?;
+            left = left.saturating_sub(1);
+            revive(&mut course, case, left > 0, bytes);
+        }
+        course.pair.link.disarm();
+        course.judge_round(case)?;
+        case.count("transfers that ended equal");
+    }
+    Ok(())
+}
+
+/// Before a round: a signal at some byte, or a daemon that will stop itself at some place.
+fn arm(course: &mut Course, case: &mut Case, bytes: u64) {
+    if case.chance(60) {
+        return signal_after(course, case, bytes);
+    }
+    let standby = case.chance(60);
+    let env = place(case, standby);
+    let node = node(course, standby);
+    assert_eq!(node.stop(), 0);
+    node.launch(&[("STANDIN_FREEZE", &env)]);
+}
+
+fn node(course: &mut Course, standby: bool) -> &mut TestNode {
+    match standby {
+        true => &mut course.pair.birch,
+        false => &mut course.pair.alder,
+    }
+}
+
+/// A place, and the how-manieth time.
+fn place(case: &mut Case, standby: bool) -> String {
+    let places: &[&str] = if standby { &STANDBY } else { &ACTIVE };
+    let place = *case.pick(places);
+    let most = if place.starts_with("checkpoint") {
+        5
+    } else {
+        2
+    };
+    format!("{place}:{}", 1 + case.below(most))
+}
+
+fn signal_after(course: &mut Course, case: &mut Case, bytes: u64) {
+    let back = case.chance(10);
+    let way = if back { Way::ToDialler } else { Way::ToTarget };
+    // Answers are few.
+    let bytes = 1 + case.below(if back { 2000 } else { bytes });
+    let signal = if case.chance(75) {
+        Signal::KILL
+    } else {
+        Signal::TERM
+    };
+    let pids: Vec<u32> = match case.below(10) {
+        0..=5 => vec![course.pair.birch.pid()],
+        6..=8 => vec![course.pair.alder.pid()],
+        _ => vec![course.pair.birch.pid(), course.pair.alder.pid()],
+    };
+    let fired = course.fired.clone();
+    course.pair.link.after(way, bytes, move || {
+        for pid in pids {
+            // It may have fallen by itself a moment ago; nobody has reaped it yet, so the number is still its own.
+            let _ = kill_process(Pid::from_raw(pid as i32).expect("a pid"), signal);
+        }
+        fired.store(true, Ordering::SeqCst);
+    });
+}
+
+/// A signal was sent: waits until a daemon has fallen.
+fn await_fall(course: &mut Course) -> Result<(), String> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let pair = &mut course.pair;
+        if life(&mut pair.birch) != Life::Runs || life(&mut pair.alder) != Life::Runs {
+            return Ok(());
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(2));
+    }
+    Err(course.told("a signal does not end the daemon"))
+}
+
+/// Kills who is frozen, counts who ended; whether anybody did.
+fn bury(course: &mut Course, case: &mut Case) -> Result<bool, String> {
+    let mut fell = false;
+    for standby in [true, false] {
+        let node = node(course, standby);
+        if !node.is_started() {
+            continue;
+        }
+        let mut children = Vec::new();
+        match life(node) {
+            Life::Runs => continue,
+            Life::Frozen => {
+                children = family(node.pid());
+                node.kill();
+                case.count(match standby {
+                    true => "kills of the receiver at named places",
+                    false => "kills of the sender at named places",
+                });
+            }
+            Life::Ended => match node.ended() {
+                None => continue,
+                Some(status) if status.success() => case.count("orderly stops"),
+                Some(status) if status.to_string().contains("SIGKILL") => {
+                    case.count(match standby {
+                        true => "kills of the receiver at random bytes",
+                        false => "kills of the sender at random bytes",
+                    })
+                }
+                Some(status) => {
+                    let why = format!("the daemon of {} ended by itself: {status}", node.name);
+                    return Err(course.told(&why));
+                }
+            },
+        }
+        fell = true;
+        orphans(children)?;
+    }
+    Ok(fell)
+}
+
+/// No worker outlives its daemon.
+fn orphans(children: Vec<u32>) -> Result<(), String> {
+    let begun = Instant::now();
+    let lives = |pid: &u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+    while let Some(pid) = children.iter().find(|pid| lives(pid)) {
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("process {pid} outlives its daemon"));
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Starts who fell; with `again`, the next trouble is armed.
+fn revive(course: &mut Course, case: &mut Case, again: bool, bytes: u64) {
+    let mut freezing = again && case.chance(50);
+    for standby in [true, false] {
+        let env = place(case, standby);
+        let node = node(course, standby);
+        if node.is_started() {
+            continue;
+        }
+        match std::mem::take(&mut freezing) {
+            true => node.launch(&[("STANDIN_FREEZE", &env)]),
+            false => node.launch(&[]),
+        }
+    }
+    course.pair.link.disarm();
+    course.fired.store(false, Ordering::SeqCst);
+    if again && case.chance(50) {
+        signal_after(course, case, bytes / 2);
+    }
 }

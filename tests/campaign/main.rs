@@ -14,7 +14,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attempts;
 mod case;
+mod course;
+mod judge;
 mod record;
 mod run;
 

@@ -107,8 +107,10 @@ pub fn long(long: &Long) -> ExitCode {
         long.seed + long.count - 1
     );
     let outcome = many(kind, long.seed, long.count);
+    let minutes = outcome.took.as_secs_f64() / 60.0;
     for (what, times) in &outcome.tally {
-        println!("  {times:>8} {what}");
+        let rate = *times as f64 / minutes;
+        println!("  {times:>8} {what} ({rate:.1} a minute)");
     }
     if let Some((seed, why)) = &outcome.first_failure {
         println!("{}", failure(kind, *seed, why));
