@@ -114,6 +114,8 @@ async fn rounds(
         }
         lock(&run.replicas).entry(peer.clone()).or_default().lineage = Some(theirs.clone());
         if theirs.newest().map(|entry| entry.point.rank()) >= goal && goal.is_some() {
+            // The word of its last commit may have been lost: nothing is half sent any more, whatever is remembered.
+            node.state.clear_sending(&run.name, peer)?;
             if steps.is_empty() {
                 steps.push(done("nothing", format!("{peer} holds everything")));
             }

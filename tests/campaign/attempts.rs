@@ -143,6 +143,46 @@ fn sent_twice(before: &Attempt, from: u64, interval: u64) -> Result<u64, String>
     Ok(again)
 }
 
+/// A test of its own: logs, and what is made of them.
+pub fn tested() -> Result<(), String> {
+    const BEGUN: &str = "x DEBUG receiving files of 1.2 from byte 0\n";
+    const APPLIED: &str = "x TRACE applied files of 1.2 to byte 900, safe to 800\n";
+    const KEPT: &str = "x WARN could not take files of web 1.2 for alder: receive files of 1.2: interrupted at byte 900 of its stream, checkpoint kept\n";
+    const STOPPED: &str = "x INFO stopping: transfers end at a checkpoint\n";
+    const STARTED: &str = "x INFO standin 1 serves as birch, key k\n";
+    let check = |log: &[&str], from: u64, again: Option<u64>| {
+        let log = format!(
+            "{}x DEBUG receiving files of 1.2 from byte {from}\n",
+            log.concat()
+        );
+        let found = read(&log, 100);
+        match found.as_ref().ok().map(|found| found.again) == again {
+            true => Ok(()),
+            false => Err(format!("{log}{found:?}, not {again:?}")),
+        }
+    };
+    // Killed: up to the distance of two checkpoints, and the end command.
+    check(&[BEGUN, APPLIED, STARTED], 800, Some(100))?;
+    check(&[BEGUN, APPLIED, STARTED], 790, Some(110))?;
+    check(&[BEGUN, APPLIED, STARTED], 789, None)?;
+    check(&[BEGUN, APPLIED, STARTED], 1000, Some(0))?;
+    // Ended in order: nothing.
+    check(&[BEGUN, APPLIED, KEPT], 900, Some(0))?;
+    check(&[BEGUN, APPLIED, KEPT], 899, None)?;
+    check(&[BEGUN, APPLIED, KEPT, STARTED], 899, None)?;
+    check(&[BEGUN, APPLIED], 900, None)?;
+    check(&[BEGUN, APPLIED, STOPPED, STARTED], 800, None)?;
+    check(&[BEGUN], 0, Some(0))?;
+    // The log contradicts itself, or no checkpoint came.
+    check(
+        &[BEGUN, "x applied files of 1.2 to byte 911, safe to 800\n"],
+        911,
+        None,
+    )?;
+    check(&[APPLIED], 900, None)?;
+    check(&[BEGUN, APPLIED, &KEPT.replace("900", "905")], 905, None)
+}
+
 fn after<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     line.split_once(word).map(|(_, rest)| rest)
 }

@@ -218,6 +218,11 @@ impl Course {
                 return Ok(None);
             }
         }
+        // What was being sent when somebody was killed is forgotten once the standby says that it has it.
+        let points = question(&mut self.pair.alder, &["points", "web", "--json"]);
+        if points.is_none_or(|points| points.to_string().contains("half sent")) {
+            return Ok(None);
+        }
         self.end_cycle();
         Ok(Some(Turn::Done))
     }

@@ -169,6 +169,12 @@ fn bury(course: &mut Course, case: &mut Case) -> Result<bool, String> {
             Life::Frozen => {
                 children = family(node.pid());
                 node.kill();
+                let log = node.log();
+                let last = log.lines().rfind(|line| line.contains(" frozen place="));
+                let mut places = STANDBY.iter().chain(&ACTIVE);
+                let at = places
+                    .find(|place| last.is_some_and(|last| last.contains(&format!("\"{place}\""))));
+                case.count_at(at.ok_or("a daemon stopped itself at no place that is known here")?);
                 case.count(match standby {
                     true => "kills of the receiver at named places",
                     false => "kills of the sender at named places",
