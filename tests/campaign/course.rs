@@ -62,6 +62,7 @@ pub struct Course {
     /// Set by what was armed.
     pub fired: std::sync::Arc<std::sync::atomic::AtomicBool>,
     pub round: u64,
+    seed: u64,
     /// The newest sequence before this round.
     before: u64,
     cycle: Option<Child>,
@@ -105,6 +106,7 @@ impl Course {
             is_noise: case.chance(50),
             fired: Default::default(),
             round: 0,
+            seed: case.seed,
             before: 0,
             cycle: None,
             asked: Instant::now(),
@@ -147,12 +149,27 @@ impl Course {
         self.ask();
     }
 
+    /// In the middle of a round: a newer point, while an older one may be half sent.
+    pub fn go_on(&mut self, case: &mut Case) {
+        self.change(case);
+        self.before = self.newest(&self.pair.alder);
+        self.ask();
+        case.count("points taken while one was half sent");
+    }
+
     fn ask(&mut self) {
         self.end_cycle();
         let mut command = self.pair.alder.command(&["run", "web"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         self.cycle = Some(command.spawn().unwrap());
         self.asked = Instant::now();
+    }
+
+    fn is_cycle_over(&mut self) -> bool {
+        match &mut self.cycle {
+            Some(cycle) => cycle.try_wait().unwrap().is_some(),
+            None => true,
+        }
     }
 
     fn end_cycle(&mut self) {
@@ -201,9 +218,16 @@ impl Course {
         if newest <= self.before || self.newest(&self.pair.birch) != newest {
             return Ok(None);
         }
-        let quiet =
-            |node: &TestNode| remains(node).is_empty() && self.seen.names(node).len() <= self.keep;
-        if !quiet(&self.pair.alder) || !quiet(&self.pair.birch) {
+        let (alder, birch) = (&self.pair.alder, &self.pair.birch);
+        let is_pruned = |node| self.seen.names(node).len() <= self.keep;
+        if !is_pruned(birch) || !remains(alder).is_empty() || !remains(birch).is_empty() {
+            return Ok(None);
+        }
+        if !is_pruned(alder) {
+            // A cycle prunes at its end: what the base was then is pruned by the next one.
+            if self.is_cycle_over() {
+                self.ask();
+            }
             return Ok(None);
         }
         let pair = &mut self.pair;
@@ -229,10 +253,7 @@ impl Course {
 
     /// The next cycle, where this one has failed and the link's return did not bring the standby up to date.
     fn ask_again(&mut self, case: &mut Case) {
-        let over = match &mut self.cycle {
-            Some(cycle) => cycle.try_wait().unwrap().is_some(),
-            None => true,
-        };
+        let over = self.is_cycle_over();
         let is_taken = self.newest(&self.pair.alder) > self.before;
         let pause = if is_taken { STUCK } else { ASK_AGAIN };
         if over && self.asked.elapsed() > pause {
@@ -251,7 +272,8 @@ impl Course {
             lines[lines.len().saturating_sub(60)..].join("\n")
         };
         format!(
-            "{what} (round {}, alder {:?} {:?}, birch {:?} {:?})\n--- alder\n{}\n--- birch\n{}",
+            "{what} (seed {}, round {}, alder {:?} {:?}, birch {:?} {:?})\n--- alder\n{}\n--- birch\n{}",
+            self.seed,
             self.round,
             self.seen.names(&self.pair.alder),
             remains(&self.pair.alder),

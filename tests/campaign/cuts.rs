@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::case::{Case, Kind};
 use crate::course::{Course, Turn};
+use crate::kills::moment;
 use crate::support::proxy::{Cut, Way};
 
 pub const KIND: Kind = Kind {
@@ -45,6 +46,9 @@ fn run(case: &mut Case) -> Result<(), String> {
             course.pair.link.mend();
             course.judge_now()?;
             left -= 1;
+            if case.chance(10) {
+                course.go_on(case);
+            }
             if left == 0 {
                 continue;
             }
@@ -60,10 +64,7 @@ fn run(case: &mut Case) -> Result<(), String> {
 /// Draws what is done to the link, and at which byte.
 fn arm(course: &mut Course, case: &mut Case, bytes: u64) -> Trouble {
     let trouble = draw(case);
-    let back = case.chance(10);
-    let way = if back { Way::ToDialler } else { Way::ToTarget };
-    // Answers are few.
-    let bytes = 1 + case.below(if back { 2000 } else { bytes });
+    let (way, bytes) = moment(case, bytes);
     let (link, fired) = (course.pair.link.clone(), course.fired.clone());
     course.pair.link.after(way, bytes, move || {
         if !trouble.refused.is_zero() {

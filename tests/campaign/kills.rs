@@ -77,6 +77,9 @@ fn run(case: &mut Case) -> Result<(), String> {
             }
             course.judge_now()?;
             left = left.saturating_sub(1);
+            if case.chance(10) {
+                course.go_on(case);
+            }
             revive(&mut course, case, left > 0, bytes);
         }
         course.pair.link.disarm();
@@ -118,10 +121,7 @@ fn place(case: &mut Case, standby: bool) -> String {
 }
 
 fn signal_after(course: &mut Course, case: &mut Case, bytes: u64) {
-    let back = case.chance(10);
-    let way = if back { Way::ToDialler } else { Way::ToTarget };
-    // Answers are few.
-    let bytes = 1 + case.below(if back { 2000 } else { bytes });
+    let (way, bytes) = moment(case, bytes);
     let signal = if case.chance(75) {
         Signal::KILL
     } else {
@@ -140,6 +140,17 @@ fn signal_after(course: &mut Course, case: &mut Case, bytes: u64) {
         }
         fired.store(true, Ordering::SeqCst);
     });
+}
+
+/// A direction and a byte: mostly somewhere in a transfer of so many bytes.
+pub fn moment(case: &mut Case, bytes: u64) -> (Way, u64) {
+    match case.below(10) {
+        // Answers are few.
+        0 => (Way::ToDialler, 1 + case.below(2000)),
+        // Handshakes, greetings, questions, offers.
+        1 => (Way::ToTarget, 1 + case.below(6000)),
+        _ => (Way::ToTarget, 1 + case.below(bytes)),
+    }
 }
 
 /// A signal was sent: waits until a daemon has fallen.
