@@ -37,6 +37,12 @@ impl Attempts {
         self.list.iter().rev().find(|attempt| attempt.what == what)
     }
 
+    /// Bytes applied in all attempts.
+    pub fn applied(&self) -> u64 {
+        let bytes = self.list.iter().map(|attempt| attempt.until - attempt.from);
+        bytes.sum()
+    }
+
     /// Bytes applied of other points on the newest link.
     pub fn other_than(&self, point: &str) -> u64 {
         let other = |attempt: &&Attempt| !attempt.what.ends_with(&format!(" of {point}"));

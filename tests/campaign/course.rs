@@ -13,7 +13,6 @@ use serde_json::Value;
 use crate::case::Case;
 use crate::judge::{Seen, interval_text};
 use crate::support::cluster::{MIB, Pair, TestNode, noise};
-use crate::support::proxy::Way;
 use crate::support::tree::{Names, Tree};
 
 /// Longest wait for the end of a round, or for the next trouble in it.
@@ -143,8 +142,7 @@ impl Course {
 
     /// Starts the round's cycle.
     pub fn begin(&mut self) {
-        self.seen
-            .begin(self.pair.link.newest_carried(Way::ToTarget));
+        self.seen.begin(&self.pair.link);
         self.before = self.newest(&self.pair.alder);
         self.ask();
     }

@@ -12,7 +12,7 @@ use crate::support::proxy::{Cut, Way};
 pub const KIND: Kind = Kind {
     name: "cuts",
     what: "The link is cut, blackholed, reset or half-open at random bytes; the transfer goes on from its checkpoint and ends equal",
-    short: 3,
+    short: 2,
     run,
 };
 
