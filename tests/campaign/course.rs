@@ -149,8 +149,13 @@ impl Course {
 
     /// In the middle of a round: a newer point, while an older one may be half sent.
     pub fn go_on(&mut self, case: &mut Case) {
+        let newest = self.newest(&self.pair.alder);
+        if newest <= self.before {
+            // It may be taken at this moment: what it holds of the change nobody could tell.
+            return;
+        }
         self.change(case);
-        self.before = self.newest(&self.pair.alder);
+        self.before = newest;
         self.ask();
         case.count("points taken while one was half sent");
     }

@@ -2,12 +2,13 @@
 //! and stopped (SIGTERM) at random bytes, one of them or both, several times in one transfer.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::case::{Case, Kind};
 use crate::course::{Course, Life, Turn, family, life};
+use crate::shots::{Shot, Shots};
 use crate::support::cluster::{PATIENCE, TestNode};
 use crate::support::proxy::Way;
 
@@ -60,18 +61,18 @@ const ACTIVE: [&str; 14] = [
 
 fn run(case: &mut Case) -> Result<(), String> {
     let mut course = Course::new(case);
+    let shots = Shots::default();
     for _ in 0..2 + case.below(3) {
         let bytes = course.change(case);
         let mut left = 1 + case.below(5);
-        arm(&mut course, case, bytes);
+        arm(&mut course, &shots, case, bytes)?;
         course.begin();
         loop {
             match course.wait(case)? {
-                Turn::Done => break,
-                // What was armed is a signal: the daemon falls.
-                Turn::Fired => await_fall(&mut course)?,
-                Turn::Fell => {}
+                Turn::Done if shots.recall(&course.pair.link)? == 0 => break,
+                Turn::Done | Turn::Fired | Turn::Fell => {}
             }
+            shots.recall(&course.pair.link)?;
             if !bury(&mut course, case)? {
                 continue;
             }
@@ -80,9 +81,8 @@ fn run(case: &mut Case) -> Result<(), String> {
             if case.chance(10) {
                 course.go_on(case);
             }
-            revive(&mut course, case, left > 0, bytes);
+            revive(&mut course, &shots, case, left > 0, bytes);
         }
-        course.pair.link.disarm();
         course.judge_round(case)?;
         case.count("transfers that ended equal");
     }
@@ -90,15 +90,19 @@ fn run(case: &mut Case) -> Result<(), String> {
 }
 
 /// Before a round: a signal at some byte, or a daemon that will stop itself at some place.
-fn arm(course: &mut Course, case: &mut Case, bytes: u64) {
+fn arm(course: &mut Course, shots: &Shots, case: &mut Case, bytes: u64) -> Result<(), String> {
+    course.fired.store(false, Ordering::SeqCst);
     if case.chance(60) {
-        return signal_after(course, case, bytes);
+        signal_after(course, shots, case, bytes);
+        return Ok(());
     }
     let standby = case.chance(60);
     let env = place(case, standby);
-    let node = node(course, standby);
-    assert_eq!(node.stop(), 0);
-    node.launch(&[("STANDIN_FREEZE", &env)]);
+    node(course, standby).signal("TERM");
+    await_fall(course)?;
+    bury(course, case)?;
+    node(course, standby).launch(&[("STANDIN_FREEZE", &env)]);
+    Ok(())
 }
 
 fn node(course: &mut Course, standby: bool) -> &mut TestNode {
@@ -120,8 +124,8 @@ fn place(case: &mut Case, standby: bool) -> String {
     format!("{place}:{}", 1 + case.below(most))
 }
 
-fn signal_after(course: &mut Course, case: &mut Case, bytes: u64) {
-    let (way, bytes) = moment(case, bytes);
+fn signal_after(course: &mut Course, shots: &Shots, case: &mut Case, bytes: u64) {
+    let moment = moment(case, bytes);
     let signal = if case.chance(75) {
         Signal::KILL
     } else {
@@ -132,14 +136,13 @@ fn signal_after(course: &mut Course, case: &mut Case, bytes: u64) {
         6..=8 => vec![course.pair.alder.pid()],
         _ => vec![course.pair.birch.pid(), course.pair.alder.pid()],
     };
-    let fired = course.fired.clone();
-    course.pair.link.after(way, bytes, move || {
-        for pid in pids {
-            // It may have fallen by itself a moment ago; nobody has reaped it yet, so the number is still its own.
-            let _ = kill_process(Pid::from_raw(pid as i32).expect("a pid"), signal);
-        }
-        fired.store(true, Ordering::SeqCst);
-    });
+    let delay = case.below(250) * u64::from(case.chance(30));
+    let shot = Shot {
+        signal,
+        pids,
+        delay: Duration::from_millis(delay),
+    };
+    shots.arm(&course.pair.link, moment, shot, &course.fired);
 }
 
 /// A direction and a byte: mostly somewhere in a transfer of so many bytes.
@@ -153,7 +156,7 @@ pub fn moment(case: &mut Case, bytes: u64) -> (Way, u64) {
     }
 }
 
-/// A signal was sent: waits until a daemon has fallen.
+/// A daemon was told to stop: waits until one has fallen.
 fn await_fall(course: &mut Course) -> Result<(), String> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
@@ -226,7 +229,7 @@ fn orphans(children: Vec<u32>) -> Result<(), String> {
 }
 
 /// Starts who fell; with `again`, the next trouble is armed.
-fn revive(course: &mut Course, case: &mut Case, again: bool, bytes: u64) {
+fn revive(course: &mut Course, shots: &Shots, case: &mut Case, again: bool, bytes: u64) {
     let mut freezing = again && case.chance(50);
     for standby in [true, false] {
         let env = place(case, standby);
@@ -239,9 +242,8 @@ fn revive(course: &mut Course, case: &mut Case, again: bool, bytes: u64) {
             false => node.launch(&[]),
         }
     }
-    course.pair.link.disarm();
     course.fired.store(false, Ordering::SeqCst);
     if again && case.chance(50) {
-        signal_after(course, case, bytes / 2);
+        signal_after(course, shots, case, bytes / 2);
     }
 }

@@ -20,6 +20,7 @@ mod course;
 mod judge;
 mod record;
 mod run;
+mod shots;
 
 mod cuts;
 mod full;
