@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::case::{Case, Kind};
-use crate::course::{Course, Life, Turn, family, life};
+use crate::course::{Course, Life, Turn, family, life, remains};
 use crate::shots::{Shot, Shots};
 use crate::support::cluster::{PATIENCE, TestNode};
 use crate::support::proxy::Way;
@@ -232,8 +232,18 @@ fn orphans(children: Vec<u32>) -> Result<(), String> {
 fn revive(course: &mut Course, shots: &Shots, case: &mut Case, again: bool, bytes: u64) {
     let mut freezing = again && case.chance(50);
     for standby in [true, false] {
-        let env = place(case, standby);
         let node = node(course, standby);
+        let left = remains(node);
+        let is_swept = left
+            .iter()
+            .any(|name| name.contains(".trash/") || name.contains(".new-"));
+        // A start clears away what lies there: a kill in that, too.
+        let env = match is_swept && case.chance(50) {
+            true => case
+                .pick(&["trash-emptying:1", "remains-hidden:1"])
+                .to_string(),
+            false => place(case, standby),
+        };
         if node.is_started() {
             continue;
         }
