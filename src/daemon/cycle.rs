@@ -16,6 +16,7 @@ use super::api::{RoleCycle, Step};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
 use super::{prune, replicate};
 use crate::error::{Code, Failure};
+use crate::fs::btrfs::freeze::freeze;
 use crate::host::state::RoleRecord;
 use crate::logic::cycle::{Decision, Facts, decide};
 use crate::logic::lineage::{Entry, Lineage};
@@ -202,6 +203,7 @@ async fn perform(
         }
     }
     codes.push(Code::Done);
+    freeze("cycle-taken");
     set_phase(cycle, "transfer");
     let mut replicas = tokio::task::JoinSet::new();
     for peer in run.role.peers.clone() {
@@ -220,6 +222,7 @@ async fn perform(
         codes.push(replica.code);
     }
     set_phase(cycle, "prune");
+    freeze("cycle-sent");
     let verdicts = prune::prune(node, run, false).await.context("prune")?;
     let gone: Vec<&str> = verdicts
         .iter()
@@ -330,6 +333,7 @@ pub fn draft(
 ) -> Result<Manifest> {
     let sequence = sequence.max(node.state.sequence(&run.name)? + 1);
     node.state.record_sequence(&run.name, sequence)?;
+    freeze("sequence-recorded");
     Ok(Manifest {
         version: MANIFEST_VERSION,
         role: record.id,

@@ -14,6 +14,7 @@ use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use super::{prune, receiving};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
+use crate::fs::btrfs::freeze::freeze;
 use crate::host::state::RoleRecord;
 use crate::logic::claim::{self, Claim, Known};
 use crate::logic::lineage::{Entry, Lineage};
@@ -320,11 +321,13 @@ async fn commit(node: &Arc<Node>, peer: &NodeName, manifest: Manifest) -> Result
         let (fs, from) = (run.fs.clone(), peer.clone());
         blocking(move || {
             fs.publish(&manifest, &from)?;
+            freeze("commit-published");
             fs.sweep()
         })
         .await
         .with_context(|| format!("publish {point}"))?;
     }
+    freeze("commit-unanswered");
     node.hub.note(
         Some(&run.name),
         format!("{point} from {peer} is complete and stored"),

@@ -19,13 +19,16 @@ use crate::peer::dial::{Expected, Target};
 use crate::peer::identity::Fingerprint;
 use crate::peer::link::{Incoming, Link};
 use crate::peer::message::{Hello, PROTOCOL, plain};
-use crate::peer::timing::Timing;
+use crate::peer::timing::{Timing, hurried};
 
 /// First and longest pause between two attempts to dial.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A link that lived this long was a good one.
 const LASTING: Duration = Duration::from_secs(30);
+
+/// Longest pause after a link that was up, however short it lived: a line that breaks twice a minute is worth dialling at once.
+const LOST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Before the first attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
@@ -74,10 +77,10 @@ async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
         name: run.peer.name.clone(),
         fingerprint,
     };
-    let mut pause = BACKOFF.0;
+    let mut pause = hurried(BACKOFF.0);
     // After a pairing the other end is still pinning our key, and may be dialling us already.
     tokio::select! {
-        () = tokio::time::sleep(FIRST_PAUSE) => {}
+        () = tokio::time::sleep(hurried(FIRST_PAUSE)) => {}
         () = run.changed.notified() => {}
     }
     loop {
@@ -88,12 +91,13 @@ async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
                 () = run.gone.cancelled() => return,
                 () = node.stop.cancelled() => return,
             }
-            if linked.since.elapsed() < LASTING {
+            if linked.since.elapsed() < hurried(LASTING) {
                 // Somebody takes the link away again and again: not to be answered at the same speed.
+                pause = pause.min(hurried(LOST_PAUSE));
                 wait(&node, &run, jittered(pause)).await;
-                pause = (pause * 2).min(BACKOFF.1);
+                pause *= 2;
             } else {
-                pause = BACKOFF.0;
+                pause = hurried(BACKOFF.0);
             }
             if run.gone.is_cancelled() || node.stop.is_cancelled() {
                 return;
@@ -121,7 +125,7 @@ async fn dialling(node: Arc<Node>, run: Arc<PeerRun>) {
         if run.gone.is_cancelled() || node.stop.is_cancelled() {
             return;
         }
-        pause = (pause * 2).min(BACKOFF.1);
+        pause = (pause * 2).min(hurried(BACKOFF.1));
     }
 }
 
@@ -179,7 +183,7 @@ fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, d
     {
         let mut contact = lock(&run.contact);
         if let Some(old) = &contact.link {
-            if old.since.elapsed() < CROSSING
+            if old.since.elapsed() < hurried(CROSSING)
                 && preferred(node, run, old.dialled)
                 && !preferred(node, run, dialled)
             {
@@ -279,7 +283,7 @@ pub fn acceptor(node: &Arc<Node>) -> Result<Acceptor> {
             .map(|run| run.peer.name.clone())
     };
     let hello = move || hello(&greeter);
-    let acceptor = Acceptor::new(&node.identity, known, hello, Timing::default())?;
+    let acceptor = Acceptor::new(&node.identity, known, hello, Timing::in_force())?;
     Ok(acceptor.by(node.workers.clone()))
 }
 

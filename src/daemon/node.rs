@@ -135,7 +135,7 @@ impl Node {
             gid: user.gid,
         });
         let node = Node {
-            workers: Workers::new(identity.clone(), nobody, Timing::default()),
+            workers: Workers::new(identity.clone(), nobody, Timing::in_force()),
             identity: Arc::new(identity),
             hub: Arc::new(Hub::new(state.clone())),
             state,

@@ -16,6 +16,7 @@ use super::hub::{Tracked, TransferFacts};
 use super::incoming::{refusal, refuse, take_turn};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use crate::error::{Code, Failure};
+use crate::fs::btrfs::freeze::freeze;
 use crate::fs::{Incoming, Opened, Receipt, Standing};
 use crate::logic::point::PointName;
 use crate::logic::progress::{Bottleneck, Direction};
@@ -41,6 +42,8 @@ enum Piece {
 /// How the applying thread and the reading task are doing, for the marks.
 #[derive(Default)]
 struct Shared {
+    /// `files of 1.2`, for the log.
+    what: String,
     standing: Mutex<Standing>,
     waited_us: AtomicU64,
     wire_bytes: AtomicU64,
@@ -78,19 +81,46 @@ pub async fn receive(
         // Pinned here too, until the sender names another; only now, when it proved to be a point held here: a base
         // that was refused must not take the place of the good one (P2).
         node.state.record_base(&run.name, &peer.peer.name, base)?;
+        freeze("offer-base-recorded");
     }
     let standing = incoming.standing();
     let have = Answer::Have {
         offset: standing.offset,
         prefix: standing.prefix.clone(),
     };
+    let tracked = begun(node, run, peer, &offer, &standing).await;
+    let result = async {
+        exchange.send(&have).await?;
+        let what = format!("{} of {point}", offer.dataset);
+        let shared = Shared {
+            what,
+            standing: Mutex::new(standing),
+            ..Shared::default()
+        };
+        let cancel = &receiving.cancel;
+        carry(node, peer, incoming, exchange, cancel, (&tracked, shared)).await
+    }
+    .await;
+    tracked.end(result.as_ref().err().map(|error| format!("{error:#}")));
+    result.with_context(|| format!("receive {} of {point}", offer.dataset))
+}
+
+/// Tells that the receiving begins, and where.
+async fn begun(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    peer: &Arc<PeerRun>,
+    offer: &Offer,
+    standing: &Standing,
+) -> Tracked {
+    let point = &offer.manifest.point;
     let tracked = node.hub.track(TransferFacts {
         role: run.name.clone(),
         dataset: offer.dataset.clone(),
         peer: peer.peer.name.clone(),
         id: point.clone(),
         point: offer.manifest.name(),
-        base: base_name(run, &offer).await,
+        base: base_name(run, offer).await,
         direction: Direction::Receiving,
         total_bytes: offer.data_bytes,
     });
@@ -103,13 +133,12 @@ pub async fn receive(
         node.hub.note(Some(&run.name), text);
     }
     tracked.done(standing.data_bytes, "");
-    let result = async {
-        exchange.send(&have).await?;
-        carry(node, peer, incoming, exchange, &receiving.cancel, &tracked).await
-    }
-    .await;
-    tracked.end(result.as_ref().err().map(|error| format!("{error:#}")));
-    result.with_context(|| format!("receive {} of {point}", offer.dataset))
+    tracing::debug!(
+        "receiving {} of {point} from byte {}",
+        offer.dataset,
+        standing.offset
+    );
+    tracked
 }
 
 async fn base_name(run: &Arc<RoleRun>, offer: &Offer) -> Option<PointName> {
@@ -129,12 +158,11 @@ async fn carry(
     incoming: Box<dyn Incoming>,
     exchange: Exchange,
     superseded: &CancellationToken,
-    tracked: &Tracked,
+    (tracked, shared): (&Tracked, Shared),
 ) -> Result<()> {
     let (mut sender, receiver) = exchange.into_split();
     let (pieces, queue) = mpsc::channel(QUEUE_FRAMES);
-    let shared = Arc::new(Shared::default());
-    *lock(&shared.standing) = incoming.standing();
+    let shared = Arc::new(shared);
     // Aborting the reader is how reading ends early: the queue closes, the thread makes a checkpoint and returns.
     let reading = tokio::spawn(read(receiver, pieces, shared.clone()));
     let mut applier = {
@@ -149,12 +177,17 @@ async fn carry(
         }
     };
     tokio::pin!(stop);
+    // A future that has ended must not be asked again, however long the reader takes to notice.
+    let mut stopped = false;
     let mut ticks = tokio::time::interval(MARK_EVERY);
     let mut last = Instant::now();
     let applied = loop {
         tokio::select! {
             applied = &mut applier => break applied,
-            () = &mut stop, if !reading.is_finished() => reading.abort(),
+            () = &mut stop, if !stopped => {
+                stopped = true;
+                reading.abort();
+            }
             _ = ticks.tick() => {
                 let mark = mark(&shared, tracked, last.elapsed());
                 last = Instant::now();
@@ -239,7 +272,11 @@ fn apply(
                 // The link's worker unpacks; a frame that is still packed does not get here.
                 let bytes = frame.data().context("a frame came without data")?;
                 incoming.write(bytes)?;
-                *lock(&shared.standing) = incoming.standing();
+                let standing = incoming.standing();
+                // What a checkpoint bounds, to the frame: the campaigns hold the next attempt to it.
+                let (offset, safe) = (standing.offset, standing.checkpoint);
+                tracing::trace!("applied {} to byte {offset}, safe to {safe}", shared.what);
+                *lock(&shared.standing) = standing;
             }
             Some(Piece::Word(SenderWord::Restart { why })) => {
                 tracing::warn!("start again from the first byte: {}", plain(&why));

@@ -14,6 +14,7 @@ use super::node::{Node, RoleRun, lock};
 use super::outgoing::{Job, answer, send_dataset};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
+use crate::fs::btrfs::freeze::freeze;
 use crate::host::state::RoleRecord;
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::Stored;
@@ -113,6 +114,8 @@ async fn rounds(
         }
         lock(&run.replicas).entry(peer.clone()).or_default().lineage = Some(theirs.clone());
         if theirs.newest().map(|entry| entry.point.rank()) >= goal && goal.is_some() {
+            // The word of its last commit may have been lost: nothing is half sent any more, whatever is remembered.
+            node.state.clear_sending(&run.name, peer)?;
             if steps.is_empty() {
                 steps.push(done("nothing", format!("{peer} holds everything")));
             }
@@ -126,8 +129,11 @@ async fn rounds(
             Plan::Blocked(conflict) => return Err(diverged(peer, &conflict)),
             Plan::Send(step) => {
                 node.state.record_sending(&run.name, peer, &step.to)?;
+                freeze("sending-recorded");
                 send(node, run, peer, &link, (&ours, &stored), &step, cancel).await?;
+                freeze("committed-unrecorded");
                 node.state.record_base(&run.name, peer, &step.to)?;
+                freeze("committed-recorded");
                 node.state.clear_sending(&run.name, peer)?;
                 steps.push(done("send", sentence(&step, peer)));
             }
@@ -230,6 +236,7 @@ async fn send(
     if let Some(error) = first {
         return Err(error);
     }
+    freeze("sent-uncommitted");
     let mut exchange = link
         .open(&Request::Commit {
             manifest: stored.manifest.clone(),

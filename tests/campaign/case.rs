@@ -20,6 +20,8 @@ pub struct Case {
     state: u64,
     /// What was done how often, for the table: "kills of the receiver" => 3.
     pub tally: BTreeMap<&'static str, u64>,
+    /// How often something happened at a named place of the program, for the eye.
+    pub places: BTreeMap<&'static str, u64>,
 }
 
 impl Case {
@@ -29,6 +31,7 @@ impl Case {
             seed,
             state: seed ^ 0x9E37_79B9_7F4A_7C15,
             tally: BTreeMap::new(),
+            places: BTreeMap::new(),
         };
         case.draw();
         case.draw();
@@ -41,6 +44,10 @@ impl Case {
 
     pub fn count_more(&mut self, what: &'static str, times: u64) {
         *self.tally.entry(what).or_default() += times;
+    }
+
+    pub fn count_at(&mut self, place: &'static str) {
+        *self.places.entry(place).or_default() += 1;
     }
 
     /// The next number of the case's sequence (splitmix64, Steele, Lea, Flood 2014).

@@ -14,9 +14,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attempts;
 mod case;
+mod course;
+mod judge;
 mod record;
 mod run;
+mod shots;
 
 mod cuts;
 mod full;
@@ -49,6 +53,9 @@ fn main() -> std::process::ExitCode {
 /// As a test target among others: one test a kind.
 fn short() -> std::process::ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
+    let judge = libtest_mimic::Trial::test("what_is_sent_twice_is_found", || {
+        attempts::tested().map_err(Into::into)
+    });
     let trials = KINDS.iter().map(|kind| {
         let test = format!("campaign_{}", kind.name);
         libtest_mimic::Trial::test(test.clone(), move || {
@@ -64,5 +71,6 @@ fn short() -> std::process::ExitCode {
         test_threads: Some(1),
         ..arguments
     };
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let trials = trials.chain([judge]).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -36,6 +36,7 @@ pub struct Outcome {
     pub failed: u64,
     pub first_failure: Option<(u64, String)>,
     pub tally: BTreeMap<&'static str, u64>,
+    pub places: BTreeMap<&'static str, u64>,
     pub took: Duration,
 }
 
@@ -107,8 +108,13 @@ pub fn long(long: &Long) -> ExitCode {
         long.seed + long.count - 1
     );
     let outcome = many(kind, long.seed, long.count);
+    let minutes = outcome.took.as_secs_f64() / 60.0;
     for (what, times) in &outcome.tally {
-        println!("  {times:>8} {what}");
+        let rate = *times as f64 / minutes;
+        println!("  {times:>8} {what} ({rate:.1} a minute)");
+    }
+    for (place, times) in &outcome.places {
+        println!("  {times:>8} at {place}");
     }
     if let Some((seed, why)) = &outcome.first_failure {
         println!("{}", failure(kind, *seed, why));
@@ -137,6 +143,9 @@ fn many(kind: &Kind, seed: u64, count: u64) -> Outcome {
         let ended = ended.unwrap_or_else(|panic| Err(words_of(&*panic)));
         for (what, times) in case.tally {
             *outcome.tally.entry(what).or_default() += times;
+        }
+        for (place, times) in case.places {
+            *outcome.places.entry(place).or_default() += times;
         }
         match ended {
             Ok(()) => outcome.passed += 1,

@@ -22,6 +22,8 @@ pub struct TestNode {
     pub address: SocketAddr,
     pub dir: PathBuf,
     pub disk: Loop,
+    /// What every daemon of this node finds in its environment.
+    pub env: Vec<(&'static str, String)>,
     daemon: Option<Child>,
 }
 
@@ -65,6 +67,7 @@ impl TestNode {
             address: free_address(),
             dir,
             disk,
+            env: Vec::new(),
             daemon: None,
         };
         fs::create_dir(node.dir.join("state")).unwrap();
@@ -143,6 +146,15 @@ impl TestNode {
 
     #[track_caller]
     pub fn start_with(&mut self, env: &[(&str, &str)]) {
+        self.launch(env);
+        self.wait_for("the daemon answers", || {
+            self.run(&["status", "--json"]).code == 0
+        });
+    }
+
+    /// Starts the daemon and waits for nothing: it may stop itself at a named place before it answers.
+    #[track_caller]
+    pub fn launch(&mut self, env: &[(&str, &str)]) {
         assert!(self.daemon.is_none());
         let log = fs::File::options()
             .create(true)
@@ -151,13 +163,23 @@ impl TestNode {
             .unwrap();
         let mut command = self.command(&["serve"]);
         command
+            .envs(self.env.iter().map(|(name, value)| (*name, value.as_str())))
             .envs(env.iter().copied())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         self.daemon = Some(command.spawn().unwrap());
-        self.wait_for("the daemon answers", || {
-            self.run(&["status", "--json"]).code == 0
-        });
+    }
+
+    /// Whether a daemon was started and has neither been killed nor stopped from here.
+    pub fn is_started(&self) -> bool {
+        self.daemon.is_some()
+    }
+
+    /// How the daemon ended, when it has; it may be started again after that.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let ended = self.daemon.as_mut()?.try_wait().unwrap()?;
+        self.daemon = None;
+        Some(ended)
     }
 
     pub fn log_path(&self) -> PathBuf {
@@ -342,8 +364,19 @@ pub const MIB: u64 = 1 << 20;
 impl Pair {
     /// `role` are further lines of [role.web] on both nodes.
     pub fn new(datasets: &[&str], node: &str, role: &str) -> Pair {
-        let mut alder = TestNode::new("alder", 2048 * MIB);
-        let mut birch = TestNode::new("birch", 2048 * MIB);
+        let alder = TestNode::new("alder", 2048 * MIB);
+        let birch = TestNode::new("birch", 2048 * MIB);
+        Pair::of(alder, birch, datasets, node, role)
+    }
+
+    /// The same, of nodes that were made before.
+    pub fn of(
+        mut alder: TestNode,
+        mut birch: TestNode,
+        datasets: &[&str],
+        node: &str,
+        role: &str,
+    ) -> Pair {
         alder.configure("birch", datasets, node, role);
         birch.configure("alder", datasets, node, role);
         let link = Proxy::to(birch.address);

@@ -33,7 +33,7 @@ mod catalogue;
 mod disk;
 mod examine;
 pub mod flags;
-mod freeze;
+pub(crate) mod freeze;
 mod ioctl;
 mod layout;
 mod mountinfo;
@@ -53,9 +53,19 @@ mod told;
 mod top;
 mod uses;
 
-/// Newest send stream version that this program and the running kernel can both read and write.
+/// Newest send stream version that this program and the running kernel can both read and write. In a debug build
+/// `STANDIN_STREAM_VERSION_MAX=1` makes it an older one, as an old kernel would.
 pub fn stream_version_max() -> u32 {
-    send::kernel_version().clamp(1, send::VERSION_MAX)
+    let newest = send::kernel_version().clamp(1, send::VERSION_MAX);
+    let capped = cfg!(debug_assertions)
+        .then(|| {
+            std::env::var("STANDIN_STREAM_VERSION_MAX")
+                .ok()?
+                .parse()
+                .ok()
+        })
+        .flatten();
+    capped.map_or(newest, |capped: u32| newest.min(capped.max(1)))
 }
 
 /// A role's datasets on btrfs.

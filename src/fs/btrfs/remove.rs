@@ -52,6 +52,7 @@ fn empty_trash(part: &Part) -> Result<()> {
     let _trash = part.top.trash();
     for name in entry_names(&part.trash())? {
         let path = part.trash().join(&name);
+        freeze("trash-emptying");
         match disk::remove(&path) {
             Ok(()) => {}
             Err(e) if subvolume::is_busy(&e) => {
@@ -109,6 +110,7 @@ fn clear(catalogue: &Catalogue<'_>, name: &str) -> Result<()> {
             let _trash = part.top.trash();
             let trash = part.new_trash();
             if hide(&path, &trash)? {
+                freeze("remains-hidden");
                 disk::remove(&trash).with_context(|| format!("remove {}", trash.display()))?;
             }
         }
@@ -206,6 +208,7 @@ fn take_apart(dir: &Path) -> std::result::Result<(), (usize, io::Error)> {
         if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
             disk::remove(&path).map_err(|e| (deleted, e))?;
             deleted += 1;
+            freeze("point-half-gone");
         }
     }
     disk::remove(dir).map_err(|e| (deleted, e))

@@ -174,6 +174,7 @@ pub fn publish(catalogue: &Catalogue<'_>, manifest: &Manifest, from: &NodeName) 
     for (part, dir, local) in &waiting {
         let facts = local_facts(stored, Some(from.clone()), local.clone());
         disk::write_json(&dir.join(LOCAL), &facts)?;
+        freeze("publish-told");
         disk::remove(&dir.join(WORK)).context("remove the workshop of a complete point")?;
         part.top.sync()?;
     }
@@ -183,6 +184,7 @@ pub fn publish(catalogue: &Catalogue<'_>, manifest: &Manifest, from: &NodeName) 
         part.top
             .move_to(part.relative(dir), part.relative(&point))
             .with_context(|| format!("show the point as {}", point.display()))?;
+        freeze("publish-shown");
         part.top.sync()?;
     }
     let found = catalogue.read(&name)?;

@@ -72,6 +72,7 @@ pub fn take(
     for source in &sources {
         heal_identity(source)?;
     }
+    freeze("point-begun");
     // What is dirty now is written out here, so that little is left to do between the first snapshot and the last.
     for made in &making {
         made.part.top.sync()?;
@@ -177,6 +178,7 @@ impl<'a> Making<'a> {
     fn show(&self) -> Result<()> {
         std::fs::rename(&self.dir, &self.point)
             .with_context(|| format!("show the point as {}", self.point.display()))?;
+        freeze("point-shown");
         self.part.top.sync()
     }
 }

@@ -113,6 +113,7 @@ pub(super) fn remove_all(work: &Work) -> Result<()> {
 /// Snapshot before file: a snapshot without its file would never be found again.
 fn remove(work: &Work, offset: u64) -> Result<()> {
     work::delete_subvolume(&work.dir().join(snapshot_name(offset)))?;
+    freeze("checkpoint-rotated");
     work::remove_file(&work.dir().join(state_name(offset)))
 }
 
