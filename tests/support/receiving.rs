@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use standin::fs::btrfs::flags;
-use standin::fs::btrfs::receive::{self, Place, Source};
+use standin::fs::btrfs::receive::{self, Applying, Coming, Place, Source};
 use standin::fs::btrfs::scan::Scanner;
 use standin::fs::{Incoming, Limits, Opened, Result};
 use standin::logic::manifest::LocalDataset;
@@ -96,12 +96,40 @@ pub fn flags(base: Option<&Path>, snapshot: &Path) -> FileFlags {
     found.flags
 }
 
+/// Streams are applied by the program as a worker, and in the process of the tests where the target's name ends so.
+pub fn applying() -> Applying {
+    if env!("CARGO_CRATE_NAME").ends_with("_here") {
+        Applying::Here
+    } else {
+        Applying::Child(env!("CARGO_BIN_EXE_standin").into())
+    }
+}
+
+/// Opens a transfer without clone sources.
+pub fn opened(
+    place: &Place,
+    identity: &StreamIdentity,
+    base: Option<&Source>,
+    flags: &FileFlags,
+    data_bytes: u64,
+    limits: Limits,
+) -> Result<Opened> {
+    let coming = Coming {
+        identity,
+        base,
+        clones: &[],
+        flags,
+        data_bytes,
+    };
+    receive::open(&applying(), place, coming, limits)
+}
+
 pub fn open(
     place: &Place,
     identity: &StreamIdentity,
     base: Option<&Source>,
 ) -> Result<Box<dyn Incoming>> {
-    match receive::open(place, identity, base, &[], &FileFlags::default(), 0, LIMITS)? {
+    match opened(place, identity, base, &FileFlags::default(), 0, LIMITS)? {
         Opened::Transfer(incoming) => Ok(incoming),
         Opened::Complete(_) => panic!("complete already"),
     }
