@@ -107,7 +107,7 @@ pub fn see_only(mount: OwnedFd) -> Result<()> {
             .with_context(|| format!("look at the mount namespace of process {process}"))
     };
     let parent = rustix::process::getppid().context("find the parent")?;
-    if namespace("self".into())? == namespace(parent.as_raw_nonzero().to_string())? {
+    if namespace("thread-self".into())? == namespace(parent.as_raw_nonzero().to_string())? {
         bail!("change mounts: the mount namespace is the parent's");
     }
     let alone = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;

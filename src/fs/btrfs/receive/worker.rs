@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Resource;
@@ -109,6 +109,13 @@ fn narrow() -> Vec<Narrow> {
             value: *number,
         })
         .collect();
+    // A debug build looks whether what it closes is open.
+    narrow.push(Narrow {
+        call: libc::SYS_fcntl,
+        argument: 1,
+        mask: u32::MAX,
+        value: libc::F_GETFD as u32,
+    });
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         narrow.push(Narrow {
             call,
@@ -190,9 +197,6 @@ fn confine(mount: OwnedFd) -> Result<OwnedFd> {
     // Again: to give up rights can undo it (prctl(2)).
     sandbox::belong_to_parent()?;
     sandbox::allow_only_narrow(CALLS, &narrow())?;
-    if std::fs::File::open("/proc/self/status").is_ok() {
-        bail!("the rest of the disk is still there");
-    }
     Ok(top)
 }
 
@@ -334,3 +338,7 @@ impl Outside for Talk {
         self.ask(&ask, Some(file)).map(drop)
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;
