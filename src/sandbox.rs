@@ -99,15 +99,13 @@ pub fn keep_capabilities(kept: CapabilitySet) -> Result<()> {
     rustix::thread::set_capabilities(None, sets).context("give up capabilities")
 }
 
-/// Makes `mount` (detached: of fsmount(2) or open_tree(2)) the root and the whole of what this process sees. The process has a
-/// mount namespace of its own already; one that it shares with its parent is refused.
+/// Makes `mount` (detached: of fsmount(2) or open_tree(2)) the root and the whole of what this thread sees. It has a mount namespace of its own already; one that it shares with its parent is refused.
 pub fn see_only(mount: OwnedFd) -> Result<()> {
-    let namespace = |process: String| {
-        std::fs::read_link(format!("/proc/{process}/ns/mnt"))
-            .with_context(|| format!("look at the mount namespace of process {process}"))
-    };
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt"));
     let parent = rustix::process::getppid().context("find the parent")?;
-    if namespace("thread-self".into())? == namespace(parent.as_raw_nonzero().to_string())? {
+    let ours = namespace("thread-self").context("look at the mount namespace")?;
+    // A parent that nobody may look into cannot be compared with; this guards against our own mistakes only.
+    if namespace(&parent.as_raw_nonzero().to_string()).is_ok_and(|theirs| theirs == ours) {
         bail!("change mounts: the mount namespace is the parent's");
     }
     let alone = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;

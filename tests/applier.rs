@@ -12,6 +12,7 @@ use standin::error::{Code, Failure};
 use standin::fs::btrfs::receive::VERB;
 use standin::fs::btrfs::stream::{Command, Encoder};
 use standin::fs::{FsError, Incoming};
+use support::cluster::{MANUAL, MIB, OFTEN, Pair, fill, same_on_both};
 use support::fixture::{Loop, ready};
 use support::random::Random;
 use support::receiving::{
@@ -131,11 +132,8 @@ fn what_a_worker_may_and_sees() {
         let known = target.starts_with("socket:") || target == "/" || target == "/noise";
         assert!(known, "{number} leads to {target}");
     }
-    assert!(
-        std::fs::read(format!("/proc/{pid}/environ"))
-            .unwrap()
-            .is_empty()
-    );
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    assert_eq!(environment, b"JOURNAL_STREAM=applier\0", "nothing of ours");
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let core = limits
         .lines()
@@ -361,6 +359,42 @@ fn the_verb_is_not_for_people() {
         .output()
         .unwrap();
     assert!(!String::from_utf8(help.stdout).unwrap().contains(VERB));
+}
+
+/// The daemon's own worker: confined like the others, and no more than a transfer is lost with it.
+#[test]
+fn a_daemon_goes_on_without_its_worker() {
+    if !ready("a_daemon_goes_on_without_its_worker") {
+        return;
+    }
+    let pair = Pair::new(&["files"], OFTEN, MANUAL);
+    fill(&pair.alder.live("files"), 60, MIB as usize, 50);
+    // Slow enough to have a middle.
+    pair.alder
+        .edit("[peer.birch]\n", "[peer.birch]\nbandwidth = \"16MiB/s\"\n");
+    pair.alder.run(&["reload"]).ok();
+    pair.wait_linked();
+    let mut run = pair.alder.command(&["run", "web"]).spawn().unwrap();
+    let done = |transfer: serde_json::Value| transfer["done_bytes"].as_u64().unwrap();
+    pair.birch.wait_for("the transfer has a middle", || {
+        pair.birch
+            .transfer()
+            .is_some_and(|transfer| done(transfer) > 16 * MIB)
+    });
+    let workers = workers_of(pair.birch.pid());
+    assert_eq!(workers.len(), 1);
+    let found = u64::from_str_radix(&status(workers[0])["CapEff"], 16).unwrap();
+    assert_eq!(found, CAPABILITIES);
+    kill(workers[0]);
+    assert!(!run.wait().unwrap().success());
+    let log = pair.birch.log();
+    assert!(log.contains("it was ended by signal 9"), "{log}");
+    pair.alder.run(&["run", "web"]).ok();
+    pair.wait_stored("1.1");
+    let log = pair.alder.log();
+    assert!(log.contains("resume files of"), "{log}");
+    same_on_both(&pair, "1.1", &["files"]);
+    assert_eq!(workers_of(pair.birch.pid()), [0; 0]);
 }
 
 /// A daemon that is killed takes its workers along.

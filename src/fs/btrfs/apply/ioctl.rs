@@ -190,9 +190,9 @@ pub(super) fn chmod_nofollow(parent: impl AsFd, name: &std::ffi::CStr, mode: u32
 
 /// The numbers of all ioctls that the applier makes without the rights of the daemon.
 pub(in crate::fs::btrfs) const OF_APPLIER: [u32; 5] = [
-    CLONE_RANGE as u32,
-    GET_EXTENDED as u32,
-    SET_EXTENDED as u32,
+    CLONE_RANGE,
+    GET_EXTENDED,
+    SET_EXTENDED,
     libc::FS_IOC_GETFLAGS as u32,
     libc::FS_IOC_SETFLAGS as u32,
 ];

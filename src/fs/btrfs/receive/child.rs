@@ -1,6 +1,6 @@
 //! The process of a worker: started, listened to, ended.
 //!
-//! Promise: it has no descriptor of ours but its end of the wire, no environment, no terminal's signals; it ends when the
+//! Promise: it has no descriptor of ours but its end of the wire, nothing of our environment, no terminal's signals; it ends when the
 //! value is dropped, and (by its own doing and by the closed wire) when this process ends. What it says on its standard
 //! error goes to our log, as text that is not trusted: in bounded lines, a bounded number of them.
 
@@ -35,6 +35,8 @@ impl Process {
             .arg0("standin")
             .arg(VERB)
             .env_clear()
+            // Its log lines begin with their priority (sd-daemon(3)), and have no time.
+            .env("JOURNAL_STREAM", "applier")
             .current_dir("/")
             .stdin(Stdio::from(socket))
             .stdout(Stdio::null())
@@ -82,13 +84,16 @@ impl Drop for Process {
 
 type Spawned = io::Result<Child>;
 
+/// What to start, and where to tell how that went.
+type Wish = (Command, Sender<Spawned>);
+
 /// Starts a child on a thread that lives as long as this process: the death signal a worker asks for is sent when the
 /// *thread* that started it ends (prctl(2)), and those that receive come and go.
 fn spawned(command: Command) -> Spawned {
-    static STARTER: OnceLock<Mutex<Sender<(Command, Sender<Spawned>)>>> = OnceLock::new();
+    static STARTER: OnceLock<Mutex<Sender<Wish>>> = OnceLock::new();
     let gone = || io::Error::other("the thread that starts processes is gone");
     let starter = STARTER.get_or_init(|| {
-        let (wishes, queue) = channel::<(Command, Sender<Spawned>)>();
+        let (wishes, queue) = channel::<Wish>();
         let serve = move || {
             for (mut command, answer) in queue {
                 // Whoever asked may have gone; then the child goes with the answer.
@@ -122,12 +127,26 @@ fn log(pid: u32, said: ChildStderr) {
             .read_until(b'\n', &mut line)
         {
             Ok(0) | Err(_) => return,
-            Ok(_) => tracing::warn!("applier {pid}: {}", words(&line)),
+            Ok(_) => relay(pid, &words(&line)),
         }
     }
     tracing::warn!("applier {pid} says more than is logged");
     // Read on, or it would stand still.
     let _ = io::copy(&mut said, &mut io::sink());
+}
+
+/// Logs a line as what it says it is; without a priority it is what a panic left.
+fn relay(pid: u32, line: &str) {
+    let (priority, line) = match line.strip_prefix('<').and_then(|line| line.split_once('>')) {
+        Some((priority, rest)) => (priority, rest),
+        None => ("", line),
+    };
+    match priority {
+        "7" => tracing::debug!("applier {pid}: {line}"),
+        "6" => tracing::info!("applier {pid}: {line}"),
+        "4" => tracing::warn!("applier {pid}: {line}"),
+        _ => tracing::error!("applier {pid}: {line}"),
+    }
 }
 
 /// One line without control characters.

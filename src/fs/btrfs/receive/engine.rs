@@ -122,16 +122,14 @@ impl Engine {
             let offset = self.parser.offset();
             let taken = self.parser.next(bytes).map_err(refused)?;
             match taken.step.map(|step| step.piece) {
-                None => {}
-                Some(Piece::Header { version }) => {
-                    if version != self.version {
-                        return Err(Trouble::Refused {
-                            offset,
-                            command: "header".into(),
-                            why: format!("version {version}, not {}", self.version),
-                        });
-                    }
+                Some(Piece::Header { version }) if version != self.version => {
+                    return Err(Trouble::Refused {
+                        offset,
+                        command: "header".into(),
+                        why: format!("version {version}, not {}", self.version),
+                    });
                 }
+                None | Some(Piece::Header { .. }) => {}
                 Some(Piece::Command(command)) => {
                     let outcome = self.applier.apply(&command);
                     outcome.map_err(|fault| trouble(fault, offset, command.kind().name()))?;

@@ -300,7 +300,7 @@ pub(super) fn error(trouble: Trouble, setting: &Setting) -> anyhow::Error {
             anyhow::Error::from(Errno::from_raw_os_error(errno)).context(what)
         }
         Trouble::Gone(why) => {
-            let what = format!("apply the stream of {}: {why}", setting.dataset);
+            let what = format!("apply the stream of {}", setting.dataset);
             anyhow::Error::from(FsError::ApplierEnded(why)).context(
                 Failure::new(Code::Interrupted, what)
                     .hint("the next cycle goes on from the last checkpoint"),

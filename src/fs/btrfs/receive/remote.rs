@@ -112,12 +112,13 @@ impl Remote {
     }
 
     fn gone(&mut self, error: io::Error) -> Trouble {
-        let silent = matches!(error.kind(), io::ErrorKind::WouldBlock);
         let how = self.process.end();
-        Trouble::Gone(if silent {
-            format!("it was silent for {} s", SILENCE_MAX.as_secs())
-        } else {
-            how
+        Trouble::Gone(match error.kind() {
+            io::ErrorKind::WouldBlock => format!("it was silent for {} s", SILENCE_MAX.as_secs()),
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset => how,
+            _ => error.to_string(),
         })
     }
 

@@ -340,5 +340,4 @@ impl Outside for Talk {
 }
 
 #[cfg(test)]
-#[path = "worker_tests.rs"]
 mod tests;
