@@ -29,6 +29,7 @@ use super::child::Process;
 use super::engine::{Applies, Progress, Start, Trouble};
 use super::wire::{Ask, FROM_WORKER_BYTES_MAX, Frame, Given, Kind, Wire, read};
 use super::worker::is_for_the_daemon;
+use crate::logic::prefix::unhex;
 
 /// Longest silence of a worker that has something to do: a disk may take its time.
 const SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
@@ -153,7 +154,11 @@ impl Remote {
                 Err(error) => (Err(error), None),
             },
             Ask::Attribute { name, value } => {
-                let file = frame.descriptor.ok_or(io::ErrorKind::InvalidData)?;
+                let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+                let file = frame.descriptor.ok_or_else(invalid)?;
+                let name = unhex(&name).ok_or_else(invalid)?;
+                let value = value.map(|value| unhex(&value).ok_or_else(invalid));
+                let value = value.transpose()?;
                 let outcome = self.outside.set_xattr(&file, &name, value.as_deref());
                 (outcome, None)
             }

@@ -69,11 +69,9 @@ impl Kind {
 pub(super) enum Ask {
     /// A declared snapshot, to be read.
     Source(Uuid),
-    /// The attribute of the file whose descriptor comes along (O_PATH): set it, or remove it where `value` is none.
-    Attribute {
-        name: Vec<u8>,
-        value: Option<Vec<u8>>,
-    },
+    /// The attribute of the file whose descriptor comes along (O_PATH): set it, or remove it where `value` is none. In hex:
+    /// the longest one (64 KiB) must fit into a socket's buffer (208 KiB), or both sides might wait to be read.
+    Attribute { name: String, value: Option<String> },
 }
 
 /// The answer to an [`Ask`]: none, or the error.

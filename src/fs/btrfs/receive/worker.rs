@@ -27,6 +27,7 @@ use super::super::apply::{Applied, Fault, ioctl};
 use super::engine::{Engine, Start, Trouble};
 use super::wire::{Ask, Given, Kind, TO_WORKER_BYTES_MAX, Wire, read};
 use crate::error::{Code, Failure};
+use crate::logic::prefix::hex;
 use crate::sandbox::{self, Narrow};
 
 /// What applying takes: any owner, any file whatever its mode, set-user-ID bits, device nodes, file capabilities, and the
@@ -332,8 +333,8 @@ impl Outside for Talk {
         value: Option<&[u8]>,
     ) -> rustix::io::Result<()> {
         let ask = Ask::Attribute {
-            name: name.to_owned(),
-            value: value.map(<[u8]>::to_owned),
+            name: hex(name),
+            value: value.map(hex),
         };
         self.ask(&ask, Some(file)).map(drop)
     }
