@@ -74,6 +74,7 @@ pub enum Verb {
     Link(Link),
     LinkWorker(LinkWorker),
     Completions(Completions),
+    ApplyWorker(ApplyWorker),
 }
 
 /// Write a first configuration and make this node's key
@@ -336,6 +337,13 @@ Example:
 pub struct Completions {
     pub shell: clap_complete::Shell,
 }
+
+/// Apply a stream that the daemon receives, confined
+///
+/// Started by the daemon, never by hand.
+#[derive(Debug, Args)]
+#[command(hide = true, after_help = "Only standin serve starts this.")]
+pub struct ApplyWorker {}
 
 #[cfg(test)]
 mod tests {

@@ -10,13 +10,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use stage::*;
+use standin::fs::btrfs::Btrfs;
 use standin::fs::btrfs::stream::{Cloned, Command, Encoder};
-use standin::fs::btrfs::{Btrfs, receive};
 use standin::fs::{Filesystem, Incoming, Opened, Receipt};
 use standin::logic::manifest::Stored;
 use standin::logic::point::PointId;
 use standin::logic::transfer::FileFlags;
-use support::receiving::{LIMITS, hash, identity, place};
+use support::receiving::{LIMITS, hash, identity, opened, place};
 use support::same::{assert_same, flags_differ};
 use uuid::Uuid;
 
@@ -417,7 +417,7 @@ fn clones_into_nocow_files_are_copied() {
         .put(&Command::End);
     let flags: FileFlags = serde_json::from_str(r#"{"nocow":[258,0]}"#).unwrap();
     let (place, id) = (place(disk.path(), "r"), identity(uuid, None, 2));
-    let opened = receive::open(&place, &id, None, &[], &flags, 0, LIMITS).unwrap();
+    let opened = opened(&place, &id, None, &flags, 0, LIMITS).unwrap();
     let Opened::Transfer(mut incoming) = opened else {
         panic!("nothing was received yet")
     };

@@ -399,23 +399,22 @@ fn no_space() {
             "{error:#}"
         );
     };
-    let opened = |bytes: u64, reserve: u64| {
-        receive::open(
+    let limited = |bytes: u64, reserve: u64| {
+        opened(
             &place,
             &identity,
             None,
-            &[],
             &FileFlags::default(),
             bytes,
             limits(reserve),
         )
     };
-    is_full(opened(data_bytes(&stream), 1 << 20).err().unwrap());
-    assert!(opened(0, 1 << 30).is_ok(), "nothing to come needs no room");
+    is_full(limited(data_bytes(&stream), 1 << 20).err().unwrap());
+    assert!(limited(0, 1 << 30).is_ok(), "nothing to come needs no room");
 
     // The sender was wrong about the size: stopped in time by the reserve, with a checkpoint; without one by the disk.
     for reserve in [64 << 20, 0] {
-        let Opened::Transfer(mut incoming) = opened(0, reserve).unwrap() else {
+        let Opened::Transfer(mut incoming) = limited(0, reserve).unwrap() else {
             panic!("complete")
         };
         let offset = incoming.standing().offset as usize;

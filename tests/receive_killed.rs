@@ -12,7 +12,7 @@ use standin::fs::Opened;
 use standin::fs::btrfs::receive;
 use standin::logic::transfer::FileFlags;
 use support::fixture::{Loop, ready};
-use support::receiving::{LIMITS, hash, identity, place, sent, snapshot, uuid_of};
+use support::receiving::{LIMITS, hash, identity, opened, place, sent, snapshot, uuid_of};
 use support::same::assert_same;
 use support::tree::{Names, Tree};
 
@@ -25,16 +25,15 @@ fn killed_child() {
     let stream = std::fs::read(dir.join("stream")).unwrap();
     let text = std::fs::read(dir.join("identity")).unwrap();
     let identity = serde_json::from_slice(&text).unwrap();
-    let opened = receive::open(
+    let outcome = opened(
         &place(&dir, "r"),
         &identity,
         None,
-        &[],
         &FileFlags::default(),
         0,
         LIMITS,
     );
-    let Opened::Transfer(mut incoming) = opened.unwrap() else {
+    let Opened::Transfer(mut incoming) = outcome.unwrap() else {
         return;
     };
     let offset = incoming.standing().offset as usize;
@@ -77,16 +76,7 @@ fn killed_anywhere() {
             kill_at(freeze, &dir);
         }
         let place = place(&dir, "r");
-        let path = match receive::open(
-            &place,
-            &identity,
-            None,
-            &[],
-            &FileFlags::default(),
-            0,
-            LIMITS,
-        )
-        .unwrap()
+        let path = match opened(&place, &identity, None, &FileFlags::default(), 0, LIMITS).unwrap()
         {
             Opened::Complete(_) => {
                 assert_eq!(freeze, "finish-recorded");

@@ -14,7 +14,7 @@ use standin::logic::transfer::{FileFlags, StreamIdentity};
 use support::fixture::{Loop, ready, run};
 use support::random::Random;
 use support::receiving::{
-    data_bytes, flags, hash, identity, place, sent, snapshot, source, uuid_of,
+    data_bytes, flags, hash, identity, opened, place, sent, snapshot, source, uuid_of,
 };
 use support::same::{assert_same, flags_differ, holes_differ};
 use support::tree::{Names, Tree};
@@ -97,7 +97,7 @@ impl Target {
         let local = incoming.finish(stream.len() as u64, &hash(stream)).unwrap();
         assert_eq!(local.data_bytes, Some(data_bytes));
         assert_eq!(receive::partial(&place).unwrap(), Some(None));
-        match receive::open(&place, identity, base, &[], flags, 0, Limits::default()).unwrap() {
+        match opened(&place, identity, base, flags, 0, Limits::default()).unwrap() {
             Opened::Complete(again) => assert_eq!(again, local),
             Opened::Transfer(_) => panic!("complete, but opened again"),
         }
@@ -127,7 +127,7 @@ impl Target {
             reserve: 1 << 20,
             ..Limits::default()
         };
-        match receive::open(place, identity, base, &[], flags, data_bytes, limits).unwrap() {
+        match opened(place, identity, base, flags, data_bytes, limits).unwrap() {
             Opened::Transfer(incoming) => incoming,
             Opened::Complete(_) => panic!("complete before it began"),
         }

@@ -12,6 +12,7 @@ pub mod output;
 pub mod progress;
 pub mod render;
 
+mod apply_worker;
 mod check;
 mod completions;
 mod interrupt;
@@ -42,7 +43,10 @@ use crate::error::{Code, Failure};
 /// Runs one verb. The code is the exit status; an error has one of its own ([`Failure::code_of`]).
 pub fn run(cli: Cli) -> anyhow::Result<Code> {
     let global = &cli.global;
-    logging::start(global, matches!(cli.verb, Verb::Serve(_)));
+    logging::start(
+        global,
+        matches!(cli.verb, Verb::Serve(_) | Verb::ApplyWorker(_)),
+    );
     match &cli.verb {
         Verb::Init(args) => init::run(global, args),
         Verb::Pair(args) => pair::run(global, args),
@@ -58,6 +62,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Link(_) => link::run(global),
         Verb::LinkWorker(_) => link::work(),
         Verb::Completions(args) => completions::run(args),
+        Verb::ApplyWorker(_) => apply_worker::run(),
     }
 }
 

@@ -18,7 +18,8 @@ use super::api::RoleCycle;
 use super::hub::Hub;
 use crate::config::{Config, Dataset, Grant, Peer, Role};
 use crate::error::{Code, Failure};
-use crate::fs::{Filesystem, Limits, btrfs::Btrfs};
+use crate::fs::btrfs::{Btrfs, receive::Applying};
+use crate::fs::{Filesystem, Limits};
 use crate::host::state::{RoleRecord, State};
 use crate::host::user;
 use crate::logic::lineage::Lineage;
@@ -343,7 +344,9 @@ impl RoleRun {
             })
             .collect();
         let fs = Btrfs::new(role.name.clone(), datasets, limits)
-            .with_context(|| format!("open the datasets of role {}", role.name))?;
+            .with_context(|| format!("open the datasets of role {}", role.name))?
+            // This very program, even when its file has been replaced since.
+            .applying(Applying::Child("/proc/self/exe".into()));
         Ok(RoleRun {
             name: role.name.clone(),
             role: Arc::new(role),

@@ -44,6 +44,9 @@ pub enum FsError {
     },
     #[error("{0} does not exist")]
     Missing(String),
+    /// The process that applies the stream ended or went silent; what the last checkpoint holds is kept.
+    #[error("the applier failed: {0}")]
+    ApplierEnded(String),
     /// A writable copy cannot share its blocks across filesystems; the caller may copy the files instead.
     #[error("{0} is on another filesystem")]
     OtherFilesystem(PathBuf),

@@ -15,6 +15,7 @@ use standin::logic::point::{PointId, RoleId, Term};
 
 pub use super::support::fixture::ready;
 use super::support::fixture::{self, Loop};
+use super::support::receiving::applying;
 
 /// Runs a program that must succeed; what it said.
 pub fn must(program: &str, arguments: &[&str]) -> String {
@@ -92,7 +93,10 @@ pub fn btrfs(datasets: &[(&str, &Path)]) -> Btrfs {
         .iter()
         .map(|(name, path)| (dataset(name), path.to_path_buf()))
         .collect();
-    Btrfs::new(RoleName::parse("shop").unwrap(), datasets, limits).unwrap()
+    let role = RoleName::parse("shop").unwrap();
+    Btrfs::new(role, datasets, limits)
+        .unwrap()
+        .applying(applying())
 }
 
 pub fn id(epoch: u64, sequence: u64) -> PointId {

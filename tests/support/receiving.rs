@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use standin::fs::btrfs::flags;
-use standin::fs::btrfs::receive::{self, Place, Source};
+use standin::fs::btrfs::receive::{self, Applying, Coming, Place, Source};
 use standin::fs::btrfs::scan::Scanner;
+use standin::fs::btrfs::stream::{Command, Parser, Piece};
 use standin::fs::{Incoming, Limits, Opened, Result};
 use standin::logic::manifest::LocalDataset;
 use standin::logic::name::DatasetName;
@@ -47,6 +48,20 @@ pub fn data_bytes(stream: &[u8]) -> u64 {
 pub fn uuid_of(path: &Path) -> Uuid {
     let info = libbtrfsutil::subvolume_info(path).unwrap();
     info.received_uuid().unwrap_or(info.uuid())
+}
+
+/// The snapshot that a full stream says it is of.
+pub fn snapshot_of(stream: &[u8]) -> Uuid {
+    let mut parser = Parser::new();
+    let mut rest = stream;
+    loop {
+        let taken = parser.next(rest).unwrap();
+        let piece = taken.step.map(|step| step.piece);
+        if let Some(Piece::Command(Command::Subvol { uuid, .. })) = piece {
+            return uuid;
+        }
+        rest = &rest[taken.used..];
+    }
 }
 
 pub fn identity(snapshot: Uuid, base: Option<Uuid>, version: u32) -> StreamIdentity {
@@ -96,12 +111,40 @@ pub fn flags(base: Option<&Path>, snapshot: &Path) -> FileFlags {
     found.flags
 }
 
+/// Streams are applied by the program as a worker, and in the process of the tests where the target's name ends so.
+pub fn applying() -> Applying {
+    if env!("CARGO_CRATE_NAME").ends_with("_here") {
+        Applying::Here
+    } else {
+        Applying::Child(env!("CARGO_BIN_EXE_standin").into())
+    }
+}
+
+/// Opens a transfer without clone sources.
+pub fn opened(
+    place: &Place,
+    identity: &StreamIdentity,
+    base: Option<&Source>,
+    flags: &FileFlags,
+    data_bytes: u64,
+    limits: Limits,
+) -> Result<Opened> {
+    let coming = Coming {
+        identity,
+        base,
+        clones: &[],
+        flags,
+        data_bytes,
+    };
+    receive::open(&applying(), place, coming, limits)
+}
+
 pub fn open(
     place: &Place,
     identity: &StreamIdentity,
     base: Option<&Source>,
 ) -> Result<Box<dyn Incoming>> {
-    match receive::open(place, identity, base, &[], &FileFlags::default(), 0, LIMITS)? {
+    match opened(place, identity, base, &FileFlags::default(), 0, LIMITS)? {
         Opened::Transfer(incoming) => Ok(incoming),
         Opened::Complete(_) => panic!("complete already"),
     }
@@ -118,4 +161,27 @@ pub fn receive(
     incoming.write(stream)?;
     let local = incoming.finish(stream.len() as u64, &hash(stream))?;
     Ok((place.point_dir.join("data"), local))
+}
+
+/// The running workers that a process started.
+pub fn workers_of(parent: u32) -> Vec<u32> {
+    let number = |entry: std::io::Result<std::fs::DirEntry>| -> Option<u32> {
+        entry.ok()?.file_name().to_str()?.parse().ok()
+    };
+    let is_one = |pid: &u32| {
+        let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let stat = String::from_utf8_lossy(&read("stat")).into_owned();
+        let after = stat.rsplit(") ").next().unwrap_or_default();
+        let mut fields = after.split(' ');
+        let (state, ppid) = (fields.next(), fields.next());
+        let verb = receive::VERB.as_bytes();
+        state != Some("Z")
+            && ppid == Some(parent.to_string().as_str())
+            && read("cmdline").split(|byte| *byte == 0).nth(1) == Some(verb)
+    };
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(number)
+        .filter(is_one)
+        .collect()
 }

@@ -63,7 +63,10 @@ fn verb(command: &mut clap::Command, page: &mut String) {
     let help = command.render_long_help().to_string();
     let help: Vec<&str> = help.trim().lines().map(str::trim_end).collect();
     write!(page, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n")).unwrap();
-    for step in command.get_subcommands_mut() {
+    let shown = command
+        .get_subcommands_mut()
+        .filter(|step| !step.is_hide_set());
+    for step in shown {
         verb(step, page);
     }
 }

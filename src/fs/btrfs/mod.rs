@@ -16,6 +16,7 @@ use anyhow::Context;
 use self::catalogue::Catalogue;
 use self::layout::Part;
 use self::place::Place;
+use self::receive::Applying;
 use self::told::Doing;
 use self::top::Top;
 use crate::error::{Code, Failure};
@@ -74,6 +75,7 @@ pub struct Btrfs {
     role: RoleName,
     datasets: BTreeMap<DatasetName, PathBuf>,
     limits: Limits,
+    applying: Applying,
     /// Keeps the mounts alive between calls.
     tops: Mutex<Vec<Arc<Top>>>,
     reported: Mutex<BTreeSet<String>>,
@@ -100,9 +102,16 @@ impl Btrfs {
             role,
             datasets,
             limits,
+            applying: Applying::Here,
             tops: Mutex::default(),
             reported: Mutex::default(),
         })
+    }
+
+    /// Has streams applied so instead of in this process.
+    #[must_use]
+    pub fn applying(self, applying: Applying) -> Btrfs {
+        Btrfs { applying, ..self }
     }
 
     /// Looks up all datasets, by filesystem.
@@ -241,7 +250,7 @@ impl Filesystem for Btrfs {
     fn receive(&self, receipt: &Receipt) -> Result<Opened> {
         let what = format!("store {} of {}", receipt.dataset, receipt.manifest.point);
         self.run(what, |catalogue| {
-            staging::receive(catalogue, receipt, self.limits)
+            staging::receive(catalogue, receipt, &self.applying, self.limits)
         })
     }
 

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::catalogue::{Catalogue, point_names, read_local, read_manifest};
 use super::freeze::freeze;
 use super::layout::{LOCAL, MANIFEST, Part};
-use super::receive::{self, Source, WORK};
+use super::receive::{self, Applying, Coming, Source, WORK};
 use super::told::{self, Doing};
 use super::uses::{Use, Used};
 use super::{disk, send, subvolume};
@@ -26,7 +26,12 @@ use crate::logic::name::{DatasetName, NodeName};
 use crate::logic::transfer::Partial;
 
 /// Opens a transfer.
-pub fn receive(catalogue: &Catalogue<'_>, receipt: &Receipt, limits: Limits) -> Result<Opened> {
+pub fn receive(
+    catalogue: &Catalogue<'_>,
+    receipt: &Receipt,
+    applying: &Applying,
+    limits: Limits,
+) -> Result<Opened> {
     let dataset = &receipt.dataset;
     let (part, _) = catalogue.place(dataset)?;
     check_receipt(catalogue, receipt)?;
@@ -72,15 +77,14 @@ pub fn receive(catalogue: &Catalogue<'_>, receipt: &Receipt, limits: Limits) -> 
             .ok_or_else(busy)?,
     ];
     let (base, clones) = sources(catalogue, receipt, &mut held)?;
-    let opened = receive::open(
-        &place,
-        &receipt.identity,
-        base.as_ref(),
-        &clones,
-        &receipt.flags,
-        receipt.data_bytes,
-        limits,
-    )?;
+    let coming = Coming {
+        identity: &receipt.identity,
+        base: base.as_ref(),
+        clones: &clones,
+        flags: &receipt.flags,
+        data_bytes: receipt.data_bytes,
+    };
+    let opened = receive::open(applying, &place, coming, limits)?;
     Ok(match opened {
         Opened::Complete(local) => Opened::Complete(local),
         Opened::Transfer(incoming) => Opened::Transfer(Box::new(Held {

@@ -207,7 +207,9 @@ fn plain_kind(kind: &FsError) -> FsError {
             dataset: dataset.clone(),
             why: top::plain(why),
         },
-        FsError::BadStream { .. } | FsError::OtherFilesystem(_) => kind.clone(),
+        FsError::BadStream { .. } | FsError::ApplierEnded(_) | FsError::OtherFilesystem(_) => {
+            kind.clone()
+        }
     }
 }
 

@@ -10,7 +10,6 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::fault::{Applied, Blame, refuse, shown};
-use super::tree::Tree;
 use super::{Applier, OpenFile, decode, ioctl};
 use crate::fs::btrfs::stream::{Cloned, Encoded};
 
@@ -78,8 +77,9 @@ impl Applier {
         let file = self.file(piece.path)?;
         match ioctl::encoded_write(file, piece) {
             Ok(()) => {}
-            // Not possible here (another sector size, a NOCOW file, an older kernel), or not in one extent.
-            Err(Errno::INVAL | Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSPC) => {
+            // Not possible here (another sector size, a NOCOW file, an older kernel), not in one extent, or not with the
+            // rights this process has kept.
+            Err(Errno::INVAL | Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSPC | Errno::PERM) => {
                 let data = decode::decoded(piece)?;
                 write_all(file, piece.offset, &data).on("write", piece.path)?;
             }
@@ -143,16 +143,18 @@ impl Applier {
         let file = if uuid == self.identity.snapshot {
             self.tree.open_file(path, flags)?
         } else {
-            let Some(source) = self.sources.get_mut(&uuid) else {
-                return refuse(format!(
-                    "clones from {uuid}, which is not a snapshot of this dataset held here"
-                ));
-            };
-            let tree = match &mut source.tree {
-                Some(tree) => tree,
-                none => none.insert(Tree::open(&source.path).on("open clone source", b"")?),
-            };
-            tree.open_file(path, flags)?
+            if !self.sources.contains_key(&uuid) {
+                let Some(tree) = self.outside.source(uuid)? else {
+                    return refuse(format!(
+                        "clones from {uuid}, which is not a snapshot of this dataset held here"
+                    ));
+                };
+                self.sources.insert(uuid, tree);
+            }
+            match self.sources.get_mut(&uuid) {
+                Some(tree) => tree.open_file(path, flags)?,
+                None => return refuse("clone source is not open"),
+            }
         };
         let path = path.to_vec();
         self.open_source = Some((uuid, OpenFile { path, file }));

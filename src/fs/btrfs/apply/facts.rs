@@ -5,14 +5,13 @@
 //! counted there as lost and logged.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, IFlags, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::fault::{Applied, Blame, refuse, shown};
 use super::later::INHERITED;
-use super::tree::by_descriptor;
 use super::{Applier, ioctl, timestamps};
 use crate::fs::btrfs::stream::Moment;
 use crate::logic::transfer::Flagged;
@@ -41,6 +40,13 @@ const XATTR_BYTES_MAX: usize = 65_536;
 fn locks(flagged: Flagged) -> u32 {
     let one = |has: bool, xflag: u32| if has { xflag } else { 0 };
     one(flagged.immutable, ioctl::xflag::IMMUTABLE) | one(flagged.append, ioctl::xflag::APPEND)
+}
+
+fn put(file: BorrowedFd<'_>, name: &[u8], value: Option<&[u8]>) -> rustix::io::Result<()> {
+    match value {
+        Some(value) => rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()),
+        None => rustix::fs::fremovexattr(file, name),
+    }
 }
 
 impl Applier {
@@ -122,21 +128,7 @@ impl Applier {
             self.later.top_xattrs.insert(name.to_vec(), value.to_vec());
             return Ok(());
         }
-        let flags = XattrFlags::empty();
-        let opened = self.opened(path);
-        let outcome = match opened {
-            Some(file) => rustix::fs::fsetxattr(file, name, value, flags).on("set attribute", path),
-            None => self.unlocking(&[path], |tree| {
-                if path.is_empty() {
-                    let top = tree.top();
-                    return rustix::fs::fsetxattr(top, name, value, flags)
-                        .on("set attribute", path);
-                }
-                let (parent, last) = tree.parent(path)?;
-                let place = by_descriptor(&parent, last);
-                rustix::fs::lsetxattr(&*place, name, value, flags).on("set attribute", path)
-            }),
-        };
+        let outcome = self.put_xattr(path, name, Some(value));
         // An older kernel may not know the algorithm, and NOCOW files take none: that costs space, not data.
         if name == COMPRESSION {
             if let Err(super::Fault::Denied(_, Errno::INVAL)) = outcome {
@@ -152,22 +144,41 @@ impl Applier {
             self.later.top_xattrs.remove(name);
             return Ok(());
         }
-        let outcome = match self.opened(path) {
-            Some(file) => rustix::fs::fremovexattr(file, name).on("remove attribute", path),
-            None => self.unlocking(&[path], |tree| {
-                if path.is_empty() {
-                    return rustix::fs::fremovexattr(tree.top(), name).on("remove attribute", path);
-                }
-                let (parent, last) = tree.parent(path)?;
-                let place = by_descriptor(&parent, last);
-                rustix::fs::lremovexattr(&*place, name).on("remove attribute", path)
-            }),
-        };
+        let outcome = self.put_xattr(path, name, None);
         match outcome {
             // Gone already: a write or a change of owner drops capabilities by itself.
             Err(super::Fault::Denied(_, Errno::NODATA)) => Ok(()),
             outcome => outcome,
         }
+    }
+
+    /// Sets an attribute, or removes it (`value` none).
+    fn put_xattr(&mut self, path: &[u8], name: &[u8], value: Option<&[u8]>) -> Applied<()> {
+        let what = match value {
+            Some(_) => "set attribute of",
+            None => "remove attribute of",
+        };
+        if self.outside.sets(name) {
+            let outside = self.outside.clone();
+            return self.unlocking(&[path], |tree| {
+                let place = tree.open_place(path)?;
+                outside.set_xattr(place.as_fd(), name, value).on(what, path)
+            });
+        }
+        if let Some(file) = self.opened(path) {
+            return put(file.as_fd(), name, value).on(what, path);
+        }
+        self.unlocking(&[path], |tree| {
+            if path.is_empty() {
+                return put(tree.top(), name, value).on(what, path);
+            }
+            let place = tree.path_of(path)?;
+            match value {
+                Some(value) => rustix::fs::lsetxattr(&*place, name, value, XattrFlags::empty()),
+                None => rustix::fs::lremovexattr(&*place, name),
+            }
+            .on(what, path)
+        })
     }
 
     /// The kernel sends this for files that were in the base and whose flags changed since.

@@ -2,10 +2,9 @@
 //!
 //! A crash in here leaves a subvolume that is not yet moved to its place: it is thrown away like any half-applied one.
 
-use std::os::fd::OwnedFd;
-
 use rustix::fs::{IFlags, XattrFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::fault::{Applied, Blame};
 use super::later::INHERITED;
@@ -16,11 +15,12 @@ use crate::fs::btrfs::stream::Moment;
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// The tree is as the stream wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::fs::btrfs) struct Settled {
-    /// The subvolume's top directory.
-    pub top: OwnedFd,
     /// The ctransid that the stream stated.
     pub ctransid: u64,
+    /// Facts of the source that could not be carried over, counted.
+    pub lost: u64,
 }
 
 impl Applier {
@@ -104,13 +104,8 @@ impl Applier {
             rustix::fs::futimens(self.tree.top(), &times).on("set times of", b"")?;
         }
         Ok(Settled {
-            top: self
-                .tree
-                .top()
-                .try_clone_to_owned()
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-                .on("keep open", b"")?,
             ctransid: self.later.ctransid.unwrap_or_default(),
+            lost: self.later.lost,
         })
     }
 }

@@ -9,6 +9,7 @@ use rustix::io::{Errno, Result};
 use rustix::ioctl::{Getter, Opcode, Setter, Updater, ioctl, opcode};
 use uuid::Uuid;
 
+/// BTRFS_IOCTL_MAGIC
 const BTRFS_MAGIC: u8 = 0x94;
 
 #[repr(C)]
@@ -186,6 +187,15 @@ pub(super) fn chmod_nofollow(parent: impl AsFd, name: &std::ffi::CStr, mode: u32
             .map_or(Errno::IO, Errno::from_raw_os_error))
     }
 }
+
+/// The numbers of all ioctls that the applier makes without the rights of the daemon.
+pub(in crate::fs::btrfs) const OF_APPLIER: [u32; 5] = [
+    CLONE_RANGE,
+    GET_EXTENDED,
+    SET_EXTENDED,
+    libc::FS_IOC_GETFLAGS as u32,
+    libc::FS_IOC_SETFLAGS as u32,
+];
 
 /// Starts writing out the whole file without waiting for it.
 pub(super) fn start_writeback(fd: impl AsFd) {

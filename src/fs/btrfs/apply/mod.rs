@@ -15,21 +15,24 @@ mod finish;
 pub(super) mod ioctl;
 mod later;
 mod names;
-mod tree;
+pub(super) mod outside;
+pub(super) mod tree;
 
 use std::collections::BTreeMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use uuid::Uuid;
 
 pub(super) use fault::{Applied, Fault};
+pub(super) use finish::Settled;
 pub(super) use later::Later;
 
 use super::stream::{Command, Moment};
 use crate::logic::transfer::{FileFlags, StreamIdentity};
-use fault::{Blame, refuse};
+use fault::refuse;
+use outside::Outside;
 use tree::Tree;
 
 /// The running applier of one stream.
@@ -37,7 +40,9 @@ use tree::Tree;
 pub(super) struct Applier {
     tree: Tree,
     identity: StreamIdentity,
-    sources: BTreeMap<Uuid, ReadFrom>,
+    /// Snapshots cloned from so far.
+    sources: BTreeMap<Uuid, Tree>,
+    outside: Arc<dyn Outside>,
     /// The file worked on last: most commands in a row are about one file.
     open: Option<OpenFile>,
     /// The file last cloned from, in another snapshot.
@@ -56,33 +61,22 @@ struct OpenFile {
     file: OwnedFd,
 }
 
-/// A snapshot that may be cloned from, opened when it is first needed.
-#[derive(Debug)]
-struct ReadFrom {
-    path: PathBuf,
-    tree: Option<Tree>,
-}
-
 impl Applier {
-    /// For the writable subvolume at `path`. `sources` are the snapshots that may be cloned from, by identity. `later` is
-    /// what was saved with the checkpoint that `path` was made from, or none when it is fresh.
+    /// For the writable subvolume `tree`. `outside` has the snapshots that may be cloned from. `later` is what was saved with
+    /// the checkpoint that the tree was made from, or none when it is fresh.
     pub fn new(
-        path: &Path,
+        tree: Tree,
         identity: &StreamIdentity,
-        sources: impl IntoIterator<Item = (Uuid, PathBuf)>,
+        outside: Arc<dyn Outside>,
         flags: FileFlags,
         later: Option<Later>,
         data_bytes: u64,
     ) -> Applied<Applier> {
-        let tree = Tree::open(path).on("open subvolume", b"")?;
-        let sources = sources
-            .into_iter()
-            .map(|(uuid, path)| (uuid, ReadFrom { path, tree: None }))
-            .collect();
         let mut applier = Applier {
             tree,
             identity: identity.clone(),
-            sources,
+            sources: BTreeMap::new(),
+            outside,
             open: None,
             open_source: None,
             flags,
@@ -96,11 +90,6 @@ impl Applier {
             None => applier.flag_top()?,
         }
         Ok(applier)
-    }
-
-    /// The subvolume's top directory.
-    pub fn top(&self) -> BorrowedFd<'_> {
-        self.tree.top()
     }
 
     pub fn later(&self) -> &Later {

@@ -13,7 +13,7 @@ use std::ffi::CString;
 use std::ops::Bound;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::process::{Resource, Rlimit};
@@ -39,7 +39,8 @@ pub(in crate::fs::btrfs) struct Tree {
     top: Directory,
     young: Cache,
     old: Cache,
-    room: usize,
+    /// Whether this process works on nothing else, and may have its working directory moved about.
+    alone: bool,
 }
 
 /// Refuses every path but those that name something inside a tree by plain components.
@@ -73,13 +74,20 @@ fn cut(path: &[u8]) -> (&[u8], &[u8]) {
 impl Tree {
     pub fn open(path: &Path) -> rustix::io::Result<Tree> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let top = rustix::fs::open(path, flags, Mode::empty())?;
         Ok(Tree {
+            alone: false,
+            ..Tree::alone(rustix::fs::open(path, flags, Mode::empty())?)
+        })
+    }
+
+    /// The tree below `top` in a process of one thread that has no /proc: the working directory is used instead.
+    pub fn alone(top: OwnedFd) -> Tree {
+        Tree {
             top: Arc::new(top),
             young: Cache::new(),
             old: Cache::new(),
-            room: room(),
-        })
+            alone: true,
+        }
     }
 
     pub fn top(&self) -> BorrowedFd<'_> {
@@ -110,7 +118,7 @@ impl Tree {
                 Arc::new(fd)
             }
         };
-        if self.young.len() >= self.room {
+        if self.young.len() >= room() {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(path.to_vec(), found.clone());
@@ -147,6 +155,31 @@ impl Tree {
         rustix::fs::openat(parent, name, flags, Mode::empty()).on("open", path)
     }
 
+    /// A path for calls that know no descriptors: the directory by its descriptor, then a name they do not follow.
+    pub fn path_of(&mut self, path: &[u8]) -> Applied<CString> {
+        let (parent, name) = self.parent(path)?;
+        let mut spelled = Vec::new();
+        if self.alone {
+            rustix::process::fchdir(&parent).on("enter directory", path)?;
+        } else {
+            spelled = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
+        }
+        spelled.extend_from_slice(name);
+        // Names come from `parent()`, which refuses zero bytes.
+        Ok(CString::new(spelled).unwrap_or_default())
+    }
+
+    /// Opens whatever it is without any effect (O_PATH); the top for the empty path.
+    pub fn open_place(&mut self, path: &[u8]) -> Applied<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (parent, name) = if path.is_empty() {
+            (self.top.clone(), &b"."[..])
+        } else {
+            self.parent(path)?
+        };
+        rustix::fs::openat(parent, name, flags, Mode::empty()).on("look up", path)
+    }
+
     /// Opens a regular file or a directory for reading; none for anything else.
     pub fn open_plain(&mut self, path: &[u8]) -> Applied<Option<OwnedFd>> {
         let kind = FileType::from_raw_mode(self.stat(path)?.st_mode);
@@ -174,16 +207,13 @@ pub(super) fn below<V>(map: &BTreeMap<Vec<u8>, V>, path: &[u8]) -> Vec<Vec<u8>> 
         .collect()
 }
 
-/// A path for calls that know no descriptors: the directory by its descriptor, then a name they do not follow.
-pub(super) fn by_descriptor(parent: &Directory, name: &[u8]) -> CString {
-    let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name);
-    // Names come from `parent()`, which refuses zero bytes.
-    CString::new(path).unwrap_or_default()
+/// Directories per generation. Raises the process's limit of descriptors towards its hard limit, modestly, when first asked.
+pub(in crate::fs::btrfs) fn room() -> usize {
+    static ROOM: OnceLock<usize> = OnceLock::new();
+    *ROOM.get_or_init(raise_room)
 }
 
-/// Directories per generation. Raises the process's limit of descriptors towards its hard limit, once and modestly.
-fn room() -> usize {
+fn raise_room() -> usize {
     const WANTED: u64 = 1 << 16;
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let mut current = limit.current.unwrap_or(WANTED);

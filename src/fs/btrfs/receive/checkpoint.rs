@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::apply::Later;
 use super::super::freeze::freeze;
+use super::engine::{Progress, Saved};
 use super::work::{self, Work};
 use crate::fs::Result;
 use crate::logic::prefix::{PrefixHash, SavedPrefix};
@@ -37,14 +38,29 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn new(hash: &PrefixHash, ended: bool, data_bytes: u64, later: &Later) -> State {
+    pub fn new(hash: &PrefixHash, ended: bool, data_bytes: u64, later: Later) -> State {
         State {
             version: VERSION,
             offset: hash.bytes(),
             hash: hash.save(),
             ended,
             data_bytes,
-            later: later.clone(),
+            later,
+        }
+    }
+}
+
+impl State {
+    /// What the engine must be told to go on from here.
+    pub fn saved(self) -> Saved {
+        Saved {
+            progress: Progress {
+                offset: self.offset,
+                ended: self.ended,
+                data_bytes: self.data_bytes,
+                file: String::new(),
+            },
+            later: self.later,
         }
     }
 }

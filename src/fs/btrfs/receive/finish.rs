@@ -16,49 +16,52 @@ use anyhow::Context;
 
 use super::super::apply::ioctl;
 use super::super::freeze::freeze;
-use super::receiver::{Receiver, bad_stream, located};
+use super::engine::Trouble;
+use super::receiver::{Receiver, error};
 use super::{checkpoint, work};
 use crate::fs::Result;
 use crate::logic::manifest::LocalDataset;
 
 /// `bytes` and `hash`: the sender's, of the whole stream.
 pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<LocalDataset> {
-    let Receiver {
-        work,
-        dataset,
-        identity,
-        run,
-        ..
-    } = receiver;
-    let offset = run.hash.bytes();
-    let refuse = |why: String| Err(bad_stream(offset, "end", why).into());
-    if !run.parser.has_ended() || run.parser.is_inside_unit() {
+    let offset = receiver.run.hash.bytes();
+    let refuse = |why: String| {
+        let command = "end".to_owned();
+        Err(receiver.error(Trouble::Refused {
+            offset,
+            command,
+            why,
+        }))
+    };
+    if !receiver.run.progress.ended || !receiver.run.tail.is_empty() {
         return refuse("the stream ends before its end command".into());
     }
     if offset != bytes {
         return refuse(format!("{offset} bytes came, {bytes} were sent"));
     }
-    let ours = run.hash.value();
+    let ours = receiver.run.hash.value();
     if ours != hash {
         return refuse("the hash differs from the sender's".into());
     }
-    let data_bytes = run.applier.data_bytes();
-    let lost = run.applier.later().lost;
-    if lost > 0 {
-        tracing::warn!(%dataset, lost, "facts of files were not carried over");
+    let Receiver { setting, run, .. } = receiver;
+    let (work, dataset) = (&setting.work, &setting.dataset);
+    let data_bytes = run.progress.data_bytes;
+    // From here on nobody but this process works in the tree.
+    let settled = run.engine.settle();
+    let settled = settled.map_err(|trouble| error(trouble, &setting))?;
+    if settled.lost > 0 {
+        tracing::warn!(%dataset, lost = settled.lost, "facts of files were not carried over");
     }
-    let settled = run.applier.settle();
-    let settled = settled.or_else(|fault| located(fault, &work, offset, "end"))?;
 
     let finished = work.finished();
     std::fs::rename(work.tree(), finished)
         .with_context(|| format!("move the received data to {}", finished.display()))?;
     freeze("finish-moved");
-    ioctl::set_received(&settled.top, identity.snapshot, settled.ctransid)
+    ioctl::set_received(&run.top, setting.identity.snapshot, settled.ctransid)
         .context("set the received identity")?;
     libbtrfsutil::set_subvolume_read_only(finished, true).context("make it read-only")?;
     freeze("finish-read-only");
-    rustix::fs::syncfs(&settled.top).context("write out the received data")?;
+    rustix::fs::syncfs(&run.top).context("write out the received data")?;
     // Only after the sync: the first writeback still raises the ctransid.
     let info = libbtrfsutil::subvolume_info(finished).context("read what was received")?;
     let local = LocalDataset {
@@ -70,6 +73,6 @@ pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<Local
     };
     work.write(work::LOCAL, &local)?;
     freeze("finish-recorded");
-    checkpoint::remove_all(&work)?;
+    checkpoint::remove_all(work)?;
     Ok(local)
 }

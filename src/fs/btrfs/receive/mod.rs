@@ -18,9 +18,14 @@
 //! the caller's word, checked here against the filesystem.
 
 mod checkpoint;
+mod child;
+mod engine;
 mod finish;
 mod receiver;
+mod remote;
+mod wire;
 mod work;
+pub mod worker;
 
 use std::path::PathBuf;
 
@@ -32,7 +37,8 @@ use crate::fs::{FsError, Limits, Opened, Result};
 use crate::logic::manifest::LocalDataset;
 use crate::logic::name::DatasetName;
 use crate::logic::transfer::{FileFlags, StreamIdentity};
-use receiver::Receiver;
+pub use child::VERB;
+use receiver::{Receiver, Setting};
 use work::Work;
 
 /// The directory inside a point's staging directory that is not part of the point.
@@ -56,21 +62,48 @@ pub struct Source {
     pub ctransid: Option<u64>,
 }
 
+/// Which process reads the stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Applying {
+    /// This one, with all its rights: for tests and measurements.
+    #[default]
+    Here,
+    /// A confined child (`worker`) that runs this program.
+    Child(PathBuf),
+}
+
+/// The stream to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Coming<'a> {
+    pub identity: &'a StreamIdentity,
+    /// Needed when the identity names one.
+    pub base: Option<&'a Source>,
+    /// It and these are the only snapshots the stream may read.
+    pub clones: &'a [Source],
+    /// Those of the new files, the same at every opening.
+    pub flags: &'a FileFlags,
+    /// File data of the whole stream.
+    pub data_bytes: u64,
+}
+
 /// Opens a transfer: goes on from the newest checkpoint of the same identity, else starts anew; what another identity left
-/// is removed. `base` is needed when the identity names one; it and `clones` are the only snapshots the stream may read.
-/// `flags` are those of the new files, the same at every opening.
+/// is removed.
 ///
-/// Errors a caller branches on: `Busy` (another receiver works here), `BadBase`, `NoSpace` (`data_bytes` is the file data of
-/// the whole stream).
+/// Errors a caller branches on: `Busy` (another receiver works here), `BadBase`, `NoSpace` (what is still to come has no
+/// room), `ApplierEnded`.
 pub fn open(
+    applying: &Applying,
     place: &Place,
-    identity: &StreamIdentity,
-    base: Option<&Source>,
-    clones: &[Source],
-    flags: &FileFlags,
-    data_bytes: u64,
+    coming: Coming<'_>,
     limits: Limits,
 ) -> Result<Opened> {
+    let Coming {
+        identity,
+        base,
+        clones,
+        flags,
+        data_bytes,
+    } = coming;
     let work = Work::open(place)?;
     let same = work.read::<StreamIdentity>(work::IDENTITY).as_ref() == Some(identity);
     if same {
@@ -101,15 +134,17 @@ pub fn open(
         })
         .cloned()
         .collect();
-    let receiver = Receiver::open(
+    let setting = Setting {
         work,
-        place.dataset.clone(),
-        identity.clone(),
+        dataset: place.dataset.clone(),
+        applying: applying.clone(),
+        identity: identity.clone(),
         base,
         clones,
-        flags.clone(),
+        flags: flags.clone(),
         limits,
-    )?;
+    };
+    let receiver = Receiver::open(setting)?;
     receiver.expect_room(data_bytes)?;
     Ok(Opened::Transfer(Box::new(receiver)))
 }

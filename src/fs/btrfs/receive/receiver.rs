@@ -1,19 +1,29 @@
-//! One running receive: bytes in, commands applied, checkpoints taken when they are due.
+//! One running receive: bytes in, handed to an engine, checkpoints taken when they are due.
 //!
-//! Promise: see `fs::Incoming`. Offset and hash always stand at the end of the last whole command. After any error the
-//! receiver takes no more bytes and no checkpoint: the tree may be inside a command. `restart` makes a new one.
+//! Promise: see `fs::Incoming`. The hash is made here, of the bytes that were handed over, and stands with the offset at the
+//! end of the last whole command. After any error the receiver takes no more bytes and no checkpoint: the tree may be inside
+//! a command. `restart` makes a new one. What takes rights (subvolumes, checkpoints, the identity) is done here; what reads
+//! the stream is the engine, in this process or in a confined one.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
-use super::super::apply::{Applied, Applier, Fault};
+use super::super::apply::outside;
+use super::super::apply::tree::Tree;
 use super::super::freeze::freeze;
-use super::super::stream::{Parser, Piece};
 use super::checkpoint::{self, State};
+use super::engine::{Applies, Engine, Here, Progress, Saved, Start, Trouble};
+use super::remote::Remote;
 use super::work::{self, Work};
-use super::{Source, finish};
+use super::{Applying, Source, finish};
+use crate::error::{Code, Failure};
 use crate::fs::{FsError, Incoming, Limits, Result, Standing};
 use crate::logic::manifest::LocalDataset;
 use crate::logic::name::DatasetName;
@@ -23,16 +33,29 @@ use crate::logic::transfer::{FileFlags, StreamIdentity};
 /// Free space is looked at after so many bytes of the stream.
 const SPACE_EVERY_BYTES: u64 = 16 << 20;
 
+/// Bytes handed to the engine at a time.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Pieces that are on the way to the engine at a time.
+pub(super) const WINDOW: usize = 3;
+
+/// What a receive is told once and for all.
+#[derive(Debug)]
+pub(super) struct Setting {
+    pub work: Work,
+    pub dataset: DatasetName,
+    pub applying: Applying,
+    pub identity: StreamIdentity,
+    pub base: Option<Source>,
+    pub clones: Vec<Source>,
+    pub flags: FileFlags,
+    pub limits: Limits,
+}
+
 /// See the file's head.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    pub work: Work,
-    pub dataset: DatasetName,
-    pub identity: StreamIdentity,
-    base: Option<Source>,
-    clones: Vec<Source>,
-    flags: FileFlags,
-    limits: Limits,
+    pub setting: Setting,
     pub run: Run,
     /// Why no more bytes are taken.
     failed: Option<String>,
@@ -41,42 +64,31 @@ pub(super) struct Receiver {
 /// What `restart` replaces.
 #[derive(Debug)]
 pub(super) struct Run {
-    pub applier: Applier,
-    pub parser: Parser,
+    pub engine: Box<dyn Applies>,
+    /// The tree's top directory; open since before the first write, so that a sync tells of all that failed.
+    pub top: OwnedFd,
+    /// Of the whole commands that were applied.
     pub hash: PrefixHash,
-    file: Vec<u8>,
+    /// What was handed over beyond that.
+    pub tail: Vec<u8>,
+    pub progress: Progress,
     checkpoint: u64,
     checkpoint_at: Instant,
     space_at: u64,
 }
 
 impl Receiver {
-    pub fn open(
-        work: Work,
-        dataset: DatasetName,
-        identity: StreamIdentity,
-        base: Option<Source>,
-        clones: Vec<Source>,
-        flags: FileFlags,
-        limits: Limits,
-    ) -> Result<Receiver> {
-        let run = resumed(&work, &identity, base.as_ref(), &clones, &flags)?;
+    pub fn open(setting: Setting) -> Result<Receiver> {
         Ok(Receiver {
-            work,
-            dataset,
-            identity,
-            base,
-            clones,
-            flags,
-            limits,
-            run,
+            run: resumed(&setting)?,
+            setting,
             failed: None,
         })
     }
 
     /// Refuses a stream of so many bytes of file data, as a whole, when what is still to come has no room.
     pub fn expect_room(&self, data_bytes: u64) -> Result<()> {
-        let needed = data_bytes.saturating_sub(self.run.applier.data_bytes());
+        let needed = data_bytes.saturating_sub(self.run.progress.data_bytes);
         let free = self.free()?;
         if needed > free {
             return Err(self.no_space(needed, free).into());
@@ -86,62 +98,68 @@ impl Receiver {
 
     /// Bytes free above the reserve.
     fn free(&self) -> Result<u64> {
-        Ok(free_bytes(self.work.dir())?.saturating_sub(self.limits.reserve))
+        let free = free_bytes(self.setting.work.dir())?;
+        Ok(free.saturating_sub(self.setting.limits.reserve))
     }
 
     fn no_space(&self, needed: u64, free: u64) -> FsError {
         FsError::NoSpace {
-            path: self.work.dir().to_owned(),
+            path: self.setting.work.dir().to_owned(),
             needed,
             free,
         }
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            let run = &mut self.run;
-            let offset = run.parser.offset();
-            let taken = run.parser.next(bytes)?;
-            if let Some(step) = taken.step {
-                match step.piece {
-                    Piece::Header { version } if version != self.identity.version => {
-                        return Err(bad_stream(
-                            offset,
-                            "header",
-                            format!("version {version}, not {}", self.identity.version),
-                        )
-                        .into());
-                    }
-                    Piece::Header { .. } => {}
-                    Piece::Command(command) => {
-                        let outcome = run.applier.apply(&command);
-                        let name = command.kind().name();
-                        outcome.or_else(|fault| located(fault, &self.work, offset, name))?;
-                        if let Some(path) = command.data_path() {
-                            run.file.clear();
-                            run.file.extend_from_slice(path);
-                        }
-                    }
-                }
-                run.hash.update(step.raw);
-                bytes = &bytes[taken.used..];
-                self.look_around()?;
-            } else {
-                bytes = &bytes[taken.used..];
+    fn feed(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut on_the_way = VecDeque::with_capacity(WINDOW);
+        for piece in bytes.chunks(PIECE_BYTES) {
+            if on_the_way.len() == WINDOW {
+                self.took(&mut on_the_way)?;
             }
+            if self.must_look() {
+                while !on_the_way.is_empty() {
+                    self.took(&mut on_the_way)?;
+                }
+                self.look_around()?;
+            }
+            let put = self.run.engine.put(piece);
+            put.map_err(|trouble| self.error(trouble))?;
+            on_the_way.push_back(piece);
         }
-        Ok(())
+        while !on_the_way.is_empty() {
+            self.took(&mut on_the_way)?;
+        }
+        self.look_around()
     }
 
-    /// Between two commands: is a checkpoint due, is there room to go on?
+    /// The oldest piece on the way is through.
+    fn took(&mut self, on_the_way: &mut VecDeque<&[u8]>) -> Result<()> {
+        let progress = self.run.engine.took();
+        let progress = progress.map_err(|trouble| self.error(trouble))?;
+        let piece = on_the_way.pop_front().unwrap_or_default();
+        if self.run.account(piece, progress) {
+            return Ok(());
+        }
+        let what = "it claims to have applied what it was not given";
+        Err(self.error(Trouble::Gone(what.into())))
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        let (run, limits) = (&self.run, &self.setting.limits);
+        run.hash.bytes() - run.checkpoint >= limits.checkpoint_bytes
+            || run.checkpoint_at.elapsed() >= limits.checkpoint_every
+    }
+
+    fn must_look(&self) -> bool {
+        self.checkpoint_is_due() || self.run.hash.bytes() - self.run.space_at >= SPACE_EVERY_BYTES
+    }
+
+    /// With nothing on the way: is a checkpoint due, is there room to go on?
     fn look_around(&mut self) -> Result<()> {
-        let run = &self.run;
-        let offset = run.hash.bytes();
-        let due = offset - run.checkpoint >= self.limits.checkpoint_bytes
-            || run.checkpoint_at.elapsed() >= self.limits.checkpoint_every;
-        if due && !run.parser.has_ended() {
+        if self.checkpoint_is_due() && !self.run.progress.ended {
             self.take_checkpoint()?;
         }
+        let offset = self.run.hash.bytes();
         if offset - self.run.space_at >= SPACE_EVERY_BYTES {
             self.run.space_at = offset;
             let free = self.free()?;
@@ -154,17 +172,21 @@ impl Receiver {
     }
 
     fn take_checkpoint(&mut self) -> Result<()> {
-        let run = &mut self.run;
-        run.checkpoint_at = Instant::now();
-        if run.hash.bytes() == run.checkpoint {
+        self.run.checkpoint_at = Instant::now();
+        if self.run.hash.bytes() == self.run.checkpoint {
             return Ok(());
         }
-        let ended = run.parser.has_ended();
-        let data_bytes = run.applier.data_bytes();
-        let state = State::new(&run.hash, ended, data_bytes, run.applier.later());
-        checkpoint::take(&self.work, run.applier.top(), &state)?;
-        run.checkpoint = state.offset;
+        let later = self.run.engine.later();
+        let later = later.map_err(|trouble| self.error(trouble))?;
+        let progress = &self.run.progress;
+        let state = State::new(&self.run.hash, progress.ended, progress.data_bytes, later);
+        checkpoint::take(&self.setting.work, &self.run.top, &state)?;
+        self.run.checkpoint = state.offset;
         Ok(())
+    }
+
+    pub fn error(&self, trouble: Trouble) -> anyhow::Error {
+        error(trouble, &self.setting)
     }
 
     fn usable(&self) -> Result<()> {
@@ -182,14 +204,41 @@ impl Receiver {
     }
 }
 
+impl Run {
+    /// Moves the hash to where the engine says it is after `piece`. False where it cannot be there.
+    fn account(&mut self, piece: &[u8], progress: Progress) -> bool {
+        let Some(whole) = progress.offset.checked_sub(self.hash.bytes()) else {
+            return false;
+        };
+        let Ok(whole) = usize::try_from(whole) else {
+            return false;
+        };
+        match whole.checked_sub(self.tail.len()) {
+            None if whole == 0 => self.tail.extend_from_slice(piece),
+            // Handed over earlier, and said to be whole only now: a command ends with the piece that ends it.
+            None => return false,
+            Some(of_piece) if of_piece > piece.len() => return false,
+            Some(of_piece) => {
+                let (head, rest) = piece.split_at(of_piece);
+                self.hash.update(&self.tail);
+                self.hash.update(head);
+                self.tail.clear();
+                self.tail.extend_from_slice(rest);
+            }
+        }
+        self.progress = progress;
+        true
+    }
+}
+
 impl Incoming for Receiver {
     fn standing(&self) -> Standing {
         Standing {
             offset: self.run.hash.bytes(),
-            data_bytes: self.run.applier.data_bytes(),
+            data_bytes: self.run.progress.data_bytes,
             checkpoint: self.run.checkpoint,
             prefix: self.run.hash.value(),
-            file: String::from_utf8_lossy(&self.run.file).into_owned(),
+            file: self.run.progress.file.clone(),
         }
     }
 
@@ -206,14 +255,11 @@ impl Incoming for Receiver {
     }
 
     fn restart(&mut self) -> Result<()> {
-        let outcome = self
-            .work
+        let Setting { work, identity, .. } = &self.setting;
+        let outcome = work
             .clear()
-            .and_then(|()| self.work.write(work::IDENTITY, &self.identity))
-            .and_then(|()| {
-                let (base, clones) = (self.base.as_ref(), &self.clones);
-                resumed(&self.work, &self.identity, base, clones, &self.flags)
-            });
+            .and_then(|()| work.write(work::IDENTITY, identity))
+            .and_then(|()| resumed(&self.setting));
         let run = self.noting(outcome)?;
         self.run = run;
         self.failed = None;
@@ -231,41 +277,41 @@ fn free_bytes(path: &Path) -> Result<u64> {
     Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-pub(super) fn bad_stream(offset: u64, command: &str, why: impl Into<String>) -> FsError {
-    FsError::BadStream {
-        offset,
-        command: command.into(),
-        why: why.into(),
+/// Whose fault it is, for those who branch on it.
+pub(super) fn error(trouble: Trouble, setting: &Setting) -> anyhow::Error {
+    match trouble {
+        Trouble::Refused {
+            offset,
+            command,
+            why,
+        } => FsError::BadStream {
+            offset,
+            command,
+            why,
+        }
+        .into(),
+        Trouble::Full => FsError::NoSpace {
+            path: setting.work.dir().to_owned(),
+            needed: SPACE_EVERY_BYTES,
+            free: free_bytes(setting.work.dir()).unwrap_or_default(),
+        }
+        .into(),
+        Trouble::Machine { what, errno } => {
+            anyhow::Error::from(Errno::from_raw_os_error(errno)).context(what)
+        }
+        Trouble::Gone(why) => {
+            let what = format!("apply the stream of {}", setting.dataset);
+            anyhow::Error::from(FsError::ApplierEnded(why)).context(
+                Failure::new(Code::Interrupted, what)
+                    .hint("the next cycle goes on from the last checkpoint"),
+            )
+        }
     }
 }
 
-/// Says where in the stream it was, and whose fault.
-pub(super) fn located<T>(fault: Fault, work: &Work, offset: u64, command: &str) -> Result<T> {
-    Err(match fault {
-        Fault::Refused(why) => bad_stream(offset, command, why).into(),
-        Fault::Denied(what, error) => {
-            bad_stream(offset, command, format!("{what}: {error}")).into()
-        }
-        Fault::Full => FsError::NoSpace {
-            path: work.dir().to_owned(),
-            needed: SPACE_EVERY_BYTES,
-            free: free_bytes(work.dir()).unwrap_or_default(),
-        }
-        .into(),
-        Fault::Machine(what, error) => anyhow::Error::from(error)
-            .context(what)
-            .context(format!("apply {command} at byte {offset} of the stream")),
-    })
-}
-
 /// Makes the tree, from the newest checkpoint or fresh, and all that goes with it. Everything else is cleared away.
-fn resumed(
-    work: &Work,
-    identity: &StreamIdentity,
-    base: Option<&Source>,
-    clones: &[Source],
-    flags: &FileFlags,
-) -> Result<Run> {
+fn resumed(setting: &Setting) -> Result<Run> {
+    let Setting { work, base, .. } = setting;
     let newest = checkpoint::newest(work.dir())?
         .and_then(|(state, snapshot)| Some((PrefixHash::restore(&state.hash)?, state, snapshot)));
     let mut kept = vec![work::IDENTITY.to_string()];
@@ -287,26 +333,52 @@ fn resumed(
         None => libbtrfsutil::create_subvolume(&tree)
             .with_context(|| format!("create subvolume {}", tree.display()))?,
     }
-    let sources = clones.iter().chain(base);
-    let sources = sources.map(|source| (source.identity, source.path.clone()));
-    let (hash, parser, data_bytes, later) = match newest {
-        Some((hash, state, _)) => {
-            let parser = Parser::resume(identity.version, state.offset, state.ended);
-            (hash, parser, state.data_bytes, Some(state.later))
-        }
-        None => (PrefixHash::default(), Parser::new(), 0, None),
+    let (hash, saved) = match newest {
+        Some((hash, state, _)) => (hash, Some(state.saved())),
+        None => (PrefixHash::default(), None),
     };
-    let applier: Applied<Applier> =
-        Applier::new(&tree, identity, sources, flags.clone(), later, data_bytes);
+    let progress = saved.as_ref().map(|saved| saved.progress.clone());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = rustix::fs::open(&tree, flags, Mode::empty())
+        .with_context(|| format!("open {}", tree.display()))?;
     let offset = hash.bytes();
-    let applier = applier.or_else(|fault| located(fault, work, offset, "none"))?;
     Ok(Run {
-        applier,
-        parser,
+        engine: engine(setting, &top, saved)?,
+        top,
         hash,
-        file: Vec::new(),
+        tail: Vec::new(),
+        progress: progress.unwrap_or_default(),
         checkpoint: offset,
         checkpoint_at: Instant::now(),
         space_at: offset,
     })
+}
+
+/// Starts what applies the stream.
+fn engine(setting: &Setting, top: &OwnedFd, saved: Option<Saved>) -> Result<Box<dyn Applies>> {
+    let sources = setting.clones.iter().chain(&setting.base);
+    let sources: BTreeMap<_, _> = sources
+        .map(|source| (source.identity, source.path.clone()))
+        .collect();
+    let start = Start {
+        identity: setting.identity.clone(),
+        flags: setting.flags.clone(),
+        saved,
+    };
+    match &setting.applying {
+        Applying::Here => {
+            let tree = Tree::open(&setting.work.tree()).context("open the tree")?;
+            let outside = Arc::new(outside::Here(sources));
+            let engine = Engine::new(tree, outside, start);
+            let engine = engine.map_err(|trouble| error(trouble, setting))?;
+            Ok(Box::new(Here::new(engine)))
+        }
+        Applying::Child(program) => match Remote::start(program, top, &start, sources) {
+            Ok(remote) => Ok(Box::new(remote)),
+            Err(failed) => Err(match failed.downcast::<Trouble>() {
+                Ok(trouble) => error(trouble, setting),
+                Err(failed) => failed.context("start the applier"),
+            }),
+        },
+    }
 }
