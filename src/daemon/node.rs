@@ -20,6 +20,7 @@ use crate::config::{Config, Dataset, Grant, Peer, Role};
 use crate::error::{Code, Failure};
 use crate::fs::{Filesystem, Limits, btrfs::Btrfs};
 use crate::host::state::{RoleRecord, State};
+use crate::logic::accept::Accept;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::point::{RoleId, Term};
@@ -89,9 +90,10 @@ pub struct Receiving {
 
 /// One peer of this node.
 pub struct PeerRun {
-    /// As the config names it. Grants and bandwidth may have changed since: `grants` and `limiter` are in force.
+    /// As the config names it. Grants, `accept` and bandwidth may have changed since: the fields below are in force.
     pub peer: Peer,
     pub grants: Mutex<Vec<Grant>>,
+    pub accept: Mutex<Accept>,
     pub limiter: Arc<Limiter>,
     pub contact: Mutex<Contact>,
     /// Rung when the link comes or goes.
@@ -245,6 +247,7 @@ impl Node {
             checkpoint_bytes: config.node.checkpoint_bytes,
             checkpoint_every: config.node.checkpoint_every,
             reserve: config.node.reserve,
+            accept: Accept::default(),
         };
         let mut roles = BTreeMap::new();
         for role in config.roles.values() {
@@ -261,6 +264,7 @@ impl Node {
                 Some(old) if old.reaches_the_same(peer) => {
                     old.limiter.set_rate(peer.bandwidth);
                     lock(&old.grants).clone_from(&peer.grants);
+                    *lock(&old.accept) = peer.accept;
                     old
                 }
                 _ => Arc::new(PeerRun::new(peer.clone())),
@@ -359,6 +363,7 @@ impl PeerRun {
         let limiter = Arc::new(Limiter::new(peer.bandwidth));
         PeerRun {
             grants: Mutex::new(peer.grants.clone()),
+            accept: Mutex::new(peer.accept),
             peer,
             limiter,
             contact: Mutex::default(),

@@ -45,6 +45,8 @@ struct Shared {
     standing: Mutex<Standing>,
     waited_us: AtomicU64,
     wire_bytes: AtomicU64,
+    /// Why the reading task ended early.
+    broken: Mutex<Option<String>>,
 }
 
 /// Answers an offer and receives the dataset.
@@ -68,6 +70,7 @@ pub async fn receive(
         base: offer.base.clone(),
         data_bytes: offer.data_bytes,
         flags: offer.flags.clone(),
+        accept: *lock(&peer.accept),
     };
     let fs = run.fs.clone();
     let incoming = match blocking(move || fs.receive(&receipt)).await {
@@ -152,10 +155,15 @@ async fn carry(
     tokio::pin!(stop);
     let mut ticks = tokio::time::interval(MARK_EVERY);
     let mut last = Instant::now();
+    // An aborted task is finished a moment later; what stopped it must not be asked again meanwhile.
+    let mut stopped = false;
     let applied = loop {
         tokio::select! {
             applied = &mut applier => break applied,
-            () = &mut stop, if !reading.is_finished() => reading.abort(),
+            () = &mut stop, if !stopped => {
+                stopped = true;
+                reading.abort();
+            }
             _ = ticks.tick() => {
                 let mark = mark(&shared, tracked, last.elapsed());
                 last = Instant::now();
@@ -215,6 +223,7 @@ async fn read(mut receiver: Receiving, pieces: mpsc::Sender<Piece>, shared: Arc<
             Ok(Item::End) => return,
             Err(error) => {
                 tracing::debug!("the link gives no more frames: {error:#}");
+                *lock(&shared.broken) = Some(format!("{error:#}"));
                 return;
             }
         };
@@ -256,14 +265,12 @@ fn apply(
             }
             None => {
                 incoming.checkpoint()?;
-                let standing = incoming.standing();
-                bail!(Failure::new(
-                    Code::Interrupted,
-                    format!(
-                        "interrupted at byte {} of its stream, checkpoint kept",
-                        standing.offset
-                    )
-                ));
+                let offset = incoming.standing().offset;
+                let why = lock(&shared.broken).take();
+                let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                let what =
+                    format!("interrupted at byte {offset} of its stream, checkpoint kept{why}");
+                bail!(Failure::new(Code::Interrupted, what));
             }
         }
     }

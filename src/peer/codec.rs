@@ -75,7 +75,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
     serde_json::from_slice(json).map_err(|error| {
         let start: String = String::from_utf8_lossy(&json[..json.len().min(80)]).into_owned();
-        anyhow!("not a message we understand: {error}: {}", plain(&start))
+        // The error repeats words of the message: names, types, unknown variants.
+        let (error, start) = (plain(&error.to_string()), plain(&start));
+        anyhow!("not a message we understand: {error}: {start}")
     })
 }
 

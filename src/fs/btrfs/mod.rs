@@ -51,6 +51,7 @@ mod subvolume;
 mod take;
 mod told;
 mod top;
+pub mod trial;
 mod uses;
 
 /// Newest send stream version that this program and the running kernel can both read and write.

@@ -79,7 +79,10 @@ pub fn receive(catalogue: &Catalogue<'_>, receipt: &Receipt, limits: Limits) -> 
         &clones,
         &receipt.flags,
         receipt.data_bytes,
-        limits,
+        Limits {
+            accept: receipt.accept,
+            ..limits
+        },
     )?;
     Ok(match opened {
         Opened::Complete(local) => Opened::Complete(local),

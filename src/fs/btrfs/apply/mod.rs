@@ -15,6 +15,8 @@ mod finish;
 pub(super) mod ioctl;
 mod later;
 mod names;
+mod policy;
+mod room;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ pub(super) use fault::{Applied, Fault};
 pub(super) use later::Later;
 
 use super::stream::{Command, Moment};
+use crate::logic::accept::Accept;
 use crate::logic::transfer::{FileFlags, StreamIdentity};
 use fault::{Blame, refuse};
 use tree::Tree;
@@ -48,6 +51,8 @@ pub(super) struct Applier {
     data_bytes: u64,
     /// Bytes given to the open file since its writeback was started.
     unwritten: u64,
+    accept: Accept,
+    room: room::Room,
 }
 
 #[derive(Debug)]
@@ -89,6 +94,8 @@ impl Applier {
             later: Later::default(),
             data_bytes,
             unwritten: 0,
+            accept: Accept::default(),
+            room: room::Room::default(),
         };
         match later {
             Some(later) => applier.later = later,
@@ -96,6 +103,13 @@ impl Applier {
             None => applier.flag_top()?,
         }
         Ok(applier)
+    }
+
+    /// Takes over what `accept` says, and never goes below `reserve` bytes of free space.
+    pub fn bounded(mut self, accept: Accept, reserve: u64) -> Applier {
+        self.accept = accept;
+        self.room = room::Room::new(reserve);
+        self
     }
 
     /// The subvolume's top directory.
@@ -122,6 +136,7 @@ impl Applier {
                 "comes before the subvolume is named"
             });
         }
+        self.take_room(room::COMMAND_BYTES)?;
         match *command {
             Command::Subvol { uuid, ctransid, .. } => self.begin(uuid, ctransid, None),
             Command::Snapshot {

@@ -44,6 +44,7 @@ pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<Local
     }
     let data_bytes = run.applier.data_bytes();
     let lost = run.applier.later().lost;
+    let dropped = run.applier.later().dropped;
     if lost > 0 {
         tracing::warn!(%dataset, lost, "facts of files were not carried over");
     }
@@ -67,6 +68,7 @@ pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<Local
         stream_bytes: Some(bytes),
         data_bytes: Some(data_bytes),
         stream_hash: Some(ours),
+        dropped,
     };
     work.write(work::LOCAL, &local)?;
     freeze("finish-recorded");

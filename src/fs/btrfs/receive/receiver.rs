@@ -60,7 +60,7 @@ impl Receiver {
         flags: FileFlags,
         limits: Limits,
     ) -> Result<Receiver> {
-        let run = resumed(&work, &identity, base.as_ref(), &clones, &flags)?;
+        let run = resumed(&work, &identity, base.as_ref(), &clones, &flags, limits)?;
         Ok(Receiver {
             work,
             dataset,
@@ -212,7 +212,15 @@ impl Incoming for Receiver {
             .and_then(|()| self.work.write(work::IDENTITY, &self.identity))
             .and_then(|()| {
                 let (base, clones) = (self.base.as_ref(), &self.clones);
-                resumed(&self.work, &self.identity, base, clones, &self.flags)
+                let limits = self.limits;
+                resumed(
+                    &self.work,
+                    &self.identity,
+                    base,
+                    clones,
+                    &self.flags,
+                    limits,
+                )
             });
         let run = self.noting(outcome)?;
         self.run = run;
@@ -252,6 +260,12 @@ pub(super) fn located<T>(fault: Fault, work: &Work, offset: u64, command: &str) 
             free: free_bytes(work.dir()).unwrap_or_default(),
         }
         .into(),
+        Fault::Reserve { needed, free } => FsError::NoSpace {
+            path: work.dir().to_owned(),
+            needed,
+            free,
+        }
+        .into(),
         Fault::Machine(what, error) => anyhow::Error::from(error)
             .context(what)
             .context(format!("apply {command} at byte {offset} of the stream")),
@@ -265,6 +279,7 @@ fn resumed(
     base: Option<&Source>,
     clones: &[Source],
     flags: &FileFlags,
+    limits: Limits,
 ) -> Result<Run> {
     let newest = checkpoint::newest(work.dir())?
         .and_then(|(state, snapshot)| Some((PrefixHash::restore(&state.hash)?, state, snapshot)));
@@ -300,6 +315,7 @@ fn resumed(
         Applier::new(&tree, identity, sources, flags.clone(), later, data_bytes);
     let offset = hash.bytes();
     let applier = applier.or_else(|fault| located(fault, work, offset, "none"))?;
+    let applier = applier.bounded(limits.accept, limits.reserve);
     Ok(Run {
         applier,
         parser,
