@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::logic::accept::Accept;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
@@ -18,6 +19,7 @@ use crate::logic::schedule::Every;
 mod complaint;
 mod document;
 pub mod edit;
+mod permit;
 mod read;
 mod show;
 pub mod store;
@@ -25,6 +27,7 @@ pub mod store;
 mod tests;
 
 pub use complaint::{Complaint, Complaints};
+pub use permit::{Grant, RoleGrants, in_force};
 
 /// Where the file is unless `--config` says otherwise.
 pub const PATH_DEFAULT: &str = "/etc/standin/standin.toml";
@@ -114,28 +117,8 @@ pub struct Peer {
     /// Bytes per second this node sends to the peer at most; none: no limit.
     pub bandwidth: Option<u64>,
     pub grants: Vec<Grant>,
-}
-
-/// What a peer may do here, for the roles whose `peers` name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Grant {
-    /// Send points to this node, to be stored under our own retention.
-    Send,
-    /// Receive the points this node takes.
-    Receive,
-}
-
-impl Grant {
-    pub const ALL: [Grant; 2] = [Grant::Send, Grant::Receive];
-
-    /// The word in the file.
-    pub fn word(self) -> &'static str {
-        match self {
-            Grant::Send => "send",
-            Grant::Receive => "receive",
-        }
-    }
+    /// What of its files this node takes over. Default: everything.
+    pub accept: Accept,
 }
 
 /// What fails over together.
@@ -145,6 +128,8 @@ pub struct Role {
     /// The node on which the role lives when all is well: active there at first.
     pub home: NodeName,
     pub peers: Vec<NodeName>,
+    /// What peers may do in this role, where that differs from their own `grants`.
+    pub grants: RoleGrants,
     pub every: Every,
     /// What this node keeps while it is active in the role.
     pub keep: Keep,

@@ -27,9 +27,10 @@ fn uncommented(take: impl Fn(&str) -> bool) -> String {
 const EXAMPLES: [&str; 4] = ["advertise", "via", "bandwidth", "keep-standby"];
 
 fn is_example(line: &str) -> bool {
-    EXAMPLES
-        .iter()
-        .any(|key| line.starts_with(&format!("{key} =")))
+    // Of a role; a peer's have a default.
+    let of_role = line.starts_with("grants = {");
+    let is = |key: &&str| line.starts_with(&format!("{key} ="));
+    of_role || EXAMPLES.iter().any(is)
 }
 
 #[test]

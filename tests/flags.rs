@@ -102,6 +102,7 @@ impl Pair {
             base: base.cloned(),
             data_bytes: measured.data_bytes,
             flags: measured.flags,
+            accept: standin::logic::accept::Accept::default(),
         };
         let mut incoming = self.open(&receipt);
         if self.way == Way::Interrupted {

@@ -40,6 +40,7 @@ impl Transfer {
                 base: base.cloned(),
                 data_bytes: measured.data_bytes,
                 flags: measured.flags,
+                accept: standin::logic::accept::Accept::default(),
             },
         }
     }

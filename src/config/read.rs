@@ -10,9 +10,12 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Found, Page, Section};
+use super::permit;
 use super::{
-    CONTROL_DEFAULT, Complaints, Config, Dataset, Grant, Node, Peer, Role, STATE_DIR_DEFAULT,
+    CONTROL_DEFAULT, Complaints, Config, Dataset, Grant, Node, Peer, Role, RoleGrants,
+    STATE_DIR_DEFAULT,
 };
+use crate::logic::accept::Accept;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
@@ -208,7 +211,8 @@ fn peer(mut section: Section, name: &NodeName) -> Option<Peer> {
         }
         Some(rate)
     });
-    let grants = section.get("grants").map(|found| grants(&found));
+    let grants = section.get("grants").map(|found| permit::grants(&found));
+    let accept = section.get("accept").map(permit::accept);
     section.finish();
     Some(Peer {
         name: name.clone(),
@@ -216,7 +220,8 @@ fn peer(mut section: Section, name: &NodeName) -> Option<Peer> {
         via: or_none(via)?,
         key: or_none(key)?,
         bandwidth: or_none(bandwidth)?,
-        grants: grants.unwrap_or_else(|| Some(Grant::ALL.to_vec()))?,
+        grants: grants.unwrap_or_else(|| Some(Grant::DEFAULT.to_vec()))?,
+        accept: accept.unwrap_or_else(|| Some(Accept::default()))?,
     })
 }
 
@@ -242,24 +247,6 @@ fn via(found: &Found) -> Option<Vec<String>> {
     Some(words)
 }
 
-fn grants(found: &Found) -> Option<Vec<Grant>> {
-    let mut grants = Vec::new();
-    for word in found.texts()? {
-        let grant = word.parsed(|text| {
-            Grant::ALL
-                .into_iter()
-                .find(|grant| grant.word() == text)
-                .ok_or("not a grant: use \"send\" and \"receive\"")
-        });
-        let Some(grant) = grant else { continue };
-        if grants.contains(&grant) {
-            word.refuse("listed twice");
-        }
-        grants.push(grant);
-    }
-    Some(grants)
-}
-
 fn role(
     mut section: Section,
     name: &RoleName,
@@ -270,6 +257,9 @@ fn role(
         Some(found) => role_peers(&found, known),
         None => Some(Vec::new()),
     };
+    let grants = section
+        .get("grants")
+        .map(|found| permit::role_grants(found, peers.as_deref()));
     let home = section
         .need("home", "\"NODE\", the node on which the role lives")
         .and_then(|found| home(&found, known, peers.as_deref()));
@@ -287,6 +277,7 @@ fn role(
         name: name.clone(),
         home: home?,
         peers: peers?,
+        grants: grants.unwrap_or_else(|| Some(RoleGrants::new()))?,
         every: every?,
         keep: keep?,
         keep_standby: keep_standby.unwrap_or(keep)?,

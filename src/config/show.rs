@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
 
-use super::{Config, Dataset, Node, Peer, Role};
+use super::{Config, Dataset, Grant, Node, Peer, Role};
 use crate::logic::retention::Keep;
 use crate::logic::units;
 
@@ -74,6 +74,9 @@ fn peer(peer: &Peer) -> Table {
         table["bandwidth"] = value(units::exact_rate(bandwidth));
     }
     table["grants"] = list(peer.grants.iter().map(|grant| grant.word().to_owned()));
+    let rules = peer.accept.rules();
+    let rules = rules.map(|(name, treatment)| (name, Value::from(treatment.word())));
+    table["accept"] = value(rules.into_iter().collect::<InlineTable>());
     table
 }
 
@@ -81,6 +84,12 @@ fn role(role: &Role) -> Table {
     let mut table = Table::new();
     table["home"] = value(role.home.as_str());
     table["peers"] = list(role.peers.iter().map(ToString::to_string));
+    if !role.grants.is_empty() {
+        let words = |grants: &[Grant]| grants.iter().map(|grant| grant.word()).collect::<Array>();
+        let grants = role.grants.iter();
+        let grants = grants.map(|(peer, grants)| (peer.as_str(), words(grants)));
+        table["grants"] = value(grants.collect::<InlineTable>());
+    }
     table["every"] = value(role.every.to_string());
     table["keep"] = keep(&role.keep);
     table["keep-standby"] = keep(&role.keep_standby);

@@ -53,7 +53,7 @@ fn the_least_that_is_enough() {
     let config = parse(&format!("{NODE}{PEER}{ROLE}")).unwrap();
     let role = config.roles.values().next().unwrap();
     assert_eq!(role.keep_standby, role.keep);
-    assert_eq!(config.peers.values().next().unwrap().grants, Grant::ALL);
+    assert_eq!(config.peers.values().next().unwrap().grants, Grant::DEFAULT);
     let paths: Vec<&Path> = config.live_paths().map(|(_, _, path)| path).collect();
     assert_eq!(paths, [Path::new("/srv/web")]);
 }
@@ -73,11 +73,13 @@ address = "birch.example.org:7321"
 key = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 bandwidth = "16Mbit/s"
 grants = []
+accept = { devices = "drop", setuid = "refuse" }
 [peer."cedar.example.org"]
 via = "ssh cedar  standin link --stdio"
 [role.web]
 home = "birch"
 peers = ["birch", "cedar.example.org"]
+grants = { "cedar.example.org" = "prune", birch = [] }
 every = "mon..fri 03:30"
 keep = { last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 6, yearly = 1 }
 keep-standby = { daily = 14 }
@@ -132,14 +134,17 @@ fn what_is_shown_reads_back() {
         key = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
         bandwidth = "2MB/s"
         grants = []
+        accept = { devices = "drop", setuid = "refuse", security = "keep", trusted = "keep" }
 
         [peer."cedar.example.org"]
         via = ["ssh", "cedar", "standin", "link", "--stdio"]
         grants = ["send", "receive"]
+        accept = { devices = "keep", setuid = "keep", security = "keep", trusted = "keep" }
 
         [role.web]
         home = "birch"
         peers = ["birch", "cedar.example.org"]
+        grants = { birch = [], "cedar.example.org" = ["prune"] }
         every = "mon..fri 03:30"
         keep = { last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 6, yearly = 1 }
         keep-standby = { daily = 14 }
@@ -334,7 +339,7 @@ fn peer_lines() {
     peer(
         "grants = [\"send\", \"recieve\", \"send\"]",
         expect![[r#"
-            /c.toml:4: peer.birch.grants = "recieve": not a grant: use "send" and "receive"
+            /c.toml:4: peer.birch.grants = "recieve": not a grant: use "send", "receive", "read" and "prune"
             /c.toml:4: peer.birch.grants = "send": listed twice"#]],
     );
     peer(

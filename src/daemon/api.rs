@@ -216,6 +216,9 @@ pub struct PointView {
     /// Why pruning must not touch it now: `base of birch`, `newest` ...
     pub pinned: Vec<String>,
     pub not_replicated: BTreeMap<DatasetName, Vec<String>>,
+    /// What this node's policy (`accept`) left out when it received the point.
+    #[serde(default)]
+    pub dropped: BTreeMap<DatasetName, Vec<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

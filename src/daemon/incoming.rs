@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{prune, receiving};
+use super::{grant, prune, receiving};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
@@ -174,12 +174,7 @@ fn permitted(node: &Node, peer: &NodeName, name: &RoleName) -> Result<Arc<RoleRu
         let hint = format!("add \"{peer}\" to `peers` of [role.{name}] in the config of {ours}");
         return Err(refused(Code::Refused, what, hint));
     }
-    let granted = |run: Arc<PeerRun>| lock(&run.grants).contains(&Grant::Send);
-    if !node.peer(peer).is_some_and(granted) {
-        let what = format!("{ours} does not grant {peer} to send");
-        let hint = format!("add \"send\" to `grants` of [peer.{peer}] in the config of {ours}");
-        return Err(refused(Code::Refused, what, hint));
-    }
+    grant::expect(node, peer, name, Grant::Send).map_err(Failure::from)?;
     Ok(run)
 }
 

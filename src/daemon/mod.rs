@@ -22,6 +22,7 @@ pub mod api;
 mod check;
 mod control;
 mod cycle;
+mod grant;
 mod hub;
 mod incoming;
 mod links;

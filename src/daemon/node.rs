@@ -22,6 +22,7 @@ use crate::fs::btrfs::{Btrfs, receive::Applying};
 use crate::fs::{Filesystem, Limits};
 use crate::host::state::{RoleRecord, State};
 use crate::host::user;
+use crate::logic::accept::Accept;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::point::{RoleId, Term};
@@ -95,9 +96,10 @@ pub struct Receiving {
 
 /// One peer of this node.
 pub struct PeerRun {
-    /// As the config names it. Grants and bandwidth may have changed since: `grants` and `limiter` are in force.
+    /// As the config names it. Grants, `accept` and bandwidth may have changed since: the fields below are in force.
     pub peer: Peer,
     pub grants: Mutex<Vec<Grant>>,
+    pub accept: Mutex<Accept>,
     pub limiter: Arc<Limiter>,
     pub contact: Mutex<Contact>,
     /// Rung when the link comes or goes.
@@ -256,6 +258,7 @@ impl Node {
             checkpoint_bytes: config.node.checkpoint_bytes,
             checkpoint_every: config.node.checkpoint_every,
             reserve: config.node.reserve,
+            accept: Accept::default(),
         };
         let mut roles = BTreeMap::new();
         for role in config.roles.values() {
@@ -272,6 +275,7 @@ impl Node {
                 Some(old) if old.reaches_the_same(peer) => {
                     old.limiter.set_rate(peer.bandwidth);
                     lock(&old.grants).clone_from(&peer.grants);
+                    *lock(&old.accept) = peer.accept;
                     old
                 }
                 _ => Arc::new(PeerRun::new(peer.clone())),
@@ -372,6 +376,7 @@ impl PeerRun {
         let limiter = Arc::new(Limiter::new(peer.bandwidth));
         PeerRun {
             grants: Mutex::new(peer.grants.clone()),
+            accept: Mutex::new(peer.accept),
             peer,
             limiter,
             contact: Mutex::default(),

@@ -95,6 +95,13 @@ fn view(
         data_bytes: (!received.is_empty()).then(|| received.iter().sum()),
         on_peers,
         pinned,
+        dropped: stored
+            .local
+            .datasets
+            .iter()
+            .filter(|(_, local)| !local.dropped.is_nothing())
+            .map(|(name, local)| (name.clone(), local.dropped.phrases()))
+            .collect(),
         not_replicated: manifest
             .datasets
             .iter()

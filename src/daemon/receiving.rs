@@ -47,6 +47,8 @@ struct Shared {
     standing: Mutex<Standing>,
     waited_us: AtomicU64,
     wire_bytes: AtomicU64,
+    /// Why the reading task ended early.
+    broken: Mutex<Option<String>>,
 }
 
 /// Answers an offer and receives the dataset.
@@ -70,6 +72,7 @@ pub async fn receive(
         base: offer.base.clone(),
         data_bytes: offer.data_bytes,
         flags: offer.flags.clone(),
+        accept: *lock(&peer.accept),
     };
     let fs = run.fs.clone();
     let incoming = match blocking(move || fs.receive(&receipt)).await {
@@ -247,6 +250,7 @@ async fn read(mut receiver: Receiving, pieces: mpsc::Sender<Piece>, shared: Arc<
             Ok(Item::End) => return,
             Err(error) => {
                 tracing::debug!("the link gives no more frames: {error:#}");
+                *lock(&shared.broken) = Some(format!("{error:#}"));
                 return;
             }
         };
@@ -291,14 +295,12 @@ fn apply(
             }
             None => {
                 incoming.checkpoint()?;
-                let standing = incoming.standing();
-                bail!(Failure::new(
-                    Code::Interrupted,
-                    format!(
-                        "interrupted at byte {} of its stream, checkpoint kept",
-                        standing.offset
-                    )
-                ));
+                let offset = incoming.standing().offset;
+                let why = lock(&shared.broken).take();
+                let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                let what =
+                    format!("interrupted at byte {offset} of its stream, checkpoint kept{why}");
+                bail!(Failure::new(Code::Interrupted, what));
             }
         }
     }

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use tokio_util::sync::CancellationToken;
 
 use super::api::Step;
 use super::cycle::{done, failed, first_line, our_lineage, planned};
+use super::grant;
 use super::node::{Node, RoleRun, lock};
 use super::outgoing::{Job, answer, send_dataset};
 use crate::config::Grant;
@@ -101,7 +102,9 @@ async fn rounds(
     cancel: &CancellationToken,
     steps: &mut Vec<Step>,
 ) -> Result<()> {
-    granted(node, peer)?;
+    grant::expect(node, peer, &run.name, Grant::Receive)
+        .map_err(Failure::from)
+        .with_context(|| format!("send to {peer}"))?;
     let link = node.link(peer)?;
     let (ours, _) = our_lineage(run).await?;
     // Points taken while this runs are the next cycle's: a busy source must not keep a cycle going for ever.
@@ -139,22 +142,6 @@ async fn rounds(
             }
         }
     }
-}
-
-fn granted(node: &Node, peer: &NodeName) -> Result<()> {
-    let granted = node
-        .peer(peer)
-        .is_none_or(|run| lock(&run.grants).contains(&Grant::Receive));
-    if granted {
-        return Ok(());
-    }
-    let failure = Failure::new(
-        Code::Refused,
-        format!("send to {peer}: this node does not grant it to receive"),
-    );
-    Err(failure
-        .hint(format!("add \"receive\" to `grants` of [peer.{peer}]"))
-        .into())
 }
 
 fn sentence(step: &plan::Step, peer: &NodeName) -> String {

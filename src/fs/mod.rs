@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::logic::accept::Accept;
 use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::PointId;
@@ -110,6 +111,8 @@ pub struct Receipt {
     pub data_bytes: u64,
     /// Flags that new files get.
     pub flags: FileFlags,
+    /// What of its files is taken over.
+    pub accept: Accept,
 }
 
 /// Facts about one live dataset, for `check` and for the cycle.
@@ -262,6 +265,8 @@ pub struct Limits {
     pub checkpoint_every: std::time::Duration,
     /// Free space that a receive never uses, in bytes.
     pub reserve: u64,
+    /// What of the sender's files is taken over; of a transfer, what its receipt says.
+    pub accept: Accept,
 }
 
 impl Default for Limits {
@@ -270,6 +275,7 @@ impl Default for Limits {
             checkpoint_bytes: 256 << 20,
             checkpoint_every: std::time::Duration::from_secs(30),
             reserve: 1 << 30,
+            accept: Accept::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::accept::Dropped;
 use super::name::{DatasetName, NodeName, RoleName};
 use super::point::{PointId, PointName, RoleId};
 
@@ -86,6 +87,9 @@ pub struct LocalDataset {
     pub data_bytes: Option<u64>,
     /// Prefix hash of the whole stream, hex (see `logic::prefix`).
     pub stream_hash: Option<String>,
+    /// What this node's policy towards the sender left out of that stream.
+    #[serde(default, skip_serializing_if = "Dropped::is_nothing")]
+    pub dropped: Dropped,
 }
 
 /// A point as one node holds it: complete, every dataset present.

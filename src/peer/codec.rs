@@ -81,7 +81,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 #[derive(Debug, thiserror::Error)]
 #[error("not a message we understand: {error}: {start}")]
 pub struct Unreadable {
-    error: serde_json::Error,
+    error: String,
     /// A little of what came.
     start: String,
 }
@@ -89,7 +89,8 @@ pub struct Unreadable {
 /// A message from JSON; the error shows a little of what came.
 pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Unreadable> {
     serde_json::from_slice(json).map_err(|error| Unreadable {
-        error,
+        // It repeats words of the message: names, types, unknown variants.
+        error: plain(&error.to_string()),
         start: plain(&String::from_utf8_lossy(&json[..json.len().min(80)])),
     })
 }

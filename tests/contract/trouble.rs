@@ -27,6 +27,7 @@ fn a_full_filesystem_is_told_before_the_first_write() {
         base: None,
         data_bytes: 0,
         flags: measured.flags,
+        accept: standin::logic::accept::Accept::default(),
     };
     let limits = Limits {
         reserve: 1 << 40,

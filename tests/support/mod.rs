@@ -9,10 +9,13 @@
     clippy::print_stderr
 )]
 
+pub mod audit;
 pub mod cluster;
+pub mod commands;
 pub mod fixture;
 pub mod proxy;
 pub mod random;
 pub mod receiving;
+pub mod reliability;
 pub mod same;
 pub mod tree;

@@ -8,6 +8,7 @@ use standin::fs::btrfs::receive::{self, Applying, Coming, Place, Source};
 use standin::fs::btrfs::scan::Scanner;
 use standin::fs::btrfs::stream::{Command, Parser, Piece};
 use standin::fs::{Incoming, Limits, Opened, Result};
+use standin::logic::accept::{Accept, Treatment};
 use standin::logic::manifest::LocalDataset;
 use standin::logic::name::DatasetName;
 use standin::logic::prefix::PrefixHash;
@@ -21,6 +22,15 @@ pub const LIMITS: Limits = Limits {
     checkpoint_bytes: u64::MAX,
     checkpoint_every: std::time::Duration::from_secs(3600),
     reserve: 1 << 20,
+    accept: KEEP,
+};
+
+/// Everything is taken over.
+pub const KEEP: Accept = Accept {
+    devices: Treatment::Keep,
+    setuid: Treatment::Keep,
+    security: Treatment::Keep,
+    trusted: Treatment::Keep,
 };
 
 /// A staging place under `dir`.
@@ -144,7 +154,16 @@ pub fn open(
     identity: &StreamIdentity,
     base: Option<&Source>,
 ) -> Result<Box<dyn Incoming>> {
-    match opened(place, identity, base, &FileFlags::default(), 0, LIMITS)? {
+    open_within(LIMITS, place, identity, base)
+}
+
+pub fn open_within(
+    limits: Limits,
+    place: &Place,
+    identity: &StreamIdentity,
+    base: Option<&Source>,
+) -> Result<Box<dyn Incoming>> {
+    match opened(place, identity, base, &FileFlags::default(), 0, limits)? {
         Opened::Transfer(incoming) => Ok(incoming),
         Opened::Complete(_) => panic!("complete already"),
     }

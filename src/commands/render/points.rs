@@ -50,6 +50,14 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
                 lines.push(format!("  {}", attention(&text)));
             }
         }
+        for (dataset, dropped) in &point.dropped {
+            let text = format!(
+                "dropped from {}: {dataset}: {}",
+                point.short,
+                dropped.join(", ")
+            );
+            lines.push(format!("  {}", attention(&text)));
+        }
     }
     lines
 }

@@ -52,6 +52,7 @@ mod subvolume;
 mod take;
 mod told;
 mod top;
+pub mod trial;
 mod uses;
 
 /// Newest send stream version that this program and the running kernel can both read and write. In a debug build

@@ -84,6 +84,10 @@ pub fn receive(
         flags: &receipt.flags,
         data_bytes: receipt.data_bytes,
     };
+    let limits = Limits {
+        accept: receipt.accept,
+        ..limits
+    };
     let opened = receive::open(applying, &place, coming, limits)?;
     Ok(match opened {
         Opened::Complete(local) => Opened::Complete(local),

@@ -29,6 +29,7 @@ const PUNCH_HOLE: u32 = 2;
 
 impl Applier {
     pub(super) fn write(&mut self, path: &[u8], offset: u64, data: &[u8]) -> Applied<()> {
+        self.take_room(data.len() as u64)?;
         let file = self.file(path)?;
         write_all(file, offset, data).on("write", path)?;
         self.written(data.len() as u64);
@@ -64,6 +65,9 @@ impl Applier {
             }
             _ => return refuse(format!("allocation mode {mode} is not known")),
         };
+        if !flags.contains(FallocateFlags::PUNCH_HOLE) {
+            self.expect_room(len)?;
+        }
         rustix::fs::fallocate(self.file(path)?, flags, offset, len).on("allocate", path)
     }
 
@@ -74,6 +78,7 @@ impl Applier {
         if piece.len > ENCODED_BYTES_MAX || piece.data.len() as u64 > ENCODED_BYTES_MAX {
             return refuse("compressed piece is too long");
         }
+        self.take_room(piece.file_len)?;
         let file = self.file(piece.path)?;
         match ioctl::encoded_write(file, piece) {
             Ok(()) => {}
@@ -126,6 +131,8 @@ impl Applier {
                 | Errno::PERM,
             ) => {
                 tracing::debug!(path = %shown(piece.path), len = piece.len, "copied, not shared");
+                expect_source(source, piece)?;
+                self.expect_room(piece.len)?;
                 copy(&open.file, source, piece)
             }
             outcome => outcome.on("clone into", piece.path),
@@ -173,6 +180,20 @@ fn write_all(file: &OwnedFd, mut offset: u64, mut data: &[u8]) -> rustix::io::Re
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// A range beyond the end is refused before anything of it is copied.
+fn expect_source(source: &OwnedFd, piece: &Cloned<'_>) -> Applied<()> {
+    let path = piece.source_path;
+    let size = rustix::fs::fstat(source).on("stat", path)?.st_size;
+    let end = piece.source_offset.saturating_add(piece.len);
+    if u64::try_from(size).unwrap_or(0) < end {
+        return refuse(format!(
+            "clone source {} ends before the range",
+            shown(path)
+        ));
     }
     Ok(())
 }

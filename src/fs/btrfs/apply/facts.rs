@@ -51,7 +51,7 @@ fn put(file: BorrowedFd<'_>, name: &[u8], value: Option<&[u8]>) -> rustix::io::R
 
 impl Applier {
     pub(super) fn chmod(&mut self, path: &[u8], mode: u64) -> Applied<()> {
-        let bits = (mode & 0o7777) as u32;
+        let bits = self.accepted_mode(path, (mode & 0o7777) as u32)?;
         let mode = Mode::from_raw_mode(bits);
         if path.is_empty() {
             return self.unlocking(&[path], |tree| {
@@ -123,6 +123,9 @@ impl Applier {
     pub(super) fn set_xattr(&mut self, path: &[u8], name: &[u8], value: &[u8]) -> Applied<()> {
         if value.len() > XATTR_BYTES_MAX {
             return refuse("value of an extended attribute is too long");
+        }
+        if !self.accepts_attribute(path, name)? {
+            return Ok(());
         }
         if path.is_empty() && INHERITED.contains(&name) {
             self.later.top_xattrs.insert(name.to_vec(), value.to_vec());

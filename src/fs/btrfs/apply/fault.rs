@@ -14,6 +14,8 @@ pub(in crate::fs::btrfs) enum Fault {
     Denied(String, Errno),
     /// No space, or no quota.
     Full,
+    /// It would take so many bytes, and so many are free above the reserve.
+    Reserve { needed: u64, free: u64 },
     /// This machine failed: what it was doing, and the error.
     Machine(String, Errno),
 }

@@ -10,6 +10,7 @@ use super::fault::{Applied, Blame};
 use super::later::INHERITED;
 use super::{Applier, ioctl, timestamps};
 use crate::fs::btrfs::stream::Moment;
+use crate::logic::accept::Dropped;
 
 /// Longest value worth holding back, in bytes: an ACL or the name of an algorithm.
 const VALUE_BYTES_MAX: usize = 64 << 10;
@@ -21,6 +22,8 @@ pub(in crate::fs::btrfs) struct Settled {
     pub ctransid: u64,
     /// Facts of the source that could not be carried over, counted.
     pub lost: u64,
+    /// What the policy left out.
+    pub dropped: Dropped,
 }
 
 impl Applier {
@@ -106,6 +109,7 @@ impl Applier {
         Ok(Settled {
             ctransid: self.later.ctransid.unwrap_or_default(),
             lost: self.later.lost,
+            dropped: self.later.dropped,
         })
     }
 }

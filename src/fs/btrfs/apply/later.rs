@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tree::below;
 use crate::fs::btrfs::stream::Moment;
+use crate::logic::accept::Dropped;
 
 /// Memory for files whose locks wait, in bytes: beyond that further ones are reported lost instead of remembered.
 const LOCKED_BYTES_MAX: usize = 4 << 20;
@@ -43,6 +44,9 @@ pub(in crate::fs::btrfs) struct Later {
     locked_bytes: usize,
     /// Facts of the source that could not be carried over, counted.
     pub lost: u64,
+    /// What the policy left out.
+    #[serde(default)]
+    pub dropped: Dropped,
 }
 
 /// A file or directory that shall be immutable or append-only in the end.

@@ -16,6 +16,8 @@ pub(super) mod ioctl;
 mod later;
 mod names;
 pub(super) mod outside;
+mod policy;
+mod room;
 pub(super) mod tree;
 
 use std::collections::BTreeMap;
@@ -30,6 +32,7 @@ pub(super) use finish::Settled;
 pub(super) use later::Later;
 
 use super::stream::{Command, Moment};
+use crate::logic::accept::Accept;
 use crate::logic::transfer::{FileFlags, StreamIdentity};
 use fault::refuse;
 use outside::Outside;
@@ -53,6 +56,8 @@ pub(super) struct Applier {
     data_bytes: u64,
     /// Bytes given to the open file since its writeback was started.
     unwritten: u64,
+    accept: Accept,
+    room: room::Room,
 }
 
 #[derive(Debug)]
@@ -83,6 +88,8 @@ impl Applier {
             later: Later::default(),
             data_bytes,
             unwritten: 0,
+            accept: Accept::default(),
+            room: room::Room::default(),
         };
         match later {
             Some(later) => applier.later = later,
@@ -90,6 +97,13 @@ impl Applier {
             None => applier.flag_top()?,
         }
         Ok(applier)
+    }
+
+    /// Takes over what `accept` says, and never goes below `reserve` bytes of free space.
+    pub fn bounded(mut self, accept: Accept, reserve: u64) -> Applier {
+        self.accept = accept;
+        self.room = room::Room::new(reserve);
+        self
     }
 
     pub fn later(&self) -> &Later {
@@ -111,6 +125,7 @@ impl Applier {
                 "comes before the subvolume is named"
             });
         }
+        self.take_room(room::COMMAND_BYTES)?;
         match *command {
             Command::Subvol { uuid, ctransid, .. } => self.begin(uuid, ctransid, None),
             Command::Snapshot {

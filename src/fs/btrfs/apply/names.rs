@@ -49,6 +49,9 @@ impl Applier {
         if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
             return refuse(format!("mode {mode:o} is not that of a device"));
         }
+        if !self.accepts_device(path)? {
+            return self.mkfile(path, None);
+        }
         self.node(path, kind, device)
     }
 

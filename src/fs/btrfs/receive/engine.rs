@@ -17,6 +17,7 @@ use super::super::apply::tree::Tree;
 use super::super::apply::{Applier, Fault, Later, Settled};
 use super::super::stream::{Parser, Piece};
 use crate::fs::FsError;
+use crate::logic::accept::Accept;
 use crate::logic::transfer::{FileFlags, StreamIdentity};
 
 /// Where an engine begins.
@@ -24,6 +25,10 @@ use crate::logic::transfer::{FileFlags, StreamIdentity};
 pub(super) struct Start {
     pub identity: StreamIdentity,
     pub flags: FileFlags,
+    /// What of the stream is taken over.
+    pub accept: Accept,
+    /// Free space that is never used, in bytes.
+    pub reserve: u64,
     /// What was saved with the checkpoint that the tree was made from; none: it is fresh.
     pub saved: Option<Saved>,
 }
@@ -61,6 +66,9 @@ pub(super) enum Trouble {
     /// No space, or no quota.
     #[error("the filesystem is full")]
     Full,
+    /// It would take so many bytes, and so many are free above the reserve.
+    #[error("{needed} bytes are needed and {free} are free above the reserve")]
+    Reserve { needed: u64, free: u64 },
     /// This machine failed at something.
     #[error("{what}: errno {errno}")]
     Machine { what: String, errno: i32 },
@@ -98,6 +106,8 @@ impl Engine {
         let Start {
             identity,
             flags,
+            accept,
+            reserve,
             saved,
         } = start;
         let version = identity.version;
@@ -110,7 +120,9 @@ impl Engine {
         };
         let applier = Applier::new(tree, &identity, outside, flags, later, at.data_bytes);
         Ok(Engine {
-            applier: applier.map_err(|fault| trouble(fault, at.offset, "none"))?,
+            applier: applier
+                .map_err(|fault| trouble(fault, at.offset, "none"))?
+                .bounded(accept, reserve),
             parser,
             version,
             file: Vec::new(),
@@ -191,6 +203,7 @@ fn trouble(fault: Fault, offset: u64, command: &str) -> Trouble {
         Fault::Refused(why) => refuse(why),
         Fault::Denied(what, error) => refuse(format!("{what}: {error}")),
         Fault::Full => Trouble::Full,
+        Fault::Reserve { needed, free } => Trouble::Reserve { needed, free },
         Fault::Machine(what, error) => Trouble::Machine {
             what: format!("apply {command} at byte {offset} of the stream: {what}"),
             errno: error.raw_os_error(),

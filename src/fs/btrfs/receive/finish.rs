@@ -70,6 +70,7 @@ pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<Local
         stream_bytes: Some(bytes),
         data_bytes: Some(data_bytes),
         stream_hash: Some(ours),
+        dropped: settled.dropped,
     };
     work.write(work::LOCAL, &local)?;
     freeze("finish-recorded");

@@ -296,6 +296,12 @@ pub(super) fn error(trouble: Trouble, setting: &Setting) -> anyhow::Error {
             free: free_bytes(setting.work.dir()).unwrap_or_default(),
         }
         .into(),
+        Trouble::Reserve { needed, free } => FsError::NoSpace {
+            path: setting.work.dir().to_owned(),
+            needed,
+            free,
+        }
+        .into(),
         Trouble::Machine { what, errno } => {
             anyhow::Error::from(Errno::from_raw_os_error(errno)).context(what)
         }
@@ -363,6 +369,8 @@ fn engine(setting: &Setting, top: &OwnedFd, saved: Option<Saved>) -> Result<Box<
     let start = Start {
         identity: setting.identity.clone(),
         flags: setting.flags.clone(),
+        accept: setting.limits.accept,
+        reserve: setting.limits.reserve,
         saved,
     };
     match &setting.applying {

@@ -66,6 +66,7 @@ const CALLS: &[i64] = &[
     libc::SYS_unlinkat,
     libc::SYS_fchdir,
     // Data.
+    libc::SYS_fstatfs,
     libc::SYS_pread64,
     libc::SYS_pwrite64,
     libc::SYS_ftruncate,

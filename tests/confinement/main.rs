@@ -1,16 +1,25 @@
 //! A stream from a hostile peer changes nothing but the subvolume it is received into, and reads nothing it was not given.
 //!
-//! Every case is one crafted stream on a real filesystem; the rest of the filesystem is compared before and after.
+//! Every case is one crafted stream on a real filesystem; an audit of the rest of the filesystem is compared before and after.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::path::PathBuf;
+mod attributes;
+mod crafted;
+mod limits;
+mod policy;
 
-use standin::fs::FsError;
+use std::path::{Path, PathBuf};
+
 use standin::fs::btrfs::stream::{Cloned, Command, Encoded, Encoder, Moment};
-use support::fixture::{Loop, ready, run};
-use support::receiving::{identity, open, place, receive, snapshot, uuid_of};
+use standin::fs::{FsError, Limits};
+use support::audit::{Audit, assert_unchanged, audit};
+use support::fixture::{Loop, ready};
+use support::receiving::{
+    LIMITS, hash, identity, open, open_within, place, receive, snapshot, uuid_of,
+};
 use uuid::Uuid;
 
 const US: Uuid = Uuid::from_u128(0x5555);
@@ -60,47 +69,86 @@ impl Ground {
     }
 
     /// All of the filesystem but the staging places of the cases.
-    fn rest(&self) -> Vec<u8> {
-        let mut state = Vec::new();
-        for dir in ["outside", "live", "foreign"] {
-            let format = "%p %y %m %U %G %s %T@ %C@ %n\\n".to_string();
-            let path = self.target.join(dir).display().to_string();
-            state.extend(run("find", [path.clone(), "-printf".into(), format]));
-            state.extend(run("grep", ["-rac".to_string(), "".into(), path]));
-        }
-        state
+    fn rest(&self) -> Audit {
+        let staging = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("case.")
+        };
+        let mut found = audit(self.target.path(), staging);
+        // The places of the cases lie in it.
+        found.remove(self.target.path());
+        found
     }
 
     /// Receives these commands after a proper beginning; `words` says why they are refused, none: they are not.
     fn check(&mut self, commands: &[Command<'_>], words: Option<&str>) {
-        let before = self.rest();
+        self.check_within(LIMITS, commands, words);
+    }
+
+    /// The same with other limits. Gives where it was received.
+    fn check_within(
+        &mut self,
+        limits: Limits,
+        commands: &[Command<'_>],
+        words: Option<&str>,
+    ) -> PathBuf {
         let mut stream = begun();
         for command in commands {
             stream.put(command);
         }
         stream.put(&Command::End);
-        self.cases += 1;
-        let place = place(self.target.path(), &format!("case.{}", self.cases));
-        let outcome = receive(&place, &identity(US, None, 2), None, stream.bytes());
-        match (outcome, words) {
-            (Ok(_), None) => {}
-            (Ok(_), Some(words)) => panic!("{commands:?} was taken, not refused: {words}"),
-            (Err(error), None) => panic!("{commands:?}: {error:#}"),
-            (Err(error), Some(words)) => {
-                assert!(
-                    matches!(error.downcast_ref(), Some(FsError::BadStream { .. })),
-                    "{error:#}"
-                );
+        let what = format!("{commands:.300?}");
+        let (path, error) = self.receive(limits, stream.bytes(), &what);
+        match (error, words) {
+            (None, None) => {}
+            (None, Some(words)) => panic!("{what} was taken, not refused: {words}"),
+            (Some(error), None) => panic!("{what}: {error:#}"),
+            (Some(error), Some(words)) => {
+                let last = commands
+                    .last()
+                    .map_or("end", |command| command.kind().name());
+                named(&error, last);
                 assert!(
                     error.to_string().contains(words),
-                    "{commands:?}: {error:#}, not: {words}"
+                    "{what}: {error:#}, not: {words}"
                 );
             }
         }
-        assert!(
-            before == self.rest(),
-            "{commands:?} changed something outside"
-        );
+        path
+    }
+
+    /// Receives a stream in a place of its own: where it would be, and the error. The rest of the filesystem is the same
+    /// afterwards.
+    fn receive(
+        &mut self,
+        limits: Limits,
+        stream: &[u8],
+        what: &str,
+    ) -> (PathBuf, Option<anyhow::Error>) {
+        let before = self.rest();
+        self.cases += 1;
+        let place = place(self.target.path(), &format!("case.{}", self.cases));
+        let outcome =
+            open_within(limits, &place, &identity(US, None, 2), None).and_then(|mut incoming| {
+                incoming.write(stream)?;
+                incoming.finish(stream.len() as u64, &hash(stream))
+            });
+        assert_unchanged(&before, &self.rest(), what);
+        (place.point_dir.join("data"), outcome.err())
+    }
+}
+
+/// A refusal says where in the stream, and which command.
+fn named(error: &anyhow::Error, last: &str) {
+    match error.downcast_ref() {
+        Some(FsError::BadStream {
+            offset, command, ..
+        }) => {
+            assert!(*offset >= 17, "{error:#}");
+            assert_eq!(command, last, "{error:#}");
+        }
+        Some(FsError::NoSpace { .. }) => {}
+        _ => panic!("{error:#}"),
     }
 }
 

@@ -1,9 +1,14 @@
-//! Our parser and that of the `btrfs-stream` crate read the same out of real streams.
+//! Our parser and that of the `btrfs-stream` crate read the same out of real streams, and out of damaged ones (`damaged`).
 //!
 //! Only names that are text: theirs reads no others.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod damaged;
+#[path = "../fuzz/mutate.rs"]
+mod mutate;
 
 use btrfs_stream::{StreamCommand as Theirs, StreamReader, Timespec};
 use standin::fs::btrfs::scan::Scanner;
