@@ -144,6 +144,7 @@ fn what_is_shown_reads_back() {
         keep = { last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 6, yearly = 1 }
         keep-standby = { daily = 14 }
         snapshot-unchanged = true
+        reserve = "1MiB"
 
         [role.web.dataset.db]
         btrfs = "/srv/db"

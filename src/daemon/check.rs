@@ -207,15 +207,9 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         .await;
         let subject = format!("dataset {}/{dataset}", run.name);
         match looked {
-            Ok((live, space)) => dataset_findings(
-                node,
-                &subject,
-                (run, dataset),
-                active,
-                live,
-                space,
-                findings,
-            ),
+            Ok((live, space)) => {
+                dataset_findings(&subject, (run, dataset), active, live, space, findings)
+            }
             Err(error) => {
                 let hint =
                     crate::error::Failure::of(&error).and_then(|failure| failure.hint.clone());
@@ -234,6 +228,21 @@ async fn standbys(
     findings: &mut Vec<Finding>,
 ) {
     for peer in &run.role.peers {
+        let absent = lock(&run.watched)
+            .get(peer)
+            .and_then(|watched| watched.sentence.clone());
+        if let Some(absent) = absent {
+            let hint =
+                "bring it back, remove it (`standin pair remove`), or set `keep-for-absent-peers`";
+            findings.push(warning(subject, absent, hint));
+        }
+        let waiting = lock(&run.replicas)
+            .get(peer)
+            .and_then(|replica| replica.waiting.clone()?.sentence);
+        if let Some(waiting) = waiting {
+            let hint = "free some space there; the transfer goes on by itself";
+            findings.push(warning(subject, waiting, hint));
+        }
         let linked = node
             .peer(peer)
             .is_some_and(|run| lock(&run.contact).link.is_some());
@@ -251,7 +260,6 @@ async fn standbys(
 }
 
 fn dataset_findings(
-    node: &Node,
     subject: &str,
     (run, dataset): (&RoleRun, &DatasetName),
     active: bool,
@@ -286,7 +294,7 @@ fn dataset_findings(
             ));
         }
         // With too little space the finding below says all there is to say.
-        None if space.free < node.config().node.reserve => {}
+        None if space.free < run.role.reserve => {}
         None => findings.push(ok(
             subject,
             format!(
@@ -295,7 +303,7 @@ fn dataset_findings(
             ),
         )),
     }
-    let reserve = node.config().node.reserve;
+    let reserve = run.role.reserve;
     if space.free < reserve {
         let text = format!(
             "{} free is less than the reserve of {}",
@@ -305,7 +313,7 @@ fn dataset_findings(
         findings.push(problem(
             subject,
             text,
-            "free some space, or lower `reserve` in [node]",
+            "free some space, or lower `reserve`",
         ));
     }
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::PointId;
+use crate::logic::shortage::Shortage;
 use crate::logic::transfer::{FileFlags, Partial, StreamIdentity};
 
 pub mod btrfs;
@@ -26,12 +27,8 @@ pub enum FsError {
     /// A send or another holder still uses it; try again later.
     #[error("{0} is in use")]
     Busy(String),
-    #[error("{path}: not enough space, {needed} bytes needed and {free} free above the reserve")]
-    NoSpace {
-        path: PathBuf,
-        needed: u64,
-        free: u64,
-    },
+    #[error("{path}: not enough space")]
+    NoSpace { path: PathBuf, shortage: Shortage },
     /// The base of an incremental stream is missing or was changed here.
     #[error("base of {dataset} is not usable: {why}")]
     BadBase { dataset: DatasetName, why: String },
@@ -41,6 +38,12 @@ pub enum FsError {
         offset: u64,
         command: String,
         why: String,
+    },
+    /// The disk, or its checksums, failed under the data of a point. `file` is its path in the dataset, where it was found.
+    #[error("{dataset} cannot be read{}", match file { Some(file) => format!(": the file {file:?} fails"), None => String::new() })]
+    Unreadable {
+        dataset: DatasetName,
+        file: Option<String>,
     },
     #[error("{0} does not exist")]
     Missing(String),
@@ -127,6 +130,8 @@ pub struct Live {
 pub struct Space {
     pub total: u64,
     pub free: u64,
+    /// What receiving may still use: free above the reserve, with what is promised and not yet written taken off.
+    pub room: u64,
 }
 
 /// How a restore of a whole dataset ends.

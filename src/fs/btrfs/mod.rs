@@ -16,6 +16,7 @@ use anyhow::Context;
 use self::catalogue::Catalogue;
 use self::layout::Part;
 use self::place::Place;
+use self::room::Gauge;
 use self::told::Doing;
 use self::top::Top;
 use crate::error::{Code, Failure};
@@ -43,6 +44,7 @@ pub mod receive;
 mod remount;
 mod remove;
 mod restore;
+mod room;
 pub mod scan;
 mod send;
 mod staging;
@@ -51,6 +53,7 @@ mod subvolume;
 mod take;
 mod told;
 mod top;
+mod unreadable;
 mod uses;
 
 /// Newest send stream version that this program and the running kernel can both read and write.
@@ -153,7 +156,10 @@ impl Btrfs {
         let place = Place::find(dataset, path)
             .with_context(|| format!("find dataset {dataset} of {}", self.role))?;
         let mut tops = self.tops.lock().unwrap_or_else(PoisonError::into_inner);
-        if !tops.iter().any(|top| top.fsid == place.top.fsid) {
+        if place.top.is_read_only() {
+            // After an error only a fresh mount makes it writable, and no mount is fresh while ours holds the old one.
+            tops.retain(|top| top.fsid != place.top.fsid);
+        } else if !tops.iter().any(|top| top.fsid == place.top.fsid) {
             tops.push(place.top.clone());
         }
         Ok(place)
@@ -294,6 +300,7 @@ impl Filesystem for Btrfs {
         Ok(Space {
             total: found.f_blocks.saturating_mul(found.f_frsize),
             free: found.f_bavail.saturating_mul(found.f_frsize),
+            room: Gauge::new(place.top.dir(), self.limits.reserve).free(place.top.path(), 0)?,
         })
     }
 }

@@ -101,7 +101,7 @@ pub fn open(
         })
         .cloned()
         .collect();
-    let receiver = Receiver::open(
+    let mut receiver = Receiver::open(
         work,
         place.dataset.clone(),
         identity.clone(),

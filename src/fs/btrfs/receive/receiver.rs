@@ -3,14 +3,14 @@
 //! Promise: see `fs::Incoming`. Offset and hash always stand at the end of the last whole command. After any error the
 //! receiver takes no more bytes and no checkpoint: the tree may be inside a command. `restart` makes a new one.
 
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
 
 use super::super::apply::{Applied, Applier, Fault};
 use super::super::freeze::freeze;
-use super::super::stream::{Parser, Piece};
+use super::super::room::{self, Gauge};
+use super::super::stream::{Command, Parser, Piece};
 use super::checkpoint::{self, State};
 use super::work::{self, Work};
 use super::{Source, finish};
@@ -18,10 +18,15 @@ use crate::fs::{FsError, Incoming, Limits, Result, Standing};
 use crate::logic::manifest::LocalDataset;
 use crate::logic::name::DatasetName;
 use crate::logic::prefix::PrefixHash;
+use crate::logic::shortage::{Shortage, least_needed};
 use crate::logic::transfer::{FileFlags, StreamIdentity};
 
-/// Free space is looked at after so many bytes of the stream.
+/// Free space is looked at after so many bytes of the stream ...
 const SPACE_EVERY_BYTES: u64 = 16 << 20;
+
+/// ... or so many commands: one that makes an empty file takes few bytes of the stream and about 2 KiB of metadata on disk.
+/// Together they bound what a stream takes of the reserve between two looks to some 32 MiB.
+const SPACE_EVERY_COMMANDS: u64 = 8192;
 
 /// See the file's head.
 #[derive(Debug)]
@@ -33,6 +38,9 @@ pub(super) struct Receiver {
     clones: Vec<Source>,
     flags: FileFlags,
     limits: Limits,
+    gauge: Gauge,
+    /// File data of the whole stream, as announced.
+    expected: u64,
     pub run: Run,
     /// Why no more bytes are taken.
     failed: Option<String>,
@@ -48,6 +56,10 @@ pub(super) struct Run {
     checkpoint: u64,
     checkpoint_at: Instant,
     space_at: u64,
+    /// Commands since the last look at free space.
+    commands: u64,
+    /// File data written out, in bytes.
+    flushed: u64,
 }
 
 impl Receiver {
@@ -61,7 +73,10 @@ impl Receiver {
         limits: Limits,
     ) -> Result<Receiver> {
         let run = resumed(&work, &identity, base.as_ref(), &clones, &flags)?;
+        let gauge = Gauge::new(run.applier.top(), limits.reserve);
         Ok(Receiver {
+            gauge,
+            expected: 0,
             work,
             dataset,
             identity,
@@ -75,26 +90,25 @@ impl Receiver {
     }
 
     /// Refuses a stream of so many bytes of file data, as a whole, when what is still to come has no room.
-    pub fn expect_room(&self, data_bytes: u64) -> Result<()> {
-        let needed = data_bytes.saturating_sub(self.run.applier.data_bytes());
-        let free = self.free()?;
+    pub fn expect_room(&mut self, data_bytes: u64) -> Result<()> {
+        self.expected = data_bytes;
+        let (needed, free) = (self.needed(), self.free()?);
         if needed > free {
-            return Err(self.no_space(needed, free).into());
+            return Err(self.gauge.no_space(self.work.dir(), needed, free).into());
         }
         Ok(())
     }
 
-    /// Bytes free above the reserve.
-    fn free(&self) -> Result<u64> {
-        Ok(free_bytes(self.work.dir())?.saturating_sub(self.limits.reserve))
+    /// The least room that what is still to come takes, in bytes.
+    fn needed(&self) -> u64 {
+        let to_come = self.expected.saturating_sub(self.run.applier.data_bytes());
+        least_needed(to_come, room::compresses(self.run.applier.top()))
     }
 
-    fn no_space(&self, needed: u64, free: u64) -> FsError {
-        FsError::NoSpace {
-            path: self.work.dir().to_owned(),
-            needed,
-            free,
-        }
+    /// Bytes free above the reserve.
+    fn free(&self) -> Result<u64> {
+        let unwritten = self.run.applier.data_bytes() - self.run.flushed;
+        self.gauge.free(self.work.dir(), unwritten)
     }
 
     fn feed(&mut self, mut bytes: &[u8]) -> Result<()> {
@@ -114,6 +128,7 @@ impl Receiver {
                     }
                     Piece::Header { .. } => {}
                     Piece::Command(command) => {
+                        expect_allocation(&self.gauge, &self.work, &command)?;
                         let outcome = run.applier.apply(&command);
                         let name = command.kind().name();
                         outcome.or_else(|fault| located(fault, &self.work, offset, name))?;
@@ -142,14 +157,36 @@ impl Receiver {
         if due && !run.parser.has_ended() {
             self.take_checkpoint()?;
         }
-        if offset - self.run.space_at >= SPACE_EVERY_BYTES {
-            self.run.space_at = offset;
-            let free = self.free()?;
-            if free == 0 {
-                self.take_checkpoint()?;
-                return Err(self.no_space(SPACE_EVERY_BYTES, free).into());
-            }
+        self.run.commands += 1;
+        let far = offset - self.run.space_at >= SPACE_EVERY_BYTES;
+        if far || self.run.commands >= SPACE_EVERY_COMMANDS {
+            self.expect_to_go_on(offset)?;
         }
+        Ok(())
+    }
+
+    /// Stops at a checkpoint when the reserve is reached.
+    fn expect_to_go_on(&mut self, offset: u64) -> Result<()> {
+        self.run.space_at = offset;
+        self.run.commands = 0;
+        if self.free()? > 0 {
+            return Ok(());
+        }
+        // Promises are generous, and what is compressed takes less: written out, the figures are the truth.
+        self.flush()?;
+        if self.free()? > 0 {
+            return Ok(());
+        }
+        self.take_checkpoint()?;
+        Err(self
+            .gauge
+            .no_space(self.work.dir(), self.needed(), 0)
+            .into())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        rustix::fs::syncfs(self.run.applier.top()).context("write out the received data")?;
+        self.run.flushed = self.run.applier.data_bytes();
         Ok(())
     }
 
@@ -164,6 +201,7 @@ impl Receiver {
         let state = State::new(&run.hash, ended, data_bytes, run.applier.later());
         checkpoint::take(&self.work, run.applier.top(), &state)?;
         run.checkpoint = state.offset;
+        run.flushed = data_bytes;
         Ok(())
     }
 
@@ -226,9 +264,19 @@ impl Incoming for Receiver {
     }
 }
 
-fn free_bytes(path: &Path) -> Result<u64> {
-    let space = rustix::fs::statvfs(path).context("read free space")?;
-    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+/// One command can claim a whole disk: it is asked before it is obeyed.
+fn expect_allocation(gauge: &Gauge, work: &Work, command: &Command<'_>) -> Result<()> {
+    /// FALLOC_FL_PUNCH_HOLE of fallocate(2): gives space back.
+    const PUNCH_HOLE: u32 = 2;
+    let len = match *command {
+        Command::Fallocate { mode, len, .. } if mode & PUNCH_HOLE == 0 => len,
+        _ => return Ok(()),
+    };
+    let free = gauge.free(work.dir(), 0)?;
+    if len > free {
+        return Err(gauge.no_space(work.dir(), len, free).into());
+    }
+    Ok(())
 }
 
 pub(super) fn bad_stream(offset: u64, command: &str, why: impl Into<String>) -> FsError {
@@ -246,10 +294,10 @@ pub(super) fn located<T>(fault: Fault, work: &Work, offset: u64, command: &str) 
         Fault::Denied(what, error) => {
             bad_stream(offset, command, format!("{what}: {error}")).into()
         }
+        // The kernel's word counts, whatever figures say: nothing is free, how much is needed nobody knows.
         Fault::Full => FsError::NoSpace {
             path: work.dir().to_owned(),
-            needed: SPACE_EVERY_BYTES,
-            free: free_bytes(work.dir()).unwrap_or_default(),
+            shortage: Shortage::default(),
         }
         .into(),
         Fault::Machine(what, error) => anyhow::Error::from(error)
@@ -308,5 +356,7 @@ fn resumed(
         checkpoint: offset,
         checkpoint_at: Instant::now(),
         space_at: offset,
+        commands: 0,
+        flushed: data_bytes,
     })
 }
