@@ -3,7 +3,7 @@
 //!
 //! Promise: one attempt at a time for each role and peer; the next one's time is known and shown. What only a person can
 //! mend (a refusal, two histories) is not tried again, nor is what the next link brings anyway. Kept in memory: a restart
-//! of the daemon tries at once, when the link is up.
+//! of the daemon tries at once, when the link is up. The same loop lets go of filesystems that went read-only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +86,7 @@ pub async fn keep(node: Arc<Node>) {
             _ = looks.tick() => {}
         }
         for run in node.roles() {
+            run.fs.let_go();
             for peer in due(&run) {
                 let attempt = replicate::catch_up(&node, &run, &peer);
                 let run = run.clone();

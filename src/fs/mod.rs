@@ -240,6 +240,10 @@ pub trait Filesystem: Send + Sync {
     fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<PathBuf>;
 
     fn space(&self, dataset: &DatasetName) -> Result<Space>;
+
+    /// Lets go of filesystems that cannot be written now: after an error only a fresh mount mends one, and there is none
+    /// while anybody holds the old. Cheap, and called often.
+    fn let_go(&self);
 }
 
 /// Whether `live` looks through the dataset for what is not replicated (slow on large trees) or only at its root.

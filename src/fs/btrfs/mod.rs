@@ -156,10 +156,8 @@ impl Btrfs {
         let place = Place::find(dataset, path)
             .with_context(|| format!("find dataset {dataset} of {}", self.role))?;
         let mut tops = self.tops.lock().unwrap_or_else(PoisonError::into_inner);
-        if place.top.is_read_only() {
-            // After an error only a fresh mount makes it writable, and no mount is fresh while ours holds the old one.
-            tops.retain(|top| top.fsid != place.top.fsid);
-        } else if !tops.iter().any(|top| top.fsid == place.top.fsid) {
+        let kept = tops.iter().any(|top| top.fsid == place.top.fsid);
+        if !kept && !place.top.is_read_only() {
             tops.push(place.top.clone());
         }
         Ok(place)
@@ -291,6 +289,11 @@ impl Filesystem for Btrfs {
             Ok(visible(&part.top, relative)
                 .unwrap_or_else(|| part.top.path_for_children().join(relative)))
         })
+    }
+
+    fn let_go(&self) {
+        let mut tops = self.tops.lock().unwrap_or_else(PoisonError::into_inner);
+        tops.retain(|top| !top.is_read_only());
     }
 
     fn space(&self, dataset: &DatasetName) -> Result<Space> {

@@ -19,7 +19,7 @@ use crate::error::{Code, Failure};
 use crate::fs::{FsError, Result};
 use crate::logic::shortage::Shortage;
 
-const READ_ONLY_HINT: &str = "remount it read-write (mount -o remount,rw); if nobody made it read-only, dmesg tells why it went";
+const READ_ONLY_HINT: &str = "remount it read-write (mount -o remount,rw); if nobody made it read-only, dmesg tells why it went, and only a fresh mount (umount, then mount) makes it writable";
 
 /// What is being done, to whom it is told.
 #[derive(Debug, Clone)]
@@ -55,6 +55,13 @@ impl Doing {
             Some(libc::EROFS) => {
                 let top = self.tops.iter().find(|top| top.is_read_only());
                 over_all(error, top.map(|top| read_only(&self.what, top)))
+            }
+            Some(libc::EIO) => {
+                let failure = match self.tops.as_slice() {
+                    [top] => Some(failed(&self.what, top)),
+                    _ => None,
+                };
+                over_all(error, failure)
             }
             _ => error,
         }
@@ -146,6 +153,15 @@ fn read_only(what: &str, top: &Top) -> Failure {
     let shown = top.shown(top.path());
     let what = format!("{what}: {shown}: the filesystem is mounted read-only");
     Failure::new(Code::Failed, what).hint(READ_ONLY_HINT)
+}
+
+fn failed(what: &str, top: &Top) -> Failure {
+    let shown = top.shown(top.path());
+    let what = format!("{what}: {shown}: the disk gave an input/output error");
+    Failure::new(Code::Failed, what).hint(
+        "dmesg tells which device; mend it, and where the kernel made the filesystem read-only, unmount it and mount it anew: \
+         the work goes on by itself from the last checkpoint",
+    )
 }
 
 /// What the kernel said, in whichever library's words.

@@ -135,9 +135,11 @@ pub fn target_fails(case: &mut Case) {
     stage.grow(mib, 1024);
     let said = stage.alder().run(&["run", "web"]);
     assert_ne!(said.code, 0, "{said:?}");
-    let said = stage.wait_failed(&[]);
+    let said = stage.wait_failed(&["the peer refused"]);
+    let path = stage.birch().disk.path().display().to_string();
     assert!(
-        said.contains("error") || said.contains("read-only"),
+        said.contains(&format!("{path}: the disk gave an input/output error"))
+            || said.contains(&format!("{path}: the filesystem is mounted read-only")),
         "{said}"
     );
     thin.resize(1024);
