@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::api::{CheckReport, Finding, Level};
+use super::cycle::first_line;
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use crate::error::Failure;
 use crate::fs::{FsError, Live, Scan, Space};
@@ -236,12 +237,19 @@ async fn standbys(
                 "bring it back, remove it (`standin pair remove`), or set `keep-for-absent-peers`";
             findings.push(warning(subject, absent, hint));
         }
-        let waiting = lock(&run.replicas)
-            .get(peer)
-            .and_then(|replica| replica.waiting.clone()?.sentence);
-        if let Some(waiting) = waiting {
-            let hint = "free some space there; the transfer goes on by itself";
-            findings.push(warning(subject, waiting, hint));
+        let replica = lock(&run.replicas).get(peer).cloned().unwrap_or_default();
+        if let Some(waiting) = replica.waiting {
+            let (said, hint) = match (waiting.sentence, replica.last_error) {
+                (Some(said), _) => (
+                    said,
+                    "free some space there; the transfer goes on by itself",
+                ),
+                (None, error) => (
+                    first_line(&error.unwrap_or_default()),
+                    "it is tried again by itself; `standin status` says when, and the log tells more",
+                ),
+            };
+            findings.push(warning(subject, said, hint));
         }
         let linked = node
             .peer(peer)

@@ -335,7 +335,11 @@ async fn send(
             manifest: stored.manifest.clone(),
         })
         .await?;
-    match answer(exchange.recv()).await? {
+    let committed = answer(exchange.recv()).await;
+    if let (Err(error), Some(dataset)) = (&committed, step.bases.keys().next()) {
+        learn(run, peer, &step.to, dataset.clone(), error);
+    }
+    match committed? {
         Answer::Committed => {
             node.hub.note(
                 Some(&run.name),

@@ -5,6 +5,7 @@ use std::fs;
 use super::stage::{Filler, RESERVE, Stage, disks, free, sync};
 use crate::case::Case;
 use crate::support::cluster::MIB;
+use crate::support::fixture::run;
 
 /// The size of the stream says that it will not fit: refused before a byte is sent.
 pub fn refused_early(case: &mut Case) {
@@ -95,25 +96,17 @@ pub fn metadata_exhausted(case: &mut Case) {
     let filler = Filler::leaving(stage.birch(), 20 * MIB);
     let hoard = stage.birch().disk.path().join("hoard");
     fs::create_dir(&hoard).unwrap();
-    let room = || {
-        let role = stage.birch().status();
-        role["roles"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|role| role["name"] == "web")
-    };
-    assert!(room());
+    let left = MetadataLeft::of(&stage);
     let mut hoarded = 0u64;
-    while metadata_left(&stage) > 9 * MIB {
-        for _ in 0..200 {
+    while left.bytes() > 9 * MIB {
+        for _ in 0..500 {
             fs::write(hoard.join(hoarded.to_string()), vec![1; 1900]).unwrap();
             hoarded += 1;
         }
         sync(stage.birch());
     }
     let said = stage.alder().run(&["run", "web"]);
-    assert_eq!(said.code, 16, "{said:?}\n{}", metadata_left(&stage));
+    assert_eq!(said.code, 16, "{said:?}\n{}", left.bytes());
     stage
         .alder()
         .wait_for("it is waited for", || !stage.replica()["waiting"].is_null());
@@ -129,22 +122,24 @@ pub fn metadata_exhausted(case: &mut Case) {
     case.count("transfers stopped for want of metadata");
 }
 
-/// What the kernel says is left for metadata in its chunks.
-fn metadata_left(stage: &Stage) -> u64 {
-    let number = |name: &str| -> u64 {
+/// What the kernel says is left for metadata in birch's chunks.
+struct MetadataLeft(String);
+
+impl MetadataLeft {
+    fn of(stage: &Stage) -> MetadataLeft {
         let path = stage.birch().disk.path();
-        let shown =
-            crate::support::fixture::run("btrfs", ["filesystem", "show", path.to_str().unwrap()]);
+        let shown = run("btrfs", ["filesystem", "show", path.to_str().unwrap()]);
         let shown = String::from_utf8(shown).unwrap();
-        let fsid = shown
-            .split("uuid: ")
-            .nth(1)
-            .unwrap()
-            .split_whitespace()
-            .next()
-            .unwrap();
-        let file = format!("/sys/fs/btrfs/{fsid}/allocation/metadata/{name}");
-        fs::read_to_string(file).unwrap().trim().parse().unwrap()
-    };
-    number("total_bytes") - number("bytes_used") - number("bytes_may_use")
+        let fsid = shown.split("uuid: ").nth(1).unwrap();
+        let fsid = fsid.split_whitespace().next().unwrap();
+        MetadataLeft(format!("/sys/fs/btrfs/{fsid}/allocation/metadata"))
+    }
+
+    fn bytes(&self) -> u64 {
+        let number = |name: &str| -> u64 {
+            let text = fs::read_to_string(format!("{}/{name}", self.0)).unwrap();
+            text.trim().parse().unwrap()
+        };
+        number("total_bytes").saturating_sub(number("bytes_used") + number("bytes_may_use"))
+    }
 }
