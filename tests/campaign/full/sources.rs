@@ -50,11 +50,8 @@ fn corrupt(node: &TestNode, block: &[u8]) {
     let mut found = 0;
     let mut piece = vec![0; 4 << 20];
     let mut offset = 0;
-    loop {
-        // Holes are stepped over.
-        let Ok(data) = rustix::fs::seek(&image, rustix::fs::SeekFrom::Data(offset)) else {
-            break;
-        };
+    // Holes are stepped over.
+    while let Ok(data) = rustix::fs::seek(&image, rustix::fs::SeekFrom::Data(offset)) {
         offset = data / 4096 * 4096;
         let read = image.read_at(&mut piece, offset).unwrap();
         for (number, candidate) in piece[..read].chunks(4096).enumerate() {
