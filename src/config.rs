@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::logic::absent;
 use crate::logic::accept::Accept;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::retention::Keep;
@@ -137,6 +138,10 @@ pub struct Role {
     pub keep_standby: Keep,
     /// Take a point even when nothing changed. Default false.
     pub snapshot_unchanged: bool,
+    /// Free space that receiving for this role never uses, in bytes. Default: the node's.
+    pub reserve: u64,
+    /// When the base of an absent peer is let go. Default: never.
+    pub absent: absent::Limits,
     /// Live paths, absolute.
     pub datasets: BTreeMap<DatasetName, Dataset>,
 }

@@ -24,7 +24,13 @@ fn uncommented(take: impl Fn(&str) -> bool) -> String {
 }
 
 /// Keys of which the sample gives an example, because their default is "none" or another key's value.
-const EXAMPLES: [&str; 4] = ["advertise", "via", "bandwidth", "keep-standby"];
+const EXAMPLES: [&str; 5] = [
+    "advertise",
+    "via",
+    "bandwidth",
+    "keep-standby",
+    "keep-for-absent-peers",
+];
 
 fn is_example(line: &str) -> bool {
     // Of a role; a peer's have a default.

@@ -128,6 +128,9 @@ pub fn status() -> Status {
                     exposure_s: Some(340.0),
                     behind: 1,
                     last_error: None,
+                    waiting: None,
+                    retry_at: None,
+                    absent: None,
                 },
                 ReplicaStatus {
                     peer: node("cedar"),
@@ -135,6 +138,9 @@ pub fn status() -> Status {
                     exposure_s: None,
                     behind: 43,
                     last_error: Some("cedar is not paired".into()),
+                    waiting: None,
+                    retry_at: None,
+                    absent: None,
                 },
             ],
             datasets: vec![DatasetStatus {

@@ -15,6 +15,7 @@ use super::{
     CONTROL_DEFAULT, Complaints, Config, Dataset, Grant, Node, Peer, Role, RoleGrants,
     STATE_DIR_DEFAULT,
 };
+use crate::logic::absent::{self, Floor};
 use crate::logic::accept::Accept;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::retention::Keep;
@@ -46,6 +47,8 @@ pub fn config(text: &str, path: &Path) -> Result<Config, Complaints> {
 struct Known {
     here: Option<NodeName>,
     peers: BTreeSet<NodeName>,
+    /// The node's, which roles have too where they do not say.
+    reserve: u64,
 }
 
 fn whole(mut top: Section, path: &Path) -> Option<Config> {
@@ -62,6 +65,10 @@ fn whole(mut top: Section, path: &Path) -> Option<Config> {
     let mut known = Known {
         here: node.as_ref().and_then(|(name, _)| name.clone()),
         peers: BTreeSet::new(),
+        reserve: node
+            .as_ref()
+            .and_then(|(_, node)| Some(node.as_ref()?.reserve))
+            .unwrap_or(RESERVE_DEFAULT),
     };
     let mut peers = BTreeMap::new();
     for found in top.section("peer").iter().flat_map(Section::entries) {
@@ -134,7 +141,7 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
             advertise: or_none(advertise)?,
             state_dir: state_dir.unwrap_or_else(|| Some(PathBuf::from(STATE_DIR_DEFAULT)))?,
             control: control.unwrap_or_else(|| Some(PathBuf::from(CONTROL_DEFAULT)))?,
-            reserve: reserve.unwrap_or(Some(1 << 30))?,
+            reserve: reserve.unwrap_or(Some(RESERVE_DEFAULT))?,
             checkpoint_bytes,
             checkpoint_every,
         })
@@ -142,6 +149,8 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
     let node = node();
     (name, node)
 }
+
+const RESERVE_DEFAULT: u64 = 1 << 30;
 
 const CHECKPOINT_DEFAULT: (u64, Duration) = (256 << 20, Duration::from_secs(30));
 
@@ -271,6 +280,8 @@ fn role(
         .and_then(keep);
     let keep_standby = section.get("keep-standby").map(self::keep);
     let snapshot_unchanged = section.get("snapshot-unchanged").map(|found| found.flag());
+    let reserve = section.get("reserve").map(|found| size(&found));
+    let absent = section.get("keep-for-absent-peers").map(absent);
     let datasets = datasets(&mut section, live_paths);
     section.finish();
     Some(Role {
@@ -282,6 +293,8 @@ fn role(
         keep: keep?,
         keep_standby: keep_standby.unwrap_or(keep)?,
         snapshot_unchanged: snapshot_unchanged.unwrap_or(Some(false))?,
+        reserve: reserve.unwrap_or(Some(known.reserve))?,
+        absent: absent.unwrap_or_else(|| Some(absent::Limits::default()))?,
         datasets: datasets?,
     })
 }
@@ -354,6 +367,46 @@ fn keep(found: Found) -> Option<Keep> {
         place.refuse("keeps nothing: write at least one rule, such as last = 3");
     }
     Some(keep)
+}
+
+fn absent(found: Found) -> Option<absent::Limits> {
+    let place = found.clone();
+    let mut section = found.section()?;
+    let longest = section.get("for").map(|found| {
+        let longest = found.parsed(units::parse_duration)?;
+        if longest < absent::ABSENT_LEAST {
+            found.refuse("too short: a peer is absent after an hour");
+        }
+        Some(longest)
+    });
+    let bytes = section.get("bytes").map(|found| size(&found));
+    let floor = section.get("free").map(|found| floor(&found));
+    let any = longest.is_some() || bytes.is_some() || floor.is_some();
+    let refused = section.finish();
+    if !any && refused == 0 {
+        place.refuse("sets no limit: write at least one, such as for = \"60d\", or leave it out");
+    }
+    Some(absent::Limits {
+        longest: or_none(longest)?,
+        bytes: or_none(bytes)?,
+        floor: or_none(floor)?,
+    })
+}
+
+/// A size, or a share of the filesystem.
+fn floor(found: &Found) -> Option<Floor> {
+    if found.is_number() {
+        return found.whole().map(Floor::Bytes);
+    }
+    found.parsed(|text| match text.strip_suffix('%') {
+        Some(percent) => match percent.trim_end().parse::<u8>() {
+            Ok(percent) if percent < 100 => Ok(Floor::Percent(percent)),
+            _ => Err("not a share of the filesystem, such as \"10%\"".to_owned()),
+        },
+        None => units::parse_size(text)
+            .map(Floor::Bytes)
+            .map_err(|error| error.to_string()),
+    })
 }
 
 fn datasets(

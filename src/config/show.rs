@@ -7,6 +7,7 @@ use std::path::Path;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
 
 use super::{Config, Dataset, Grant, Node, Peer, Role};
+use crate::logic::absent::{self, Floor};
 use crate::logic::retention::Keep;
 use crate::logic::units;
 
@@ -94,6 +95,10 @@ fn role(role: &Role) -> Table {
     table["keep"] = keep(&role.keep);
     table["keep-standby"] = keep(&role.keep_standby);
     table["snapshot-unchanged"] = value(role.snapshot_unchanged);
+    table["reserve"] = value(units::exact_size(role.reserve));
+    if role.absent != absent::Limits::default() {
+        table["keep-for-absent-peers"] = absent(&role.absent);
+    }
     let mut datasets = implicit();
     for (name, Dataset::Btrfs(path)) in &role.datasets {
         let mut dataset = Table::new();
@@ -102,6 +107,22 @@ fn role(role: &Role) -> Table {
     }
     table["dataset"] = Item::Table(datasets);
     table
+}
+
+fn absent(limits: &absent::Limits) -> Item {
+    let mut table = InlineTable::new();
+    if let Some(longest) = limits.longest {
+        table.insert("for", units::exact_duration(longest).into());
+    }
+    if let Some(bytes) = limits.bytes {
+        table.insert("bytes", units::exact_size(bytes).into());
+    }
+    match limits.floor {
+        Some(Floor::Bytes(bytes)) => table.insert("free", units::exact_size(bytes).into()),
+        Some(Floor::Percent(percent)) => table.insert("free", format!("{percent}%").into()),
+        None => None,
+    };
+    value(table)
 }
 
 fn keep(keep: &Keep) -> Item {

@@ -84,6 +84,8 @@ every = "mon..fri 03:30"
 keep = { last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 6, yearly = 1 }
 keep-standby = { daily = 14 }
 snapshot-unchanged = true
+reserve = "2MiB"
+keep-for-absent-peers = { for = "60d", bytes = "50GiB", free = "10%" }
 dataset.files.btrfs = "/srv/web"
 [role.web.dataset.db]
 btrfs = "/srv/db"
@@ -149,6 +151,8 @@ fn what_is_shown_reads_back() {
         keep = { last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 6, yearly = 1 }
         keep-standby = { daily = 14 }
         snapshot-unchanged = true
+        reserve = "2MiB"
+        keep-for-absent-peers = { for = "8w4d", bytes = "50GiB", free = "10%" }
 
         [role.web.dataset.db]
         btrfs = "/srv/db"
@@ -402,6 +406,21 @@ fn role_lines() {
         expect![
             "/c.toml:9: role.web.keep-standby = { last = 0 }: keeps nothing: write at least one rule, such as last = 3"
         ],
+    );
+    role(
+        "keep = { last = 3 }",
+        "keep = { last = 3 }\nkeep-for-absent-peers = {}",
+        expect![[
+            r#"/c.toml:9: role.web.keep-for-absent-peers = {}: sets no limit: write at least one, such as for = "60d", or leave it out"#
+        ]],
+    );
+    role(
+        "keep = { last = 3 }",
+        "keep = { last = 3 }\nkeep-for-absent-peers = { for = \"5m\", free = \"100%\", byts = 1 }",
+        expect![[r#"
+            /c.toml:9: role.web.keep-for-absent-peers.for = "5m": too short: a peer is absent after an hour
+            /c.toml:9: role.web.keep-for-absent-peers.free = "100%": not a share of the filesystem, such as "10%"
+            /c.toml:9: role.web.keep-for-absent-peers.byts: unknown key: did you mean "bytes"?"#]],
     );
     role(
         "keep = { last = 3 }",

@@ -175,6 +175,15 @@ pub struct ReplicaStatus {
     /// Points taken here that the peer does not hold.
     pub behind: usize,
     pub last_error: Option<String>,
+    /// What it waits for, where that is known: `waiting for space on birch: 3.1 GiB needed, ...`.
+    #[serde(default)]
+    pub waiting: Option<String>,
+    /// When it is tried again by itself.
+    #[serde(default)]
+    pub retry_at: Option<Timestamp>,
+    /// What an absent peer's base costs, and when it is let go.
+    #[serde(default)]
+    pub absent: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::api::{CheckReport, Finding, Level};
+use super::cycle::first_line;
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use crate::error::Failure;
 use crate::fs::{FsError, Live, Scan, Space};
@@ -207,15 +208,9 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         .await;
         let subject = format!("dataset {}/{dataset}", run.name);
         match looked {
-            Ok((live, space)) => dataset_findings(
-                node,
-                &subject,
-                (run, dataset),
-                active,
-                live,
-                space,
-                findings,
-            ),
+            Ok((live, space)) => {
+                dataset_findings(&subject, (run, dataset), active, live, space, findings)
+            }
             Err(error) => {
                 let hint =
                     crate::error::Failure::of(&error).and_then(|failure| failure.hint.clone());
@@ -234,6 +229,28 @@ async fn standbys(
     findings: &mut Vec<Finding>,
 ) {
     for peer in &run.role.peers {
+        let absent = lock(&run.watched)
+            .get(peer)
+            .and_then(|watched| watched.sentence.clone());
+        if let Some(absent) = absent {
+            let hint =
+                "bring it back, remove it (`standin pair remove`), or set `keep-for-absent-peers`";
+            findings.push(warning(subject, absent, hint));
+        }
+        let replica = lock(&run.replicas).get(peer).cloned().unwrap_or_default();
+        if let Some(waiting) = replica.waiting {
+            let (said, hint) = match (waiting.sentence, replica.last_error) {
+                (Some(said), _) => (
+                    said,
+                    "free some space there; the transfer goes on by itself",
+                ),
+                (None, error) => (
+                    first_line(&error.unwrap_or_default()),
+                    "it is tried again by itself; `standin status` says when, and the log tells more",
+                ),
+            };
+            findings.push(warning(subject, said, hint));
+        }
         let linked = node
             .peer(peer)
             .is_some_and(|run| lock(&run.contact).link.is_some());
@@ -251,7 +268,6 @@ async fn standbys(
 }
 
 fn dataset_findings(
-    node: &Node,
     subject: &str,
     (run, dataset): (&RoleRun, &DatasetName),
     active: bool,
@@ -286,7 +302,7 @@ fn dataset_findings(
             ));
         }
         // With too little space the finding below says all there is to say.
-        None if space.free < node.config().node.reserve => {}
+        None if space.free < run.role.reserve => {}
         None => findings.push(ok(
             subject,
             format!(
@@ -295,7 +311,7 @@ fn dataset_findings(
             ),
         )),
     }
-    let reserve = node.config().node.reserve;
+    let reserve = run.role.reserve;
     if space.free < reserve {
         let text = format!(
             "{} free is less than the reserve of {}",
@@ -305,7 +321,7 @@ fn dataset_findings(
         findings.push(problem(
             subject,
             text,
-            "free some space, or lower `reserve` in [node]",
+            "free some space, or lower `reserve`",
         ));
     }
 }

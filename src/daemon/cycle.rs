@@ -50,6 +50,7 @@ pub fn start(
     };
     *slot = Some(running.clone());
     drop(slot);
+    *lock(&run.last_start) = Some(Timestamp::now());
     let (node, run, cycle) = (node.clone(), run.clone(), running.clone());
     tokio::spawn(async move {
         let report = whole(&node, &run, reason, &cycle).await;
@@ -191,18 +192,9 @@ async fn perform(
 ) -> Result<()> {
     let record = active_record(node, run)?;
     set_phase(cycle, "snapshot");
-    match take(node, run, &record, reason).await? {
-        Taken::Point(stored) => {
-            let text = format!("take {} of role {}", stored.manifest.point, run.name);
-            node.hub
-                .note(Some(&run.name), format!("took {}", stored.manifest.point));
-            steps.push(done("snapshot", text));
-        }
-        Taken::Unchanged(newest) => {
-            steps.push(done("nothing", format!("nothing changed since {newest}")))
-        }
-    }
-    codes.push(Code::Done);
+    let taken = take(node, run, &record, reason).await;
+    let failed_to_take = taken.is_err();
+    codes.push(tell_taken(node, run, taken, steps));
     freeze("cycle-taken");
     set_phase(cycle, "transfer");
     let mut replicas = tokio::task::JoinSet::new();
@@ -218,8 +210,12 @@ async fn perform(
     }
     while let Some(replica) = replicas.join_next().await {
         let replica = replica.context("wait for a peer")?;
-        steps.extend(replica.steps);
-        codes.push(replica.code);
+        let sent = replica.steps.iter().any(|step| step.what == "send");
+        // Nothing to send is no part success beside a point that could not be taken.
+        if sent || !failed_to_take {
+            codes.push(replica.code);
+            steps.extend(replica.steps);
+        }
     }
     set_phase(cycle, "prune");
     freeze("cycle-sent");
@@ -232,12 +228,40 @@ async fn perform(
     if !gone.is_empty() {
         steps.push(done("prune", format!("prune {}", gone.join(", "))));
     }
+    if failed_to_take {
+        return Ok(());
+    }
     // The snapshot alone does not make a failed replication partial success where every peer failed the same way.
     let peers_failed = codes.iter().skip(1).all(|code| *code != Code::Done) && codes.len() > 1;
     if peers_failed {
         codes.remove(0);
     }
     Ok(())
+}
+
+/// Notes what came of taking a point. After a failure the cycle goes on: older points are still sent, and pruning may be what
+/// is missing.
+fn tell_taken(node: &Node, run: &RoleRun, taken: Result<Taken>, steps: &mut Vec<Step>) -> Code {
+    match taken {
+        Ok(Taken::Point(stored)) => {
+            let point = &stored.manifest.point;
+            node.hub.note(Some(&run.name), format!("took {point}"));
+            steps.push(done(
+                "snapshot",
+                format!("take {point} of role {}", run.name),
+            ));
+            Code::Done
+        }
+        Ok(Taken::Unchanged(newest)) => {
+            steps.push(done("nothing", format!("nothing changed since {newest}")));
+            Code::Done
+        }
+        Err(error) => {
+            let text = format!("take a point of role {}", run.name);
+            steps.push(failed("snapshot", text, &error));
+            Failure::code_of(&error)
+        }
+    }
 }
 
 fn set_phase(cycle: &RunningCycle, phase: &str) {

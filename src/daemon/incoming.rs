@@ -14,6 +14,7 @@ use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use super::{grant, prune, receiving};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
+use crate::fs::FsError;
 use crate::fs::btrfs::freeze::freeze;
 use crate::host::state::RoleRecord;
 use crate::logic::claim::{self, Claim, Known};
@@ -107,6 +108,10 @@ pub fn refusal(error: &anyhow::Error) -> Refusal {
         code: Failure::code_of(error),
         why: format!("{error:#}"),
         hint,
+        shortage: match error.downcast_ref() {
+            Some(FsError::NoSpace { shortage, .. }) => Some(*shortage),
+            _ => None,
+        },
     }
 }
 
@@ -293,7 +298,12 @@ fn same_datasets<'a>(
 
 async fn lineage(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Answer> {
     let fs = run.fs.clone();
-    let (stored, partials) = blocking(move || Ok((fs.list()?, fs.partials()?))).await?;
+    let (stored, partials, room) = blocking(move || {
+        let room = |dataset: &DatasetName| Some((dataset.clone(), fs.space(dataset).ok()?.room));
+        let room = fs.datasets().keys().filter_map(room).collect();
+        Ok((fs.list()?, fs.partials()?, room))
+    })
+    .await?;
     let lineage = Lineage::new(
         stored
             .iter()
@@ -305,6 +315,7 @@ async fn lineage(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Answer> {
         lineage,
         partials,
         term,
+        room,
     })
 }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::absent;
 use super::node::{Linked, Node, PeerRun, lock};
 use super::{incoming, pairing, replicate};
 use crate::logic::name::NodeName;
@@ -254,6 +255,7 @@ async fn serve(node: Arc<Node>, run: Arc<PeerRun>, link: Link, mut incoming: Inc
     };
     if lost && !node.stop.is_cancelled() {
         run.changed.notify_waiters();
+        absent::last_word(&node, &run.peer.name);
         node.hub
             .warn(None, format!("link to {} is down: {why}", run.peer.name));
     }

@@ -18,6 +18,7 @@ use crate::host::state::State;
 use crate::peer::accept;
 use crate::peer::identity::Identity;
 
+mod absent;
 pub mod api;
 mod check;
 mod control;
@@ -35,6 +36,7 @@ mod prune;
 mod receiving;
 mod replicate;
 mod restore;
+mod retry;
 mod schedule;
 mod status;
 
@@ -113,6 +115,8 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(control::serve(node.clone(), control_listener));
     tasks.spawn(links::keep(node.clone()));
     tasks.spawn(schedule::keep(node.clone()));
+    tasks.spawn(retry::keep(node.clone()));
+    tasks.spawn(absent::keep(node.clone()));
 
     announce(&node);
     tell_systemd(&[sd_notify::NotifyState::Ready]);

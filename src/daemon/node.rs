@@ -5,7 +5,7 @@
 //!
 //! A reload replaces config and runs; work in flight keeps the values it started with and ends in its own time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -14,8 +14,10 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::absent::Watched;
 use super::api::RoleCycle;
 use super::hub::Hub;
+use super::retry::{Lacking, Waiting};
 use crate::config::{Config, Dataset, Grant, Peer, Role};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::{Btrfs, receive::Applying};
@@ -25,7 +27,7 @@ use crate::host::user;
 use crate::logic::accept::Accept;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
-use crate::logic::point::{RoleId, Term};
+use crate::logic::point::{PointId, RoleId, Term};
 use crate::peer::identity::Identity;
 use crate::peer::limit::Limiter;
 use crate::peer::link::Link;
@@ -65,6 +67,12 @@ pub struct RoleRun {
     pub receiving: Mutex<BTreeMap<DatasetName, Receiving>>,
     /// Rung to look at the schedule now.
     pub wake: Notify,
+    /// Start of the last cycle in this process: the schedule goes on where the state database cannot be written.
+    pub last_start: Mutex<Option<Timestamp>>,
+    /// Points that could not be read: not gone on with once there is a newer one.
+    pub unreadable: Mutex<HashSet<PointId>>,
+    /// What is kept for peers that are away.
+    pub watched: Mutex<BTreeMap<NodeName, Watched>>,
     pub looked: Arc<super::status::Looked>,
 }
 
@@ -82,6 +90,10 @@ pub struct RunningCycle {
 pub struct Replica {
     pub lineage: Option<Lineage>,
     pub last_error: Option<String>,
+    /// When it is tried again, after a failure that may pass.
+    pub waiting: Option<Waiting>,
+    /// What it lacked at the last attempt.
+    pub lacking: Option<Lacking>,
     /// Held by whoever brings the peer up to date: one conversation at a time.
     pub turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -254,10 +266,10 @@ impl Node {
 
     /// Takes a new config over: runs that did not change stay as they are.
     pub fn apply(&self, config: Config) -> Result<()> {
-        let limits = Limits {
+        let limits = |role: &Role| Limits {
             checkpoint_bytes: config.node.checkpoint_bytes,
             checkpoint_every: config.node.checkpoint_every,
-            reserve: config.node.reserve,
+            reserve: role.reserve,
             accept: Accept::default(),
         };
         let mut roles = BTreeMap::new();
@@ -265,7 +277,7 @@ impl Node {
             let old = self.role(&role.name).ok();
             let run = match old {
                 Some(old) if *old.role == *role && self.config().node == config.node => old,
-                _ => Arc::new(RoleRun::new(role.clone(), limits)?),
+                old => Arc::new(RoleRun::new(role.clone(), limits(role))?.after(old.as_deref())),
             };
             roles.insert(role.name.clone(), run);
         }
@@ -360,8 +372,21 @@ impl RoleRun {
             replicas: Mutex::default(),
             receiving: Mutex::default(),
             wake: Notify::new(),
+            last_start: Mutex::default(),
+            unreadable: Mutex::default(),
+            watched: Mutex::default(),
             looked: Arc::default(),
         })
+    }
+
+    /// What is known of peers and of points does not change with the config.
+    fn after(self, old: Option<&RoleRun>) -> RoleRun {
+        if let Some(old) = old {
+            lock(&self.replicas).clone_from(&lock(&old.replicas));
+            lock(&self.unreadable).clone_from(&lock(&old.unreadable));
+            *lock(&self.last_start) = *lock(&old.last_start);
+        }
+        self
     }
 
     pub fn phase(&self) -> Option<String> {

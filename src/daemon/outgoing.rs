@@ -245,7 +245,7 @@ pub async fn answer(next: impl Future<Output = Result<Answer>>) -> Result<Answer
         Err(_) => bail!("hear from the peer: it said nothing for {waited} s"),
         Ok(Err(error)) => Err(error),
         Ok(Ok(Answer::Refused(refusal))) => {
-            Err(anyhow::Error::from(refusal.into_failure()).context("go on: the peer refused"))
+            Err(refusal.into_error().context("go on: the peer refused"))
         }
         Ok(Ok(answer)) => Ok(answer),
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
+use super::absent;
 use super::api::VerdictView;
 use super::node::{Node, RoleRun, blocking};
 use crate::fs::FsError;
@@ -28,8 +29,13 @@ pub async fn prune(
 ) -> Result<Vec<VerdictView>> {
     let fs = run.fs.clone();
     let stored = blocking(move || fs.list()).await?;
-    let candidates = candidates(node, run, &stored)?;
     let active = node.record(run)?.is_some_and(|record| record.active);
+    if active && !dry_run {
+        absent::look(node, run, &stored)
+            .await
+            .context("look after absent peers")?;
+    }
+    let candidates = candidates(node, run, &stored)?;
     let role = &run.role;
     let keep = if active {
         &role.keep

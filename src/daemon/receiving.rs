@@ -83,7 +83,9 @@ pub async fn receive(
     if let Some(base) = &offer.base {
         // Pinned here too, until the sender names another; only now, when it proved to be a point held here: a base
         // that was refused must not take the place of the good one (P2).
-        node.state.record_base(&run.name, &peer.peer.name, base)?;
+        if let Err(error) = node.state.record_base(&run.name, &peer.peer.name, base) {
+            return refuse(&mut exchange, error).await;
+        }
         freeze("offer-base-recorded");
     }
     let standing = incoming.standing();

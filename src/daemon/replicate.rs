@@ -3,9 +3,11 @@
 //! The peer's own answer about what it holds is the only source of the plan; what this node recorded only decides what
 //! pruning must spare.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::api::Step;
@@ -13,22 +15,29 @@ use super::cycle::{done, failed, first_line, our_lineage, planned};
 use super::grant;
 use super::node::{Node, RoleRun, lock};
 use super::outgoing::{Job, answer, send_dataset};
+use super::retry::{self, Lacking};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
+use crate::fs::FsError;
 use crate::fs::btrfs::freeze::freeze;
 use crate::host::state::RoleRecord;
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::Stored;
-use crate::logic::name::NodeName;
+use crate::logic::name::{DatasetName, NodeName};
 use crate::logic::plan::{self, Conflict, Plan};
+use crate::logic::point::PointId;
 use crate::logic::transfer::Partial;
 use crate::peer::link::Link;
-use crate::peer::message::{Answer, Request};
+use crate::peer::message::{Answer, Lacks, Request};
+
+const NO_SPACE_THERE: &str = "free some space there, or remove old points (standin prune); the transfer goes on by itself when there is room";
 
 /// What came of one peer.
 pub struct Outcome {
     pub steps: Vec<Step>,
     pub code: Code,
+    /// Another trouble than the last time, or the end of one.
+    pub news: bool,
 }
 
 /// Brings `peer` up to the point that is newest now.
@@ -49,12 +58,14 @@ pub async fn replicate(
     let result = rounds(node, run, record, peer, cancel, &mut steps).await;
     let mut replicas = lock(&run.replicas);
     let replica = replicas.entry(peer.clone()).or_default();
+    let news = retry::note(replica, peer, result.as_ref().err());
     match result {
         Ok(()) => {
             replica.last_error = None;
             Outcome {
                 steps,
                 code: Code::Done,
+                news,
             }
         }
         Err(error) => {
@@ -62,13 +73,14 @@ pub async fn replicate(
             let wanted = code == Code::Interrupted;
             replica.last_error = (!wanted).then(|| format!("could not {error:#}"));
             steps.push(failed("send", format!("bring {peer} up to date"), &error));
-            Outcome { steps, code }
+            Outcome { steps, code, news }
         }
     }
 }
 
-/// Called when a link comes up: sends what the peer missed while it was away, without waiting for the schedule.
-pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) {
+/// Called when a link comes up, and when a failure is to be tried again: sends what the peer missed, without waiting for the
+/// schedule.
+pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) -> JoinHandle<()> {
     let (node, run, peer) = (node.clone(), run.clone(), peer.clone());
     tokio::spawn(async move {
         let record = match node.record(&run) {
@@ -89,9 +101,11 @@ pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) {
         let cancel = CancellationToken::new();
         let outcome = replicate(&node, &run, &record, &peer, &cancel).await;
         if let Some(error) = outcome.steps.iter().find_map(|step| step.error.as_ref()) {
-            node.hub.warn(Some(&run.name), first_line(error));
+            if outcome.news {
+                node.hub.warn(Some(&run.name), first_line(error));
+            }
         }
-    });
+    })
 }
 
 async fn rounds(
@@ -111,9 +125,18 @@ async fn rounds(
     let goal = ours.newest().map(|entry| entry.point.rank());
     loop {
         let (ours, stored) = our_lineage(run).await?;
-        let (theirs, partials) = ask(run, record, peer, &link).await?;
+        let Held {
+            lineage: theirs,
+            partials,
+            room,
+        } = ask(run, record, peer, &link).await?;
+        let partials = readable(run, partials);
+        let absence = node.state.absence(&run.name, peer)?;
         if let Some(base) = newest_common(&ours, &theirs) {
             node.state.record_base(&run.name, peer, &base.point)?;
+            if absence.released.is_some() {
+                node.state.clear_released(&run.name, peer)?;
+            }
         }
         lock(&run.replicas).entry(peer.clone()).or_default().lineage = Some(theirs.clone());
         if theirs.newest().map(|entry| entry.point.rank()) >= goal && goal.is_some() {
@@ -124,13 +147,17 @@ async fn rounds(
             }
             return Ok(());
         }
-        match plan::plan(&ours, &theirs, &partials) {
+        let anew = absence
+            .released
+            .and_then(|_| plan::anew(&ours, &theirs, &partials));
+        match anew.map_or_else(|| plan::plan(&ours, &theirs, &partials), Plan::Send) {
             Plan::Nothing => {
                 steps.push(done("nothing", format!("{peer} holds everything")));
                 return Ok(());
             }
             Plan::Blocked(conflict) => return Err(diverged(peer, &conflict)),
             Plan::Send(step) => {
+                still_lacking(run, peer, &step, &room)?;
                 node.state.record_sending(&run.name, peer, &step.to)?;
                 freeze("sending-recorded");
                 send(node, run, peer, &link, (&ours, &stored), &step, cancel).await?;
@@ -158,12 +185,74 @@ fn newest_common<'a>(ours: &'a Lineage, theirs: &Lineage) -> Option<&'a Entry> {
         .find(|entry| theirs.holds(entry))
 }
 
-async fn ask(
+/// What a peer says of itself.
+struct Held {
+    lineage: Lineage,
+    partials: Vec<Partial>,
+    /// What it may still use for each dataset, in bytes.
+    room: BTreeMap<DatasetName, u64>,
+}
+
+/// Without those of points that cannot be read here to their end: a newer one takes their place.
+fn readable(run: &RoleRun, mut partials: Vec<Partial>) -> Vec<Partial> {
+    let unreadable = lock(&run.unreadable);
+    partials.retain(|partial| !unreadable.contains(&partial.point));
+    partials
+}
+
+/// Fails where the peer still has too little space for what did not fit the last time: nothing is measured for that.
+fn still_lacking(
     run: &RoleRun,
-    record: &RoleRecord,
     peer: &NodeName,
-    link: &Link,
-) -> Result<(Lineage, Vec<Partial>)> {
+    step: &plan::Step,
+    room: &BTreeMap<DatasetName, u64>,
+) -> Result<()> {
+    let mut replicas = lock(&run.replicas);
+    let replica = replicas.entry(peer.clone()).or_default();
+    let Some(lacking) = &mut replica.lacking else {
+        return Ok(());
+    };
+    let free = room.get(&lacking.dataset).copied();
+    match free.filter(|free| lacking.point == step.to && !lacking.shortage.ends_with(*free)) {
+        None => {
+            replica.lacking = None;
+            Ok(())
+        }
+        Some(free) => {
+            lacking.shortage.free = free;
+            let (dataset, shortage) = (&lacking.dataset, lacking.shortage);
+            let what = format!(
+                "send {dataset} of {}: {peer} has too little space ({shortage})",
+                step.to
+            );
+            Err(Failure::new(Code::NoSpace, what)
+                .hint(NO_SPACE_THERE)
+                .into())
+        }
+    }
+}
+
+/// Remembers what the next attempt must know of a failure.
+fn learn(
+    run: &RoleRun,
+    peer: &NodeName,
+    point: &PointId,
+    dataset: DatasetName,
+    error: &anyhow::Error,
+) {
+    if let Some(FsError::Unreadable { .. }) = error.downcast_ref() {
+        lock(&run.unreadable).insert(point.clone());
+    }
+    if let Some(Lacks(shortage)) = error.downcast_ref() {
+        lock(&run.replicas).entry(peer.clone()).or_default().lacking = Some(Lacking {
+            point: point.clone(),
+            dataset,
+            shortage: *shortage,
+        });
+    }
+}
+
+async fn ask(run: &RoleRun, record: &RoleRecord, peer: &NodeName, link: &Link) -> Result<Held> {
     let request = Request::Lineage {
         role: run.name.clone(),
         role_id: record.id,
@@ -173,8 +262,15 @@ async fn ask(
     let mut exchange = link.open(&request).await?;
     match answer(exchange.recv()).await? {
         Answer::Lineage {
-            lineage, partials, ..
-        } => Ok((lineage, partials)),
+            lineage,
+            partials,
+            room,
+            ..
+        } => Ok(Held {
+            lineage,
+            partials,
+            room,
+        }),
         other => bail!("{peer} answered a question for its lineage with {other:?}"),
     }
 }
@@ -210,13 +306,17 @@ async fn send(
             (node.clone(), run.clone(), peer_run.clone(), link.clone());
         let (ours, cancel) = (ours.clone(), cancel.clone());
         sends.spawn(async move {
-            send_dataset(&node, &run, &peer_run, &link, &ours, job, &cancel).await
+            let dataset = job.dataset.clone();
+            let sent = send_dataset(&node, &run, &peer_run, &link, &ours, job, &cancel).await;
+            (dataset, sent)
         });
     }
     let mut first = None;
     while let Some(sent) = sends.join_next().await {
         // The others go on: what they finish is not sent again.
-        if let Err(error) = sent? {
+        let (dataset, sent) = sent?;
+        if let Err(error) = sent {
+            learn(run, peer, &step.to, dataset, &error);
             first.get_or_insert(error);
         }
     }
@@ -229,25 +329,31 @@ async fn send(
             manifest: stored.manifest.clone(),
         })
         .await?;
-    match answer(exchange.recv()).await? {
+    let committed = answer(exchange.recv()).await;
+    if let (Err(error), Some(dataset)) = (&committed, step.bases.keys().next()) {
+        learn(run, peer, &step.to, dataset.clone(), error);
+    }
+    match committed? {
         Answer::Committed => {
             node.hub.note(
                 Some(&run.name),
                 format!("{} is complete on {peer}", step.to),
             );
-            let mut replicas = lock(&run.replicas);
-            let replica = replicas.entry(peer.clone()).or_default();
-            let mut entries = replica
-                .lineage
-                .as_ref()
-                .map(|known| known.entries().to_vec())
-                .unwrap_or_default();
-            entries.push(Entry::of(&stored.manifest));
-            replica.lineage = Some(Lineage::new(entries));
+            now_holds(run, peer, Entry::of(&stored.manifest));
             Ok(())
         }
         other => bail!("{peer} answered a commit with {other:?}"),
     }
+}
+
+/// What is known of the peer grows by a point, until it is asked again.
+fn now_holds(run: &RoleRun, peer: &NodeName, entry: Entry) {
+    let mut replicas = lock(&run.replicas);
+    let replica = replicas.entry(peer.clone()).or_default();
+    let known = replica.lineage.as_ref();
+    let mut entries = known.map_or_else(Vec::new, |known| known.entries().to_vec());
+    entries.push(entry);
+    replica.lineage = Some(Lineage::new(entries));
 }
 
 /// What would be sent to the peer now. `fresh`: a new point would be taken first.
@@ -281,6 +387,7 @@ pub async fn preview(
     Outcome {
         steps: vec![step],
         code: Code::Done,
+        news: false,
     }
 }
 
@@ -289,6 +396,7 @@ fn not_to_be(peer: &NodeName, error: &anyhow::Error) -> Outcome {
     Outcome {
         steps: vec![failed("send", text, error)],
         code: Failure::code_of(error),
+        news: false,
     }
 }
 
@@ -313,7 +421,8 @@ async fn preview_plan(
     };
     let link = node.link(peer)?;
     let (ours, _) = our_lineage(run).await?;
-    let (theirs, partials) = ask(run, &record, peer, &link).await?;
+    let held = ask(run, &record, peer, &link).await?;
+    let (theirs, partials) = (held.lineage, readable(run, held.partials));
     let base = newest_common(&ours, &theirs).map(|entry| entry.point.to_string());
     Ok((plan::plan(&ours, &theirs, &partials), base))
 }

@@ -69,7 +69,9 @@ async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Duration> {
         return Ok(LOOK_AT_LEAST_EVERY);
     }
     let now = Timestamp::now();
-    let last = node.state.cycle(&run.name)?.started;
+    let recorded = node.state.cycle(&run.name)?.started;
+    // The start of a cycle that could not be recorded counts too: else it would be due again at once, for ever.
+    let last = (*lock(&run.last_start)).or(recorded);
     let due = next_due(&run.role.every, last, now, &jiff::tz::TimeZone::system());
     let Some(due) = due else {
         return Ok(LOOK_AT_LEAST_EVERY);
@@ -88,6 +90,7 @@ async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Duration> {
         // The cycle records its start at once; until then this task must not see the same time due again.
         return Ok(LOOK_AT_MOST_EVERY);
     }
+    *lock(&run.last_start) = Some(now);
     let mut record_of_cycle = node.state.cycle(&run.name)?;
     record_of_cycle.started = Some(now);
     node.state.record_cycle(&run.name, &record_of_cycle)?;

@@ -180,6 +180,8 @@ fn replicas(
                 .map(|(_, point)| point.clone())
         })
     };
+    let absent = |peer: &NodeName| lock(&run.watched).get(peer)?.sentence.clone();
+    let waiting = |peer: &NodeName| known.get(peer)?.waiting.as_ref();
     let view = |peer: &NodeName| {
         let newest = newest_on(peer);
         let held = newest
@@ -202,6 +204,9 @@ fn replicas(
             last_error: known
                 .get(peer)
                 .and_then(|replica| replica.last_error.clone()),
+            waiting: waiting(peer).and_then(|waiting| waiting.sentence.clone()),
+            retry_at: waiting(peer).map(|waiting| waiting.next),
+            absent: absent(peer),
         }
     };
     Ok(run.role.peers.iter().map(view).collect())
@@ -212,6 +217,8 @@ fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
         warnings.push(format!("{}: the last cycle failed: {error}", role.name));
     }
     for replica in &role.replicas {
+        let said = replica.waiting.iter().chain(&replica.absent);
+        warnings.extend(said.map(|said| format!("{}: {said}", role.name)));
         match replica.exposure_s {
             None => warnings.push(format!(
                 "{}: {} holds no point yet",

@@ -14,6 +14,7 @@ use crate::logic::accept::Accept;
 use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::PointId;
+use crate::logic::shortage::Shortage;
 use crate::logic::transfer::{FileFlags, Partial, StreamIdentity};
 
 pub mod btrfs;
@@ -27,12 +28,8 @@ pub enum FsError {
     /// A send or another holder still uses it; try again later.
     #[error("{0} is in use")]
     Busy(String),
-    #[error("{path}: not enough space, {needed} bytes needed and {free} free above the reserve")]
-    NoSpace {
-        path: PathBuf,
-        needed: u64,
-        free: u64,
-    },
+    #[error("{path}: not enough space")]
+    NoSpace { path: PathBuf, shortage: Shortage },
     /// The base of an incremental stream is missing or was changed here.
     #[error("base of {dataset} is not usable: {why}")]
     BadBase { dataset: DatasetName, why: String },
@@ -42,6 +39,12 @@ pub enum FsError {
         offset: u64,
         command: String,
         why: String,
+    },
+    /// The disk, or its checksums, failed under the data of a point. `file` is its path in the dataset, where it was found.
+    #[error("{dataset} cannot be read{}", match file { Some(file) => format!(": the file {file:?} fails"), None => String::new() })]
+    Unreadable {
+        dataset: DatasetName,
+        file: Option<String>,
     },
     #[error("{0} does not exist")]
     Missing(String),
@@ -133,6 +136,8 @@ pub struct Live {
 pub struct Space {
     pub total: u64,
     pub free: u64,
+    /// What receiving may still use: free above the reserve, with what is promised and not yet written taken off.
+    pub room: u64,
 }
 
 /// How a restore of a whole dataset ends.
@@ -241,6 +246,10 @@ pub trait Filesystem: Send + Sync {
     fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<PathBuf>;
 
     fn space(&self, dataset: &DatasetName) -> Result<Space>;
+
+    /// Lets go of filesystems that cannot be written now: after an error only a fresh mount mends one, and there is none
+    /// while anybody holds the old. Cheap, and called often.
+    fn let_go(&self);
 }
 
 /// Whether `live` looks through the dataset for what is not replicated (slow on large trees) or only at its root.

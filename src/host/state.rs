@@ -7,14 +7,16 @@
 //!
 //! It deliberately does not know what the records are used for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, params};
 use serde::{Deserialize, Serialize};
 
+use super::absence;
+use crate::error::{Code, Failure};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
 
@@ -96,6 +98,7 @@ pub struct TransferRecord {
 /// The open database. Calls are short and serialised.
 pub struct State {
     connection: Mutex<Connection>,
+    path: PathBuf,
 }
 
 impl State {
@@ -107,10 +110,29 @@ impl State {
         prepare(&connection).with_context(|| format!("prepare {}", path.display()))?;
         Ok(State {
             connection: Mutex::new(connection),
+            path,
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+    /// One change; on disk when this returns.
+    pub(super) fn change(&self, sql: &str, values: impl Params) -> Result<()> {
+        let changed = self.lock().execute(sql, values);
+        changed.map(|_| ()).map_err(|error| self.told(error))
+    }
+
+    /// Says what could not be written, and why where people can do something about it.
+    pub(super) fn told(&self, error: rusqlite::Error) -> anyhow::Error {
+        let what = format!("write the state database {}", self.path.display());
+        if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+            let failure = Failure::new(Code::NoSpace, format!("{what}: its disk is full"));
+            return failure
+                .hint("free some space there; nothing is lost, and the work goes on by itself")
+                .into();
+        }
+        anyhow::Error::new(error).context(what)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic inside a call leaves SQLite consistent: its transaction rolls back.
         self.connection
             .lock()
@@ -144,7 +166,7 @@ impl State {
     }
 
     pub fn record_role(&self, role: &RoleName, record: &RoleRecord) -> Result<()> {
-        self.lock().execute(
+        self.change(
             "INSERT INTO role (name, id, term, active) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (name) DO UPDATE SET id = ?2, term = ?3, active = ?4",
             params![
@@ -153,8 +175,7 @@ impl State {
                 json(&record.term)?,
                 record.active
             ],
-        )?;
-        Ok(())
+        )
     }
 
     /// The highest sequence ever given to a point of the role here: no id is used twice, even after its point is gone.
@@ -171,11 +192,10 @@ impl State {
 
     /// Raises it; never lowers it. The role must be recorded.
     pub fn record_sequence(&self, role: &RoleName, sequence: u64) -> Result<()> {
-        self.lock().execute(
+        self.change(
             "UPDATE role SET sequence = max(sequence, ?2) WHERE name = ?1",
             params![role.as_str(), integer(sequence)],
-        )?;
-        Ok(())
+        )
     }
 
     pub fn cycle(&self, role: &RoleName) -> Result<CycleRecord> {
@@ -204,7 +224,7 @@ impl State {
     }
 
     pub fn record_cycle(&self, role: &RoleName, record: &CycleRecord) -> Result<()> {
-        self.lock().execute(
+        self.change(
             "INSERT INTO cycle (role, started, good, error) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (role) DO UPDATE SET started = ?2, good = ?3, error = ?4",
             params![
@@ -213,8 +233,7 @@ impl State {
                 record.good.map(Timestamp::as_millisecond),
                 record.error
             ],
-        )?;
-        Ok(())
+        )
     }
 
     /// The base shared with each peer: never pruned.
@@ -236,11 +255,10 @@ impl State {
     }
 
     pub fn clear_sending(&self, role: &RoleName, peer: &NodeName) -> Result<()> {
-        self.lock().execute(
+        self.change(
             "DELETE FROM sending WHERE role = ?1 AND peer = ?2",
             params![role.as_str(), peer.as_str()],
-        )?;
-        Ok(())
+        )
     }
 
     /// Forgets what pins points for a peer that was removed.
@@ -249,8 +267,8 @@ impl State {
         let change = connection.transaction()?;
         change.execute("DELETE FROM base WHERE peer = ?1", [peer.as_str()])?;
         change.execute("DELETE FROM sending WHERE peer = ?1", [peer.as_str()])?;
-        change.commit()?;
-        Ok(())
+        change.execute("DELETE FROM absence WHERE peer = ?1", [peer.as_str()])?;
+        change.commit().map_err(|error| self.told(error))
     }
 
     fn points(&self, table: &str, role: &RoleName) -> Result<Vec<(NodeName, PointId)>> {
@@ -276,14 +294,13 @@ impl State {
         peer: &NodeName,
         point: &PointId,
     ) -> Result<()> {
-        self.lock().execute(
+        self.change(
             &format!(
                 "INSERT INTO {table} (role, peer, point) VALUES (?1, ?2, ?3)
                  ON CONFLICT (role, peer) DO UPDATE SET point = ?3"
             ),
             params![role.as_str(), peer.as_str(), json(point)?],
-        )?;
-        Ok(())
+        )
     }
 
     pub fn record_transfer(&self, record: &TransferRecord) -> Result<()> {
@@ -369,9 +386,14 @@ fn prepare(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match version {
-        SCHEMA_VERSION => Ok(()),
+        SCHEMA_VERSION => connection
+            .execute_batch(absence::TABLE)
+            .context("create tables"),
         0 => {
-            let create = format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
+            let create = format!(
+                "BEGIN; {SCHEMA} {} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
+                absence::TABLE
+            );
             connection.execute_batch(&create).context("create tables")
         }
         newer => anyhow::bail!(
@@ -380,15 +402,15 @@ fn prepare(connection: &Connection) -> Result<()> {
     }
 }
 
-fn json<T: Serialize>(value: &T) -> Result<String> {
+pub(super) fn json<T: Serialize>(value: &T) -> Result<String> {
     Ok(serde_json::to_string(value)?)
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T> {
+pub(super) fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T> {
     Ok(serde_json::from_str(text)?)
 }
 
-fn time(millisecond: i64) -> Option<Timestamp> {
+pub(super) fn time(millisecond: i64) -> Option<Timestamp> {
     Timestamp::from_millisecond(millisecond).ok()
 }
 

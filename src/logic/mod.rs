@@ -1,5 +1,6 @@
 //! Decides. Pure: no clock, disk, network, process or log in here; facts come in as arguments, plans go out as values.
 
+pub mod absent;
 pub mod accept;
 pub mod choose;
 pub mod claim;
@@ -12,6 +13,8 @@ pub mod point;
 pub mod prefix;
 pub mod progress;
 pub mod retention;
+pub mod retry;
 pub mod schedule;
+pub mod shortage;
 pub mod transfer;
 pub mod units;

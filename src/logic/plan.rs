@@ -89,6 +89,24 @@ pub fn plan(ours: &Lineage, theirs: &Lineage, partials: &[Partial]) -> Plan {
     ))
 }
 
+/// What to send to a peer of which it is known that the shared base was let go here: everything, beside what it holds. None
+/// where it holds anything that this node never had.
+pub fn anew(ours: &Lineage, theirs: &Lineage, partials: &[Partial]) -> Option<Step> {
+    let newest = ours.newest()?;
+    let common = ours.entries().iter().any(|entry| theirs.holds(entry));
+    let ours_once = |id: &PointId| {
+        let same_term = |entry: &&Entry| entry.point.term == id.term;
+        ours.get(id).is_none()
+            && ours
+                .entries()
+                .iter()
+                .filter(same_term)
+                .any(|entry| entry.point.sequence > id.sequence)
+    };
+    let known = theirs.entries().iter().all(|entry| ours_once(&entry.point));
+    (!common && known).then(|| step(&[], next_target(newest, None, ours, partials)))
+}
+
 /// The point to send and whether part of it is there: the newest half-sent one above the base, else the newest.
 fn next_target<'a>(
     newest: &'a Entry,
@@ -418,6 +436,30 @@ mod tests {
     fn unrelated_when_nothing_is_common() {
         check("a b | x", "unrelated: ours a b, theirs x");
         check("c d | a b", "unrelated: ours c d, theirs a b");
+    }
+
+    /// The step when the base was let go.
+    fn check_anew(case: &str, expected: &str) {
+        let sides: Vec<Lineage> = case.split('|').map(lineage).collect();
+        let step = anew(&sides[0], &sides[1], &[]);
+        let got = step.map_or("none".to_owned(), |step| {
+            assert!(step.bases.values().all(Option::is_none));
+            step.to_string()
+        });
+        assert_eq!(got, expected, "{case}");
+    }
+
+    #[test]
+    fn after_the_base_was_let_go_all_goes_anew() {
+        check_anew("c d | a b", "send 1.4 in full");
+        check_anew("b d | a c", "send 1.4 in full");
+        // Somebody else's, one of ours that is newer than what is here, or of a term unknown here.
+        check_anew("a b | x", "none");
+        check_anew("a | b", "none");
+        check_anew("c d | a B", "none");
+        check_anew("a | a'", "none");
+        // Something is common after all.
+        check_anew("a c | a b", "none");
     }
 
     #[test]

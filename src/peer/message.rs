@@ -4,6 +4,8 @@
 //! Every exchange is one stream on the link, opened by either side with a [`Request`]; the other side answers with
 //! [`Answer`]s, the last of which ends the exchange. docs/protocol.md is the prose twin of this file.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,7 @@ use crate::logic::lineage::Lineage;
 use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
+use crate::logic::shortage::Shortage;
 use crate::logic::transfer::{FLAGS_BYTES_MAX, FileFlags, Partial, StreamIdentity};
 
 /// Versions of this protocol that this build speaks, lowest and highest. History:
@@ -124,6 +127,9 @@ pub enum Answer {
         partials: Vec<Partial>,
         /// The highest term the answering node has seen for the role.
         term: Option<Term>,
+        /// What receiving may still use for each dataset, in bytes; none where it is not known.
+        #[serde(default)]
+        room: BTreeMap<DatasetName, u64>,
     },
     /// "I hold the first `offset` bytes of that stream, and their prefix hash is this; go on from there."
     Have {
@@ -165,7 +171,15 @@ pub struct Refusal {
     pub why: String,
     #[serde(default)]
     pub hint: Option<String>,
+    /// What is lacking, where space is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortage: Option<Shortage>,
 }
+
+/// Marks an error in which a peer told what it lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too little space there")]
+pub struct Lacks(pub Shortage);
 
 impl Refusal {
     pub fn new(code: Code, why: impl Into<String>) -> Refusal {
@@ -173,6 +187,7 @@ impl Refusal {
             code,
             why: why.into(),
             hint: None,
+            shortage: None,
         }
     }
 
@@ -180,6 +195,14 @@ impl Refusal {
     pub fn hint(mut self, hint: impl Into<String>) -> Refusal {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// As a chain, with [`Lacks`] in it where the peer told what it lacks.
+    pub fn into_error(self) -> anyhow::Error {
+        match self.shortage {
+            Some(shortage) => anyhow::Error::new(Lacks(shortage)).context(self.into_failure()),
+            None => self.into_failure().into(),
+        }
     }
 
     /// The refusal as an error on the refused side. A peer's words are made harmless on the way.
@@ -253,8 +276,6 @@ pub enum PairAnswer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
     use uuid::Uuid;
@@ -368,6 +389,7 @@ mod tests {
             lineage: Lineage::default(),
             partials: vec![],
             term: Some(term()),
+            room: BTreeMap::from([(DatasetName::parse("files").unwrap(), 7)]),
         });
         check(Answer::Have {
             offset: 7,

@@ -56,7 +56,10 @@ fn free_address() -> SocketAddr {
 
 impl TestNode {
     pub fn new(name: &'static str, disk_bytes: u64) -> TestNode {
-        let disk = Loop::new(disk_bytes);
+        TestNode::on(name, Loop::new(disk_bytes))
+    }
+
+    pub fn on(name: &'static str, disk: Loop) -> TestNode {
         let dir = tempfile::Builder::new()
             .prefix("standin-node-")
             .tempdir()
@@ -364,8 +367,15 @@ pub const MIB: u64 = 1 << 20;
 impl Pair {
     /// `role` are further lines of [role.web] on both nodes.
     pub fn new(datasets: &[&str], node: &str, role: &str) -> Pair {
-        let alder = TestNode::new("alder", 2048 * MIB);
-        let birch = TestNode::new("birch", 2048 * MIB);
+        let disks = [Loop::new(2048 * MIB), Loop::new(2048 * MIB)];
+        Pair::on(disks, datasets, node, role)
+    }
+
+    /// On disks of the caller's, alder's first.
+    pub fn on(disks: [Loop; 2], datasets: &[&str], node: &str, role: &str) -> Pair {
+        let [alder, birch] = disks;
+        let alder = TestNode::on("alder", alder);
+        let birch = TestNode::on("birch", birch);
         Pair::of(alder, birch, datasets, node, role)
     }
 

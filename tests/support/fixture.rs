@@ -44,6 +44,7 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) ->
 /// A mounted filesystem of its own.
 pub struct Loop {
     path: PathBuf,
+    image: PathBuf,
     _dir: tempfile::TempDir,
 }
 
@@ -55,11 +56,16 @@ impl Loop {
 
     /// With mount options.
     pub fn with_options(size: u64, options: &str) -> Loop {
+        Loop::in_image(None, size, options)
+    }
+
+    /// In a file of the caller's, where one is given.
+    pub fn in_image(image: Option<&Path>, size: u64, options: &str) -> Loop {
         let dir = tempfile::Builder::new()
             .prefix("standin-")
             .tempdir()
             .unwrap();
-        let image = dir.path().join("image");
+        let image = image.map_or_else(|| dir.path().join("image"), Path::to_owned);
         let path = dir.path().join("mount");
         std::fs::File::create(&image)
             .unwrap()
@@ -76,7 +82,16 @@ impl Loop {
                 path.as_os_str(),
             ],
         );
-        Loop { path, _dir: dir }
+        Loop {
+            path,
+            image,
+            _dir: dir,
+        }
+    }
+
+    /// The file that holds it.
+    pub fn image(&self) -> &Path {
+        &self.image
     }
 
     /// The mount point: the filesystem's top level.

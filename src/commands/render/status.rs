@@ -87,7 +87,8 @@ fn warning_lines(status: &Status) -> Vec<String> {
 
 /// The failures of a role that are told with it.
 fn failures(role: &RoleStatus) -> impl Iterator<Item = &str> {
-    let errors = role.replicas.iter().map(|replica| &replica.last_error);
+    let replicas = role.replicas.iter();
+    let errors = replicas.flat_map(|of| [&of.last_error, &of.waiting, &of.absent]);
     let errors = errors.chain([&role.last_error]).flatten();
     errors
         .map(|error| first_line(error))
@@ -172,13 +173,28 @@ fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
         lines.extend(rows.next());
         for (replica, row) in role.replicas.iter().zip(rows) {
             lines.push(row);
-            if let Some(error) = &replica.last_error {
-                lines.push(format!("    {}", trouble(first_line(error))));
-            }
+            lines.extend(replica_trouble(replica, now));
         }
     }
     lines.extend(role.datasets.iter().map(dataset_line));
     lines
+}
+
+/// What keeps a peer behind, and when it is tried again.
+fn replica_trouble(replica: &ReplicaStatus, now: Timestamp) -> Vec<String> {
+    let again = match replica.retry_at {
+        Some(at) if at > now => format!(", next try in {}", human::between(now, at)),
+        Some(_) => ", trying again now".to_owned(),
+        None => String::new(),
+    };
+    let said = match (&replica.waiting, &replica.last_error) {
+        (Some(waiting), _) => Some(attention(&format!("{waiting}{again}"))),
+        (None, Some(error)) => Some(trouble(&format!("{}{again}", first_line(error)))),
+        (None, None) => None,
+    };
+    let absent = replica.absent.as_deref().map(attention);
+    let lines = said.into_iter().chain(absent);
+    lines.map(|line| format!("    {line}")).collect()
 }
 
 fn dataset_line(dataset: &DatasetStatus) -> String {

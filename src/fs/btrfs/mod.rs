@@ -17,6 +17,7 @@ use self::catalogue::Catalogue;
 use self::layout::Part;
 use self::place::Place;
 use self::receive::Applying;
+use self::room::Gauge;
 use self::told::Doing;
 use self::top::Top;
 use crate::error::{Code, Failure};
@@ -44,6 +45,7 @@ pub mod receive;
 mod remount;
 mod remove;
 mod restore;
+mod room;
 pub mod scan;
 mod send;
 mod staging;
@@ -53,6 +55,7 @@ mod take;
 mod told;
 mod top;
 pub mod trial;
+mod unreadable;
 mod uses;
 
 /// Newest send stream version that this program and the running kernel can both read and write. In a debug build
@@ -173,7 +176,8 @@ impl Btrfs {
         let place = Place::find(dataset, path)
             .with_context(|| format!("find dataset {dataset} of {}", self.role))?;
         let mut tops = self.tops.lock().unwrap_or_else(PoisonError::into_inner);
-        if !tops.iter().any(|top| top.fsid == place.top.fsid) {
+        let kept = tops.iter().any(|top| top.fsid == place.top.fsid);
+        if !kept && !place.top.is_read_only() {
             tops.push(place.top.clone());
         }
         Ok(place)
@@ -307,6 +311,11 @@ impl Filesystem for Btrfs {
         })
     }
 
+    fn let_go(&self) {
+        let mut tops = self.tops.lock().unwrap_or_else(PoisonError::into_inner);
+        tops.retain(|top| !top.is_read_only());
+    }
+
     fn space(&self, dataset: &DatasetName) -> Result<Space> {
         let place = self.place_of(dataset).map_err(told::plain)?;
         let found = rustix::fs::statvfs(place.top.path())
@@ -314,6 +323,7 @@ impl Filesystem for Btrfs {
         Ok(Space {
             total: found.f_blocks.saturating_mul(found.f_frsize),
             free: found.f_bavail.saturating_mul(found.f_frsize),
+            room: Gauge::new(place.top.dir(), self.limits.reserve).free(place.top.path(), 0)?,
         })
     }
 }

@@ -24,6 +24,8 @@ pub struct Mount {
     pub options: Vec<String>,
     pub kind: String,
     pub source: PathBuf,
+    /// Options of the whole filesystem (`ro`, `compress=zstd:3` ...).
+    pub super_options: Vec<String>,
 }
 
 /// All mounts this process sees, in mounting order.
@@ -60,10 +62,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let device = word(fields.next()?)?;
     let root = path(fields.next()?);
     let point = path(fields.next()?);
-    let options = word(fields.next()?)?
-        .split(',')
-        .map(str::to_owned)
-        .collect();
+    let options = words(fields.next()?)?;
     fields.by_ref().find(|field| *field == b"-")?;
     Some(Mount {
         id,
@@ -73,7 +72,12 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         options,
         kind: word(fields.next()?)?,
         source: path(fields.next()?),
+        super_options: fields.next().and_then(words).unwrap_or_default(),
     })
+}
+
+fn words(field: &[u8]) -> Option<Vec<String>> {
+    Some(word(field)?.split(',').map(str::to_owned).collect())
 }
 
 fn word(field: &[u8]) -> Option<String> {

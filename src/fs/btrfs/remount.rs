@@ -64,7 +64,7 @@ pub fn show(top: &Top, live: &Path, relative: &Path, uuid: Uuid) -> Result<()> {
 fn replace(top: &Top, mount: &Mount, relative: &Path, uuid: Uuid) -> Result<()> {
     let mut subvol = OsString::from("/");
     subvol.push(relative);
-    let new = match top::make_mount(&top.device, ("subvol", &subvol), attributes(mount)) {
+    let new = match top::make_mount(&top.device, ("subvol", &subvol), false, attributes(mount)) {
         Ok(new) => new,
         Err(e) => {
             return replace_by_old_calls(top, mount, subvol)
@@ -181,6 +181,7 @@ mod tests {
             options: options.split(',').map(str::to_owned).collect(),
             kind: "btrfs".to_owned(),
             source: "/dev/x".into(),
+            super_options: vec![],
         };
         assert_eq!(attributes(&mount), expected, "{options}");
     }

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow};
+use jiff::Timestamp;
 use rustix::pipe::PipeFlags;
 
 use super::catalogue::{Catalogue, Found};
@@ -22,7 +23,7 @@ use super::catalogue::{Catalogue, Found};
 use super::place::SUBVOLUME_INODE;
 use super::scan::Scanner;
 use super::uses::{Use, Used};
-use super::{flags, ioctl};
+use super::{flags, ioctl, unreadable};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Measured, Outgoing, Result};
 use crate::logic::name::DatasetName;
@@ -106,6 +107,8 @@ struct Job {
     label: String,
     point: Side,
     base: Option<Side>,
+    /// When the base was taken, in seconds since 1970.
+    since: Option<i64>,
 }
 
 impl Job {
@@ -123,15 +126,19 @@ impl Job {
                 .hint("take a new point and send that; destroy this one")
                 .into());
         }
-        let base = match base {
-            None => None,
-            Some(id) => Some(open_base(catalogue, dataset, id)?),
+        let (base, since) = match base {
+            None => (None, None),
+            Some(id) => {
+                let (base, taken) = open_base(catalogue, dataset, id)?;
+                (Some(base), Some(taken.as_second()))
+            }
         };
         Ok(Job {
             dataset: dataset.clone(),
             label: format!("{dataset} of {point}"),
             point: side,
             base,
+            since,
         })
     }
 
@@ -157,7 +164,11 @@ impl Job {
     }
 }
 
-fn open_base(catalogue: &Catalogue<'_>, dataset: &DatasetName, id: &PointId) -> Result<Side> {
+fn open_base(
+    catalogue: &Catalogue<'_>,
+    dataset: &DatasetName,
+    id: &PointId,
+) -> Result<(Side, Timestamp)> {
     let bad = |why: String| FsError::BadBase {
         dataset: dataset.clone(),
         why,
@@ -169,7 +180,7 @@ fn open_base(catalogue: &Catalogue<'_>, dataset: &DatasetName, id: &PointId) -> 
     let side = Side::open(catalogue, &found, dataset)?;
     match tampered(&found, dataset, &side.info) {
         Some(why) => Err(bad(why).into()),
-        None => Ok(side),
+        None => Ok((side, found.stored.manifest.taken)),
     }
 }
 
@@ -219,6 +230,9 @@ struct Stream {
     scanner: Scanner,
     dataset: DatasetName,
     label: String,
+    /// The snapshot and when its base was taken: where to look when it cannot be read.
+    dir: File,
+    since: Option<i64>,
 }
 
 impl Stream {
@@ -229,6 +243,8 @@ impl Stream {
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
         let dataset = job.dataset.clone();
         let label = job.label.clone();
+        let dir = job.point.dir.try_clone().context("hold the snapshot")?;
+        let since = job.since;
         let thread = std::thread::Builder::new()
             .name("btrfs-send".to_owned())
             .spawn(move || run(&job, &writer, version, flags))
@@ -239,6 +255,8 @@ impl Stream {
             scanner: Scanner::new(),
             dataset,
             label,
+            dir,
+            since,
         })
     }
 
@@ -280,7 +298,13 @@ impl Outgoing for Stream {
     fn finish(mut self: Box<Self>) -> Result<()> {
         let file = self.scanner.file();
         self.join()
-            .map_err(|e| explain(&self.dataset, &file, e))
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::EIO) => {
+                    let found = unreadable::find(&self.dir, &file, self.since);
+                    cannot_be_read(&self.dataset, found, &file)
+                }
+                _ => explain(&self.dataset, &file, error),
+            })
             .with_context(|| format!("send {}", self.label))
     }
 }
@@ -292,19 +316,40 @@ impl Drop for Stream {
     }
 }
 
-fn explain(dataset: &DatasetName, file: &str, error: io::Error) -> anyhow::Error {
-    let after = if file.is_empty() {
+fn after(file: &str) -> String {
+    if file.is_empty() {
         String::new()
     } else {
         format!(" at or after the file {file:?}")
+    }
+}
+
+/// `found` was seen to fail; else `last` was the last file that did not.
+fn cannot_be_read(dataset: &DatasetName, found: Option<String>, last: &str) -> anyhow::Error {
+    let (place, remedy) = match &found {
+        Some(file) => (
+            format!(": {file:?} fails"),
+            "put a good copy of it in place of the live file (standin restore has older ones), or remove it: the next point \
+             is sent in place of this one",
+        ),
+        None => (after(last), "the kernel log names the file"),
     };
+    let what = format!(
+        "dataset {dataset} cannot be read{place}: the disk or its checksums gave an input/output error"
+    );
+    let failure = Failure::new(Code::Failed, what).hint(format!(
+        "{remedy}; btrfs scrub start -B on the filesystem finds all damage"
+    ));
+    anyhow::Error::new(FsError::Unreadable {
+        dataset: dataset.clone(),
+        file: found,
+    })
+    .context(failure)
+}
+
+fn explain(dataset: &DatasetName, file: &str, error: io::Error) -> anyhow::Error {
+    let after = after(file);
     match error.raw_os_error() {
-        Some(libc::EIO) => Failure::new(
-            Code::Failed,
-            format!("dataset {dataset} cannot be read{after}: the disk or its checksums failed"),
-        )
-        .hint("see the kernel log for the file, and run: btrfs scrub start -B on the filesystem")
-        .into(),
         Some(libc::EAGAIN) => anyhow!(error).context(format!(
             "dataset {dataset} is being deduplicated, during which btrfs sends nothing; the next cycle tries again"
         )),

@@ -18,11 +18,12 @@ use super::layout::{LOCAL, MANIFEST, Part};
 use super::receive::{self, Applying, Coming, Source, WORK};
 use super::told::{self, Doing};
 use super::uses::{Use, Used};
-use super::{disk, send, subvolume};
+use super::{disk, room, send, subvolume};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Incoming, Limits, Opened, Receipt, Result, Standing, local_facts};
 use crate::logic::manifest::{LocalDataset, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName};
+use crate::logic::shortage::least_needed;
 use crate::logic::transfer::Partial;
 
 /// Opens a transfer.
@@ -54,7 +55,12 @@ pub fn receive(
     // Before the first write. What is complete already takes no more room.
     if receive::complete(&place).is_none() {
         doing.expect_writable()?;
-        doing.expect_room(receipt.data_bytes)?;
+        // How much of a part is applied is known only when it is opened, which writes.
+        let needed = match receive::partial(&place)? {
+            Some(_) => 0,
+            None => least_needed(receipt.data_bytes, room::compresses(part.top.dir())),
+        };
+        doing.expect_room(needed)?;
     }
     let point_dir = prepare_dir(catalogue, part, &receipt.manifest, &name)?;
     // Publishing was interrupted after it had gathered the local facts.

@@ -11,15 +11,15 @@ use std::io;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
+use super::room::Gauge;
 use super::top::{self, Top};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Result};
-use crate::logic::units::human_bytes;
+use crate::logic::shortage::Shortage;
 
-const READ_ONLY_HINT: &str = "remount it read-write (mount -o remount,rw); if nobody made it read-only, dmesg tells why it went";
+const READ_ONLY_HINT: &str = "remount it read-write (mount -o remount,rw); if nobody made it read-only, dmesg tells why it went, and only a fresh mount (umount, then mount) makes it writable";
 
 /// What is being done, to whom it is told.
 #[derive(Debug, Clone)]
@@ -38,34 +38,38 @@ impl Doing {
         if Failure::of(&error).is_some() {
             return error;
         }
-        let full = matches!(error.downcast_ref(), Some(FsError::NoSpace { .. }));
-        let failure = match errno(&error) {
-            _ if full => self.no_space(),
-            Some(libc::ENOSPC | libc::EDQUOT) => {
-                let failure = self.no_space();
-                // A caller tells it apart, wherever it came from.
-                let error = error.context(self.space_error());
-                return match failure {
-                    Some(failure) => error.context(failure),
-                    None => error,
-                };
-            }
-            Some(libc::EROFS) => self
-                .tops
-                .iter()
-                .find(|top| is_read_only(top))
-                .map(|top| read_only(&self.what, top)),
+        let short = match error.downcast_ref() {
+            Some(FsError::NoSpace { shortage, .. }) => Some(*shortage),
             _ => None,
         };
-        match failure {
-            Some(failure) => error.context(failure),
-            None => error,
+        match errno(&error) {
+            _ if short.is_some() => {
+                let failure = self.no_space(short);
+                over_all(error, failure)
+            }
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                let failure = self.no_space(None);
+                // A caller tells it apart, wherever it came from.
+                over_all(error.context(self.space_error()), failure)
+            }
+            Some(libc::EROFS) => {
+                let top = self.tops.iter().find(|top| top.is_read_only());
+                over_all(error, top.map(|top| read_only(&self.what, top)))
+            }
+            Some(libc::EIO) => {
+                let failure = match self.tops.as_slice() {
+                    [top] => Some(failed(&self.what, top)),
+                    _ => None,
+                };
+                over_all(error, failure)
+            }
+            _ => error,
         }
     }
 
     /// Refuses when a filesystem is read-only.
     pub fn expect_writable(&self) -> Result<()> {
-        match self.tops.iter().find(|top| is_read_only(top)) {
+        match self.tops.iter().find(|top| top.is_read_only()) {
             Some(top) => Err(read_only(&self.what, top).into()),
             None => Ok(()),
         }
@@ -74,54 +78,74 @@ impl Doing {
     /// Refuses when nothing is free above the reserve. `needed` bytes are to come.
     pub fn expect_room(&self, needed: u64) -> Result<()> {
         match self.fullest() {
-            Some((top, free)) if free < self.reserve => Err(FsError::NoSpace {
+            Some((top, 0)) => Err(FsError::NoSpace {
                 path: top.path().to_owned(),
-                needed,
-                free: 0,
+                shortage: Shortage {
+                    needed,
+                    free: 0,
+                    reserve: self.reserve,
+                },
             }
             .into()),
             _ => Ok(()),
         }
     }
 
-    /// The filesystem with the least free space, and how much it is.
+    /// The filesystem with the least space, and how many bytes are free above the reserve.
     fn fullest(&self) -> Option<(&Arc<Top>, u64)> {
+        let free = |top: &Arc<Top>| Gauge::new(top.dir(), self.reserve).free(top.path(), 0);
         self.tops
             .iter()
-            .filter_map(|top| Some((top, free_bytes(top)?)))
+            .filter_map(|top| Some((top, free(top).ok()?)))
             .min_by_key(|(_, free)| *free)
     }
 
-    fn no_space(&self) -> Option<Failure> {
+    fn no_space(&self, shortage: Option<Shortage>) -> Option<Failure> {
         let (top, free) = self.fullest()?;
-        let state = if free <= self.reserve {
-            "is full"
-        } else {
-            "has too little space"
+        let shown = top.shown(top.path());
+        let what = match shortage {
+            Some(shortage) if shortage.needed > 0 && shortage.free > 0 => {
+                format!("{}: {shown} has too little space ({shortage})", self.what)
+            }
+            _ => {
+                let state = match free {
+                    0 => "is full",
+                    _ => "has too little space",
+                };
+                let shortage = Shortage {
+                    needed: shortage.map_or(0, |shortage| shortage.needed),
+                    free,
+                    reserve: self.reserve,
+                };
+                format!("{}: {shown} {state} ({shortage})", self.what)
+            }
         };
-        let what = format!(
-            "{}: {} {state} ({} free, reserve {})",
-            self.what,
-            top.shown(top.path()),
-            human_bytes(free),
-            human_bytes(self.reserve)
-        );
         Some(Failure::new(Code::NoSpace, what).hint(
-            "free some space on it, remove old points (standin prune), or lower `reserve` in [node]; \
-             what was stored so far is kept",
+            "free some space on it, remove old points (standin prune), or lower `reserve`; what was stored so far is \
+             kept, and the transfer goes on by itself when there is room",
         ))
     }
 
     fn space_error(&self) -> FsError {
         let (path, free) = match self.fullest() {
-            Some((top, free)) => (top.path().to_owned(), free.saturating_sub(self.reserve)),
+            Some((top, free)) => (top.path().to_owned(), free),
             None => Default::default(),
         };
         FsError::NoSpace {
             path,
-            needed: 0,
-            free,
+            shortage: Shortage {
+                needed: 0,
+                free,
+                reserve: self.reserve,
+            },
         }
+    }
+}
+
+fn over_all(error: anyhow::Error, failure: Option<Failure>) -> anyhow::Error {
+    match failure {
+        Some(failure) => error.context(failure),
+        None => error,
     }
 }
 
@@ -131,14 +155,13 @@ fn read_only(what: &str, top: &Top) -> Failure {
     Failure::new(Code::Failed, what).hint(READ_ONLY_HINT)
 }
 
-fn is_read_only(top: &Arc<Top>) -> bool {
-    rustix::fs::statvfs(top.path())
-        .is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
-}
-
-fn free_bytes(top: &Top) -> Option<u64> {
-    let found = rustix::fs::statvfs(top.path()).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
+fn failed(what: &str, top: &Top) -> Failure {
+    let shown = top.shown(top.path());
+    let what = format!("{what}: {shown}: the disk gave an input/output error");
+    Failure::new(Code::Failed, what).hint(
+        "dmesg tells which device; mend it, and where the kernel made the filesystem read-only, unmount it and mount it anew: \
+         the work goes on by itself from the last checkpoint",
+    )
 }
 
 /// What the kernel said, in whichever library's words.
@@ -198,18 +221,18 @@ fn plain_kind(kind: &FsError) -> FsError {
     match kind {
         FsError::Busy(what) => FsError::Busy(top::plain(what)),
         FsError::Missing(what) => FsError::Missing(top::plain(what)),
-        FsError::NoSpace { path, needed, free } => FsError::NoSpace {
+        FsError::NoSpace { path, shortage } => FsError::NoSpace {
             path: top::plain(&path.display().to_string()).into(),
-            needed: *needed,
-            free: *free,
+            shortage: *shortage,
         },
         FsError::BadBase { dataset, why } => FsError::BadBase {
             dataset: dataset.clone(),
             why: top::plain(why),
         },
-        FsError::BadStream { .. } | FsError::ApplierEnded(_) | FsError::OtherFilesystem(_) => {
-            kind.clone()
-        }
+        FsError::BadStream { .. }
+        | FsError::ApplierEnded(_)
+        | FsError::OtherFilesystem(_)
+        | FsError::Unreadable { .. } => kind.clone(),
     }
 }
 

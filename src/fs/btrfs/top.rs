@@ -21,12 +21,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use anyhow::{Context, anyhow};
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags};
 use uuid::Uuid;
 
 use super::ioctl;
-use super::mountinfo;
+use super::mountinfo::{self, Mount};
 use super::uses::Uses;
 use crate::fs::Result;
 
@@ -72,6 +72,17 @@ impl Top {
     /// The top level, as a path of this process (`/proc/self/fd/N`).
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The top directory, open.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Whether nothing can be written to the filesystem now: mounted so, or turned so by the kernel after an error.
+    pub fn is_read_only(&self) -> bool {
+        rustix::fs::statvfs(&self.path)
+            .is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
     }
 
     /// The same for any process with our rights.
@@ -216,13 +227,17 @@ pub fn fd_path(fd: impl AsFd) -> PathBuf {
 }
 
 fn open(existing: &Path, fd: BorrowedFd<'_>, info: ioctl::FsInfo) -> Result<Top> {
-    let devices = devices(existing, fd, info.max_id);
+    let mounts = mountinfo::read().unwrap_or_default();
+    let seen = mountinfo::holding(&mounts, existing).filter(|mount| mount.kind == "btrfs");
+    // A mount that asks for less than read-only would turn a filesystem writable that somebody mounted read-only.
+    let read_only = seen.is_some_and(|mount| mount.super_options.iter().any(|word| word == "ro"));
+    let devices = devices(seen, fd, info.max_id);
     let mut failure = anyhow!(
         "no device of the filesystem that holds {} is known",
         existing.display()
     );
     for device in &devices {
-        match open_device(device, info.fsid) {
+        match open_device(device, info.fsid, read_only) {
             Ok((dir, mount)) => {
                 return Ok(Top {
                     fsid: info.fsid,
@@ -247,12 +262,8 @@ fn open(existing: &Path, fd: BorrowedFd<'_>, info: ioctl::FsInfo) -> Result<Top>
 
 /// Devices to mount by: the one in the mount table first, then those the filesystem itself names (the table may say
 /// `/dev/root`, or a name of another mount namespace).
-fn devices(existing: &Path, fd: BorrowedFd<'_>, max_id: u64) -> Vec<PathBuf> {
-    let mut devices = Vec::new();
-    if let Ok(mounts) = mountinfo::read() {
-        let source = mountinfo::holding(&mounts, existing).filter(|mount| mount.kind == "btrfs");
-        devices.extend(source.map(|mount| mount.source.clone()));
-    }
+fn devices(seen: Option<&Mount>, fd: BorrowedFd<'_>, max_id: u64) -> Vec<PathBuf> {
+    let mut devices: Vec<PathBuf> = seen.iter().map(|mount| mount.source.clone()).collect();
     // Ids are small and dense; a bound keeps a damaged answer from costing more than a moment.
     for devid in 0..=max_id.min(1024) {
         if let Some(path) = ioctl::device_path(fd, devid) {
@@ -262,11 +273,11 @@ fn devices(existing: &Path, fd: BorrowedFd<'_>, max_id: u64) -> Vec<PathBuf> {
     devices
 }
 
-fn open_device(device: &Path, fsid: Uuid) -> Result<(File, Option<OwnedFd>)> {
-    let (dir, mount) = match mount_detached(device) {
+fn open_device(device: &Path, fsid: Uuid, read_only: bool) -> Result<(File, Option<OwnedFd>)> {
+    let (dir, mount) = match mount_detached(device, read_only) {
         Ok((dir, mount)) => (dir, Some(mount)),
         Err(new_api) => {
-            let dir = mount_briefly(device, fsid)
+            let dir = mount_briefly(device, fsid, read_only)
                 .map_err(|old_api| anyhow!("{old_api:#} (and by the new mount calls: {new_api})"))
                 .with_context(|| format!("mount {}", device.display()))?;
             (dir, None)
@@ -284,10 +295,11 @@ fn open_device(device: &Path, fsid: Uuid) -> Result<(File, Option<OwnedFd>)> {
 }
 
 /// The new mount calls (Linux 5.2): a mount that is never attached anywhere.
-fn mount_detached(device: &Path) -> io::Result<(File, OwnedFd)> {
+fn mount_detached(device: &Path, read_only: bool) -> io::Result<(File, OwnedFd)> {
     let mount = make_mount(
         device,
         ("subvolid", OsStr::new("5")),
+        read_only,
         MountAttrFlags::MOUNT_ATTR_NOATIME
             | MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV,
@@ -301,15 +313,20 @@ fn mount_detached(device: &Path) -> io::Result<(File, OwnedFd)> {
     Ok((File::from(dir), mount))
 }
 
-/// A detached mount of one subvolume of the filesystem on `device`; `which` is the mount option that picks it.
+/// A detached mount of one subvolume of the filesystem on `device`; `which` is the mount option that picks it. `read_only`
+/// is what is asked of the filesystem, not of this mount: made writable later, it is writable through this mount too.
 pub fn make_mount(
     device: &Path,
     which: (&str, &OsStr),
+    read_only: bool,
     attributes: MountAttrFlags,
 ) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen("btrfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "source", device)?;
     rustix::mount::fsconfig_set_string(&context, which.0, which.1)?;
+    if read_only {
+        rustix::mount::fsconfig_set_flag(&context, "ro")?;
+    }
     rustix::mount::fsconfig_create(&context)?;
     Ok(rustix::mount::fsmount(
         &context,
@@ -320,14 +337,15 @@ pub fn make_mount(
 
 /// The old mount call: attached to a private directory only until its top is open; an open descriptor keeps the detached
 /// mount alive.
-fn mount_briefly(device: &Path, fsid: Uuid) -> Result<File> {
+fn mount_briefly(device: &Path, fsid: Uuid, read_only: bool) -> Result<File> {
     let point = Path::new(PRIVATE_DIR).join(format!("top-{fsid}-{}", std::process::id()));
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&point)
         .with_context(|| format!("create {}", point.display()))?;
-    let flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
+    let mut flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, read_only);
     let mounted = rustix::mount::mount(device, &point, "btrfs", flags, Some(c"subvolid=5"))
         .context("call mount");
     let dir = mounted.and_then(|()| {
@@ -370,15 +388,16 @@ mod tests {
         let shown = disk.path().canonicalize().unwrap();
         let fd = File::open(&shown).unwrap();
         let info = ioctl::fs_info(&fd).unwrap();
-        let known = devices(&shown, fd.as_fd(), info.max_id);
+        let mounts = mountinfo::read().unwrap();
+        let known = devices(mountinfo::holding(&mounts, &shown), fd.as_fd(), info.max_id);
         assert!(
             known.len() >= 2,
             "from the table and from the filesystem: {known:?}"
         );
         for device in &known {
-            let (dir, _mount) = mount_detached(device).unwrap();
+            let (dir, _mount) = mount_detached(device, false).unwrap();
             works(&dir, device);
-            works(&mount_briefly(device, info.fsid).unwrap(), device);
+            works(&mount_briefly(device, info.fsid, false).unwrap(), device);
         }
         let one = Top::holding(&shown, &fd).unwrap();
         let same = Top::holding(&shown, &fd).unwrap();

@@ -35,6 +35,7 @@ impl Said for Answer {
                 code: refusal.code,
                 why: plain(&refusal.why),
                 hint: refusal.hint.as_deref().map(plain),
+                shortage: refusal.shortage,
             }),
             other => other,
         }

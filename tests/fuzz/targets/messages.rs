@@ -156,6 +156,7 @@ fn answers() -> Vec<Answer> {
             lineage: Lineage::new(vec![Entry::of(&manifest())]),
             partials: vec![partial],
             term: Some(term()),
+            room: Default::default(),
         },
         Answer::Have { offset: 7, prefix: "ab".into() },
         Answer::Mark { offset: 1, data_bytes: 2, checkpoint: 3, file: "a/b".into(), waiting: 0.5 },

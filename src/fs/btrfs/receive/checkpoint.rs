@@ -55,6 +55,7 @@ impl State {
     pub fn saved(self) -> Saved {
         Saved {
             progress: Progress {
+                commands: 0,
                 offset: self.offset,
                 ended: self.ended,
                 data_bytes: self.data_bytes,

@@ -49,6 +49,8 @@ pub(super) struct Progress {
     pub ended: bool,
     /// File data, in bytes.
     pub data_bytes: u64,
+    /// Commands since the engine began.
+    pub commands: u64,
     /// The file being written, lossy, for people.
     pub file: String,
 }
@@ -98,6 +100,7 @@ pub(super) struct Engine {
     applier: Applier,
     parser: Parser,
     version: u32,
+    commands: u64,
     file: Vec<u8>,
 }
 
@@ -125,6 +128,7 @@ impl Engine {
                 .bounded(accept, reserve),
             parser,
             version,
+            commands: 0,
             file: Vec::new(),
         })
     }
@@ -143,6 +147,7 @@ impl Engine {
                 }
                 None | Some(Piece::Header { .. }) => {}
                 Some(Piece::Command(command)) => {
+                    self.commands += 1;
                     let outcome = self.applier.apply(&command);
                     outcome.map_err(|fault| trouble(fault, offset, command.kind().name()))?;
                     if let Some(path) = command.data_path() {
@@ -161,6 +166,7 @@ impl Engine {
             offset: self.parser.offset(),
             ended: self.parser.has_ended(),
             data_bytes: self.applier.data_bytes(),
+            commands: self.commands,
             file: String::from_utf8_lossy(&self.file).into_owned(),
         }
     }

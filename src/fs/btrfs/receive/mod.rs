@@ -144,7 +144,7 @@ pub fn open(
         flags: flags.clone(),
         limits,
     };
-    let receiver = Receiver::open(setting)?;
+    let mut receiver = Receiver::open(setting)?;
     receiver.expect_room(data_bytes)?;
     Ok(Opened::Transfer(Box::new(receiver)))
 }

@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +17,7 @@ use rustix::io::Errno;
 use super::super::apply::outside;
 use super::super::apply::tree::Tree;
 use super::super::freeze::freeze;
+use super::super::room::{self, Gauge};
 use super::checkpoint::{self, State};
 use super::engine::{Applies, Engine, Here, Progress, Saved, Start, Trouble};
 use super::remote::Remote;
@@ -28,10 +28,15 @@ use crate::fs::{FsError, Incoming, Limits, Result, Standing};
 use crate::logic::manifest::LocalDataset;
 use crate::logic::name::DatasetName;
 use crate::logic::prefix::PrefixHash;
+use crate::logic::shortage::{Shortage, least_needed};
 use crate::logic::transfer::{FileFlags, StreamIdentity};
 
-/// Free space is looked at after so many bytes of the stream.
+/// Free space is looked at after so many bytes of the stream ...
 const SPACE_EVERY_BYTES: u64 = 16 << 20;
+
+/// ... or so many commands: one that makes an empty file takes few bytes of the stream and about 2 KiB of metadata on disk.
+/// Together they bound what a stream takes of the reserve between two looks to some 32 MiB.
+const SPACE_EVERY_COMMANDS: u64 = 8192;
 
 /// Bytes handed to the engine at a time.
 const PIECE_BYTES: usize = 64 << 10;
@@ -56,6 +61,9 @@ pub(super) struct Setting {
 #[derive(Debug)]
 pub(super) struct Receiver {
     pub setting: Setting,
+    gauge: Gauge,
+    /// File data of the whole stream, as announced.
+    expected: u64,
     pub run: Run,
     /// Why no more bytes are taken.
     failed: Option<String>,
@@ -75,39 +83,53 @@ pub(super) struct Run {
     checkpoint: u64,
     checkpoint_at: Instant,
     space_at: u64,
+    /// Commands that were applied when free space was looked at last.
+    commands_at: u64,
+    /// File data written out, in bytes.
+    flushed: u64,
 }
 
 impl Receiver {
     pub fn open(setting: Setting) -> Result<Receiver> {
+        let run = resumed(&setting)?;
         Ok(Receiver {
-            run: resumed(&setting)?,
+            gauge: Gauge::new(&run.top, setting.limits.reserve),
+            expected: 0,
+            run,
             setting,
             failed: None,
         })
     }
 
     /// Refuses a stream of so many bytes of file data, as a whole, when what is still to come has no room.
-    pub fn expect_room(&self, data_bytes: u64) -> Result<()> {
-        let needed = data_bytes.saturating_sub(self.run.progress.data_bytes);
-        let free = self.free()?;
+    pub fn expect_room(&mut self, data_bytes: u64) -> Result<()> {
+        self.expected = data_bytes;
+        let (needed, free) = (self.needed(), self.free()?);
         if needed > free {
-            return Err(self.no_space(needed, free).into());
+            return Err(self.no_space(needed, free));
         }
         Ok(())
     }
 
-    /// Bytes free above the reserve.
-    fn free(&self) -> Result<u64> {
-        let free = free_bytes(self.setting.work.dir())?;
-        Ok(free.saturating_sub(self.setting.limits.reserve))
+    /// The least room that what is still to come takes, in bytes.
+    fn needed(&self) -> u64 {
+        let to_come = self.expected.saturating_sub(self.run.progress.data_bytes);
+        least_needed(to_come, room::compresses(&self.run.top))
     }
 
-    fn no_space(&self, needed: u64, free: u64) -> FsError {
-        FsError::NoSpace {
-            path: self.setting.work.dir().to_owned(),
-            needed,
-            free,
-        }
+    /// Bytes free above the reserve.
+    fn free(&self) -> Result<u64> {
+        let unwritten = self
+            .run
+            .progress
+            .data_bytes
+            .saturating_sub(self.run.flushed);
+        self.gauge.free(self.setting.work.dir(), unwritten)
+    }
+
+    fn no_space(&self, needed: u64, free: u64) -> anyhow::Error {
+        let dir = self.setting.work.dir();
+        self.gauge.no_space(dir, needed, free).into()
     }
 
     fn feed(&mut self, bytes: &[u8]) -> Result<()> {
@@ -151,7 +173,13 @@ impl Receiver {
     }
 
     fn must_look(&self) -> bool {
-        self.checkpoint_is_due() || self.run.hash.bytes() - self.run.space_at >= SPACE_EVERY_BYTES
+        self.checkpoint_is_due() || self.space_is_due()
+    }
+
+    fn space_is_due(&self) -> bool {
+        let run = &self.run;
+        run.hash.bytes() - run.space_at >= SPACE_EVERY_BYTES
+            || run.progress.commands.saturating_sub(run.commands_at) >= SPACE_EVERY_COMMANDS
     }
 
     /// With nothing on the way: is a checkpoint due, is there room to go on?
@@ -159,16 +187,27 @@ impl Receiver {
         if self.checkpoint_is_due() && !self.run.progress.ended {
             self.take_checkpoint()?;
         }
-        let offset = self.run.hash.bytes();
-        if offset - self.run.space_at >= SPACE_EVERY_BYTES {
-            self.run.space_at = offset;
-            let free = self.free()?;
-            if free == 0 {
-                self.take_checkpoint()?;
-                return Err(self.no_space(SPACE_EVERY_BYTES, free).into());
-            }
+        if self.space_is_due() {
+            self.expect_to_go_on()?;
         }
         Ok(())
+    }
+
+    /// Stops at a checkpoint when the reserve is reached.
+    fn expect_to_go_on(&mut self) -> Result<()> {
+        self.run.space_at = self.run.hash.bytes();
+        self.run.commands_at = self.run.progress.commands;
+        if self.free()? > 0 {
+            return Ok(());
+        }
+        // Promises are generous, and what is compressed takes less: written out, the figures are the truth.
+        rustix::fs::syncfs(&self.run.top).context("write out the received data")?;
+        self.run.flushed = self.run.progress.data_bytes;
+        if self.free()? > 0 {
+            return Ok(());
+        }
+        self.take_checkpoint()?;
+        Err(self.no_space(self.needed(), 0))
     }
 
     fn take_checkpoint(&mut self) -> Result<()> {
@@ -182,6 +221,7 @@ impl Receiver {
         let state = State::new(&self.run.hash, progress.ended, progress.data_bytes, later);
         checkpoint::take(&self.setting.work, &self.run.top, &state)?;
         self.run.checkpoint = state.offset;
+        self.run.flushed = self.run.progress.data_bytes;
         Ok(())
     }
 
@@ -272,11 +312,6 @@ impl Incoming for Receiver {
     }
 }
 
-fn free_bytes(path: &Path) -> Result<u64> {
-    let space = rustix::fs::statvfs(path).context("read free space")?;
-    Ok(space.f_bavail.saturating_mul(space.f_frsize))
-}
-
 /// Whose fault it is, for those who branch on it.
 pub(super) fn error(trouble: Trouble, setting: &Setting) -> anyhow::Error {
     match trouble {
@@ -290,16 +325,19 @@ pub(super) fn error(trouble: Trouble, setting: &Setting) -> anyhow::Error {
             why,
         }
         .into(),
+        // The kernel's word counts, whatever figures say: nothing is free, how much is needed nobody knows.
         Trouble::Full => FsError::NoSpace {
             path: setting.work.dir().to_owned(),
-            needed: SPACE_EVERY_BYTES,
-            free: free_bytes(setting.work.dir()).unwrap_or_default(),
+            shortage: Shortage::default(),
         }
         .into(),
         Trouble::Reserve { needed, free } => FsError::NoSpace {
             path: setting.work.dir().to_owned(),
-            needed,
-            free,
+            shortage: Shortage {
+                needed,
+                free,
+                reserve: setting.limits.reserve,
+            },
         }
         .into(),
         Trouble::Machine { what, errno } => {
@@ -344,6 +382,8 @@ fn resumed(setting: &Setting) -> Result<Run> {
         None => (PrefixHash::default(), None),
     };
     let progress = saved.as_ref().map(|saved| saved.progress.clone());
+    let progress = progress.unwrap_or_default();
+    let data_bytes = progress.data_bytes;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = rustix::fs::open(&tree, flags, Mode::empty())
         .with_context(|| format!("open {}", tree.display()))?;
@@ -353,10 +393,12 @@ fn resumed(setting: &Setting) -> Result<Run> {
         top,
         hash,
         tail: Vec::new(),
-        progress: progress.unwrap_or_default(),
+        progress,
         checkpoint: offset,
         checkpoint_at: Instant::now(),
         space_at: offset,
+        commands_at: 0,
+        flushed: data_bytes,
     })
 }
 

@@ -202,7 +202,7 @@ impl Outside {
             | MountAttrFlags::MOUNT_ATTR_NOEXEC
             | more;
         let which = ("subvolid", OsStr::new(&id.to_string()).to_owned());
-        make_mount(&self.device, (which.0, &which.1), attributes).context("mount")
+        make_mount(&self.device, (which.0, &which.1), false, attributes).context("mount")
     }
 
     /// Only what the worker cannot do itself, and only in its tree: it may pass whatever descriptor it has.

@@ -184,7 +184,7 @@ fn confined_child() {
     let tree = dir.join("tree");
     let id = libbtrfsutil::subvolume_id(&tree).unwrap().to_string();
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
-    let mount = make_mount(&device, ("subvolid", OsStr::new(&id)), attributes).unwrap();
+    let mount = make_mount(&device, ("subvolid", OsStr::new(&id)), false, attributes).unwrap();
     // SAFETY: this thread only, which ends with the process.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }.unwrap();
     let top = File::from(confine(mount).unwrap());
