@@ -22,6 +22,8 @@ pub struct TestNode {
     pub address: SocketAddr,
     pub dir: PathBuf,
     pub disk: Loop,
+    /// Words in front of the daemon's command, such as those that put it into a network namespace; none: none.
+    pub inside: Vec<String>,
     daemon: Option<Child>,
 }
 
@@ -65,6 +67,7 @@ impl TestNode {
             address: free_address(),
             dir,
             disk,
+            inside: Vec::new(),
             daemon: None,
         };
         fs::create_dir(node.dir.join("state")).unwrap();
@@ -121,6 +124,18 @@ impl TestNode {
         command
     }
 
+    /// `serve`, inside of whatever it is to run in. The control socket is a path: the other verbs need not follow.
+    fn daemon_command(&self) -> Command {
+        let plain = self.command(&["serve"]);
+        let Some((first, rest)) = self.inside.split_first() else {
+            return plain;
+        };
+        let mut command = Command::new(first);
+        command.args(rest).arg(plain.get_program());
+        command.args(plain.get_args()).stdin(Stdio::null());
+        command
+    }
+
     /// Runs the program.
     pub fn run(&self, args: &[&str]) -> Said {
         let Output {
@@ -149,7 +164,7 @@ impl TestNode {
             .append(true)
             .open(self.log_path())
             .unwrap();
-        let mut command = self.command(&["serve"]);
+        let mut command = self.daemon_command();
         command
             .envs(env.iter().copied())
             .stdout(log.try_clone().unwrap())
@@ -379,7 +394,7 @@ impl Pair {
 
 impl TestNode {
     /// The node key, as `init` makes it.
-    fn make_key(&self) {
+    pub fn make_key(&self) {
         let key = self.dir.join("state/node.key");
         if !key.exists() {
             standin::peer::identity::Identity::create(&key).unwrap();

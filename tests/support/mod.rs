@@ -16,3 +16,4 @@ pub mod random;
 pub mod receiving;
 pub mod same;
 pub mod tree;
+pub mod wire;
