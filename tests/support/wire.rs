@@ -44,6 +44,9 @@ pub enum Way {
 
 pub const WAYS: [Way; 2] = [Way::There, Way::Back];
 
+/// What the device is called in its namespace.
+const DEVICE: &str = "wire";
+
 /// Longest packet; also what the devices announce.
 const MTU: usize = 1500;
 
@@ -115,6 +118,13 @@ pub struct Wire {
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
+/// Whether the kernel has this congestion control loaded.
+pub fn has_congestion(algorithm: &str) -> bool {
+    let available = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+    let available = std::fs::read_to_string(available).unwrap_or_default();
+    available.split_whitespace().any(|word| word == algorithm)
+}
+
 /// Whether namespaces and TUN devices can be made here; why not.
 pub fn missing() -> Option<&'static str> {
     if !std::path::Path::new("/dev/net/tun").exists() {
@@ -173,8 +183,9 @@ impl Wire {
         };
         inside("link set lo up");
         let (ours, theirs) = (ADDRESSES[end], ADDRESSES[1 - end]);
-        inside(&format!("addr add {ours} peer {theirs} dev {device}"));
-        inside(&format!("link set {device} mtu {MTU} up"));
+        inside(&format!("link set {device} name {DEVICE}"));
+        inside(&format!("addr add {ours} peer {theirs} dev {DEVICE}"));
+        inside(&format!("link set {DEVICE} mtu {MTU} up"));
         tun
     }
 
@@ -189,6 +200,16 @@ impl Wire {
         let mut words = self.inside(end);
         words.extend(["sysctl", "-q", "-w", setting].map(str::to_owned));
         run(&words[0], &words[1..]);
+    }
+
+    /// The congestion control of TCP connections over the line, from now on. By the route, because a namespace may set by
+    /// sysctl only what the machine allows everybody.
+    pub fn congestion(&self, algorithm: &str) {
+        for (end, namespace) in self.namespaces.iter().enumerate() {
+            let route = ["-n", namespace, "route", "replace", ADDRESSES[1 - end]];
+            let way = ["dev", DEVICE, "congctl", algorithm];
+            run("ip", route.into_iter().chain(way));
+        }
     }
 
     pub fn set(&self, way: Way, quality: Quality) {
