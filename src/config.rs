@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::logic::bandwidth::Bandwidth;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
@@ -111,8 +112,8 @@ pub struct Peer {
     pub via: Option<Vec<String>>,
     /// Pinned public key fingerprint, as `pair` prints it; none: not paired yet, every connection is refused.
     pub key: Option<String>,
-    /// Bytes per second this node sends to the peer at most; none: no limit.
-    pub bandwidth: Option<u64>,
+    /// The most this node sends to the peer, by time of the local clock. Default: no limit.
+    pub bandwidth: Bandwidth,
     pub grants: Vec<Grant>,
 }
 

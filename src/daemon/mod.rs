@@ -27,6 +27,7 @@ mod incoming;
 mod links;
 mod node;
 mod outgoing;
+mod pacing;
 mod pairing;
 mod points;
 mod produce;
@@ -109,6 +110,7 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(control::serve(node.clone(), control_listener));
     tasks.spawn(links::keep(node.clone()));
     tasks.spawn(schedule::keep(node.clone()));
+    tasks.spawn(pacing::keep(node.clone()));
 
     announce(&node);
     tell_systemd(&[sd_notify::NotifyState::Ready]);

@@ -20,6 +20,7 @@ use crate::config::{Config, Dataset, Grant, Peer, Role};
 use crate::error::{Code, Failure};
 use crate::fs::{Filesystem, Limits, btrfs::Btrfs};
 use crate::host::state::{RoleRecord, State};
+use crate::logic::bandwidth::Bandwidth;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::point::{RoleId, Term};
@@ -89,8 +90,10 @@ pub struct Receiving {
 
 /// One peer of this node.
 pub struct PeerRun {
-    /// As the config names it. Grants and bandwidth may have changed since: `grants` and `limiter` are in force.
+    /// As the config names it. Grants and bandwidth may have changed since: `grants` and `bandwidth` are in force.
     pub peer: Peer,
+    /// The limits by time; `limiter` has the one that holds now.
+    pub bandwidth: Mutex<Bandwidth>,
     pub grants: Mutex<Vec<Grant>>,
     pub limiter: Arc<Limiter>,
     pub contact: Mutex<Contact>,
@@ -259,7 +262,8 @@ impl Node {
         for peer in config.peers.values() {
             let run = match self.peer(&peer.name) {
                 Some(old) if old.reaches_the_same(peer) => {
-                    old.limiter.set_rate(peer.bandwidth);
+                    *lock(&old.bandwidth) = peer.bandwidth.clone();
+                    super::pacing::apply(&old);
                     lock(&old.grants).clone_from(&peer.grants);
                     old
                 }
@@ -356,15 +360,17 @@ impl RoleRun {
 
 impl PeerRun {
     fn new(peer: Peer) -> PeerRun {
-        let limiter = Arc::new(Limiter::new(peer.bandwidth));
-        PeerRun {
+        let run = PeerRun {
             grants: Mutex::new(peer.grants.clone()),
+            bandwidth: Mutex::new(peer.bandwidth.clone()),
             peer,
-            limiter,
+            limiter: Arc::new(Limiter::new(None)),
             contact: Mutex::default(),
             changed: Notify::new(),
             gone: CancellationToken::new(),
-        }
+        };
+        super::pacing::apply(&run);
+        run
     }
 
     /// Whether a link to `peer` is a link to this one: what a reload may change without dropping it is not compared.

@@ -49,6 +49,7 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
 fn peer(run: &PeerRun) -> PeerStatus {
     let contact = lock(&run.contact);
     let linked = contact.link.as_ref();
+    let limit = super::pacing::in_force(run, Timestamp::now());
     PeerStatus {
         name: run.peer.name.clone(),
         address: run
@@ -64,6 +65,8 @@ fn peer(run: &PeerRun) -> PeerStatus {
         version: linked.map(|linked| plain(&linked.link.hello().version)),
         clock_difference_s: linked.map(|linked| linked.clock_difference_s),
         rtt_ms: linked.and_then(|linked| linked.link.rtt_ms()),
+        limit: run.limiter.rate(),
+        limit_until: limit.until,
     }
 }
 

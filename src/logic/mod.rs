@@ -1,5 +1,6 @@
 //! Decides. Pure: no clock, disk, network, process or log in here; facts come in as arguments, plans go out as values.
 
+pub mod bandwidth;
 pub mod choose;
 pub mod claim;
 pub mod cycle;
