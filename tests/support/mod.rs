@@ -9,6 +9,7 @@
     clippy::print_stderr
 )]
 
+pub mod clock;
 pub mod cluster;
 pub mod fixture;
 pub mod proxy;
