@@ -236,7 +236,8 @@ fn trouble(wire: &Wire, plan: &Plan, over: &AtomicBool, cuts: &Mutex<Vec<Cut>>) 
         }
         !over.load(Ordering::SeqCst)
     };
-    let mut from = begun + plan.cuts.every.min(Duration::from_secs(10));
+    // The first comes while the transfer is young.
+    let mut from = begun + Duration::from_secs(3);
     for _ in 0..plan.cuts.count {
         if !until(from) {
             return;

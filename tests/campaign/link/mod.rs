@@ -40,7 +40,7 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 pub struct Cuts {
     pub ways: Vec<Way>,
-    /// From the start of one to the start of the next; the first comes after this time, too.
+    /// From the start of one to the start of the next.
     pub every: Duration,
     pub long: Duration,
     pub count: usize,
@@ -70,7 +70,7 @@ fn standard() -> Plan {
             long: MS(2000),
             count: FOR_EVER,
         },
-        bytes: 768 * 1024,
+        bytes: 640 * 1024,
     }
 }
 
@@ -80,7 +80,7 @@ fn plan(case: &mut Case) -> Plan {
     let variation = (case.seed - 1) % 7;
     if case.chance(50) && variation > 0 && has_congestion("bbr") {
         plan.congestion = "bbr";
-        plan.bytes *= 3;
+        plan.bytes *= 4;
     }
     match variation {
         0 => {}
