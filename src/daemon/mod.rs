@@ -20,6 +20,7 @@ use crate::peer::identity::Identity;
 
 pub mod api;
 mod check;
+mod clock;
 mod control;
 mod cycle;
 mod hub;
@@ -111,6 +112,7 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(links::keep(node.clone()));
     tasks.spawn(schedule::keep(node.clone()));
     tasks.spawn(pacing::keep(node.clone()));
+    tasks.spawn(clock::keep(node.clone()));
 
     announce(&node);
     tell_systemd(&[sd_notify::NotifyState::Ready]);

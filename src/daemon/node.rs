@@ -5,9 +5,10 @@
 //!
 //! A reload replaces config and runs; work in flight keeps the values it started with and ends in its own time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -21,9 +22,10 @@ use crate::error::{Code, Failure};
 use crate::fs::{Filesystem, Limits, btrfs::Btrfs};
 use crate::host::state::{RoleRecord, State};
 use crate::logic::bandwidth::Bandwidth;
+use crate::logic::clock::Doubt;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
-use crate::logic::point::{RoleId, Term};
+use crate::logic::point::{PointId, RoleId, Term};
 use crate::peer::identity::Identity;
 use crate::peer::limit::Limiter;
 use crate::peer::link::Link;
@@ -35,7 +37,12 @@ pub struct Node {
     pub identity: Arc<Identity>,
     pub state: Arc<State>,
     pub hub: Arc<Hub>,
-    pub started: Timestamp,
+    /// When this daemon started, since the boot.
+    pub born: Duration,
+    /// Held for one look at the clock.
+    pub clock: tokio::sync::Mutex<()>,
+    /// Why the wall clock was not believed at the last look.
+    pub doubt: Mutex<Option<Doubt>>,
     /// Cancelled when the daemon is to stop: transfers checkpoint, then everything ends.
     pub stop: CancellationToken,
     pub sends: Arc<Semaphore>,
@@ -60,6 +67,8 @@ pub struct RoleRun {
     /// Rung to look at the schedule now.
     pub wake: Notify,
     pub looked: Arc<super::status::Looked>,
+    /// When points were taken, since the boot: ages that no step of the wall clock changes.
+    pub ages: Arc<Mutex<VecDeque<(PointId, Duration)>>>,
 }
 
 /// A cycle in progress.
@@ -116,8 +125,6 @@ pub struct Linked {
     pub since: std::time::Instant,
     /// This node dialled.
     pub dialled: bool,
-    /// Their clock minus ours at the hello, in seconds.
-    pub clock_difference_s: f64,
 }
 
 /// A lock whose holder panicked is taken over: the values behind these locks are replaced whole.
@@ -132,7 +139,9 @@ impl Node {
             identity: Arc::new(identity),
             hub: Arc::new(Hub::new(state.clone())),
             state,
-            started: Timestamp::now(),
+            born: crate::host::clock::since_boot(),
+            clock: tokio::sync::Mutex::default(),
+            doubt: Mutex::default(),
             stop: CancellationToken::new(),
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             config: RwLock::new(Arc::new(config.clone())),
@@ -254,7 +263,11 @@ impl Node {
             let old = self.role(&role.name).ok();
             let run = match old {
                 Some(old) if *old.role == *role && self.config().node == config.node => old,
-                _ => Arc::new(RoleRun::new(role.clone(), limits)?),
+                old => {
+                    let mut run = RoleRun::new(role.clone(), limits)?;
+                    run.ages = old.map_or(run.ages, |old| old.ages.clone());
+                    Arc::new(run)
+                }
             };
             roles.insert(role.name.clone(), run);
         }
@@ -348,6 +361,7 @@ impl RoleRun {
             receiving: Mutex::default(),
             wake: Notify::new(),
             looked: Arc::default(),
+            ages: Arc::default(),
         })
     }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::schedule;
+use super::{clock, schedule};
 use crate::fs::Filesystem;
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
@@ -25,6 +25,10 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
     let now = Timestamp::now();
     let mut roles = Vec::new();
     let mut warnings = Vec::new();
+    warnings.extend(lock(&node.doubt).as_ref().map(clock::sentence));
+    for run in node.peers() {
+        warnings.extend(clock::of_peer(&run));
+    }
     for run in node.roles() {
         match role(node, &run, now).await {
             Ok(role) => {
@@ -38,7 +42,7 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
         node: node.name(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now,
-        started: node.started,
+        started: before(now, clock::uptime(node)),
         peers: node.peers().iter().map(|run| peer(run)).collect(),
         roles,
         transfers: node.hub.transfers(),
@@ -60,14 +64,21 @@ fn peer(run: &PeerRun) -> PeerStatus {
             .or_else(|| run.peer.address.clone()),
         paired: run.peer.key.is_some(),
         linked: linked.is_some(),
-        since: contact.since,
+        // While it is up, by the clock that nobody sets.
+        since: linked.map_or(contact.since, |linked| {
+            Some(before(Timestamp::now(), linked.since.elapsed()))
+        }),
         last_error: contact.last_error.clone(),
         version: linked.map(|linked| plain(&linked.link.hello().version)),
-        clock_difference_s: linked.map(|linked| linked.clock_difference_s),
+        clock_difference_s: linked.map(|linked| linked.link.clock_difference_s()),
         rtt_ms: linked.and_then(|linked| linked.link.rtt_ms()),
         limit: run.limiter.rate(),
         limit_until: limit.until,
     }
+}
+
+fn before(now: Timestamp, ago: Duration) -> Timestamp {
+    now.checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<RoleStatus> {
@@ -195,7 +206,7 @@ fn replicas(
             .count();
         let exposure_s = held.map(|held| match (behind, changed) {
             (0, false) => 0.0,
-            _ => (now.as_millisecond() - held.manifest.taken.as_millisecond()) as f64 / 1000.0,
+            _ => clock::age_s(node, run, &held.manifest, now),
         });
         ReplicaStatus {
             peer: peer.clone(),

@@ -3,6 +3,7 @@
 pub mod bandwidth;
 pub mod choose;
 pub mod claim;
+pub mod clock;
 pub mod cycle;
 pub mod lineage;
 pub mod manifest;
