@@ -18,6 +18,18 @@ use crate::logic::units;
 /// A jump is told within this time, and nothing is pruned before a look.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
+/// What is on disk is no older: within one boot an old reading is as good as a new one, and a disk may sleep.
+const WRITE_EVERY: Duration = Duration::from_secs(600);
+
+/// What this daemon knows of its clock.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// None until the first look.
+    watch: Option<Watch>,
+    /// When it was put on disk, since the boot.
+    written: Option<Duration>,
+}
+
 /// Points whose true age is remembered.
 const AGES_MAX: usize = 4096;
 
@@ -37,9 +49,12 @@ pub async fn keep(node: Arc<Node>) {
 
 /// Looks at the clock, and tells why it is doubted, if it is.
 pub async fn look(node: &Arc<Node>) -> Result<Option<Doubt>> {
-    // One look at a time: each builds on what the one before wrote.
-    let _turn = node.clock.lock().await;
-    let old = node.state.watch()?;
+    // One look at a time: each builds on the one before.
+    let mut remembered = node.clock.lock().await;
+    let old = match remembered.watch.clone() {
+        None => node.state.watch()?,
+        watch => watch,
+    };
     let newest = match old {
         Some(_) => None,
         None => newest(node).await?,
@@ -51,7 +66,13 @@ pub async fn look(node: &Arc<Node>) -> Result<Option<Doubt>> {
     let doubted = |watch: &Watch| watch.doubt().map(|doubt| doubt.jumped);
     let before = old.as_ref().and_then(doubted);
     let watch = Watch::look(old, read()?, witness);
-    node.state.record_watch(&watch)?;
+    let (now, changed) = (since_boot(), before != doubted(&watch));
+    let written = remembered.written;
+    if changed || written.is_none_or(|at| now.saturating_sub(at) >= WRITE_EVERY) {
+        node.state.record_watch(&watch)?;
+        remembered.written = Some(now);
+    }
+    remembered.watch = Some(watch.clone());
     match (before, watch.doubt()) {
         (None, Some(doubt)) => node.hub.warn(None, sentence(doubt)),
         (Some(_), None) => node.hub.note(None, "the clock is believed again"),

@@ -40,7 +40,7 @@ pub struct Node {
     /// When this daemon started, since the boot.
     pub born: Duration,
     /// Held for one look at the clock.
-    pub clock: tokio::sync::Mutex<()>,
+    pub clock: tokio::sync::Mutex<super::clock::Remembered>,
     /// Why the wall clock was not believed at the last look.
     pub doubt: Mutex<Option<Doubt>>,
     /// Cancelled when the daemon is to stop: transfers checkpoint, then everything ends.
