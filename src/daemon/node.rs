@@ -37,7 +37,8 @@ pub struct Node {
     pub identity: Arc<Identity>,
     pub state: Arc<State>,
     pub hub: Arc<Hub>,
-    /// When this daemon started, since the boot.
+    pub started: Timestamp,
+    /// The same, since the boot.
     pub born: Duration,
     /// Held for one look at the clock.
     pub clock: tokio::sync::Mutex<super::clock::Remembered>,
@@ -139,6 +140,7 @@ impl Node {
             identity: Arc::new(identity),
             hub: Arc::new(Hub::new(state.clone())),
             state,
+            started: Timestamp::now(),
             born: crate::host::clock::since_boot(),
             clock: tokio::sync::Mutex::default(),
             doubt: Mutex::default(),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
@@ -17,6 +17,9 @@ use crate::peer::message::plain;
 
 /// A role that is this many intervals late, or a peer this far behind, is worth a warning.
 const LATE_AFTER_S: i64 = 24 * 3600;
+
+/// What slewing does to the clock is no step.
+const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long "nothing changed" is believed.
 const LOOK_LASTS: Duration = Duration::from_secs(5);
@@ -42,7 +45,7 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
         node: node.name(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now,
-        started: before(now, clock::uptime(node)),
+        started: began(node.started, clock::uptime(node), now),
         peers: node.peers().iter().map(|run| peer(run)).collect(),
         roles,
         transfers: node.hub.transfers(),
@@ -64,10 +67,12 @@ fn peer(run: &PeerRun) -> PeerStatus {
             .or_else(|| run.peer.address.clone()),
         paired: run.peer.key.is_some(),
         linked: linked.is_some(),
-        // While it is up, by the clock that nobody sets.
-        since: linked.map_or(contact.since, |linked| {
-            Some(before(Timestamp::now(), linked.since.elapsed()))
-        }),
+        since: match (contact.since, linked) {
+            (Some(since), Some(linked)) => {
+                Some(began(since, linked.since.elapsed(), Timestamp::now()))
+            }
+            (since, _) => since,
+        },
         last_error: contact.last_error.clone(),
         version: linked.map(|linked| plain(&linked.link.hello().version)),
         clock_difference_s: linked.map(|linked| linked.link.clock_difference_s()),
@@ -77,8 +82,14 @@ fn peer(run: &PeerRun) -> PeerStatus {
     }
 }
 
-fn before(now: Timestamp, ago: Duration) -> Timestamp {
-    now.checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)
+/// When something began, as it was written down then; where the clock was set since, by the clock of now.
+fn began(written: Timestamp, ago: Duration, now: Timestamp) -> Timestamp {
+    let by_now = now.checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH);
+    if by_now.duration_since(written).abs() < CLOCK_STEP {
+        written
+    } else {
+        by_now
+    }
 }
 
 async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<RoleStatus> {
