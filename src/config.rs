@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::logic::absent;
 use crate::logic::accept::Accept;
+use crate::logic::bandwidth::Bandwidth;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
@@ -115,8 +116,8 @@ pub struct Peer {
     pub via: Option<Vec<String>>,
     /// Pinned public key fingerprint, as `pair` prints it; none: not paired yet, every connection is refused.
     pub key: Option<String>,
-    /// Bytes per second this node sends to the peer at most; none: no limit.
-    pub bandwidth: Option<u64>,
+    /// The most this node sends to the peer, by time of the local clock. Default: no limit.
+    pub bandwidth: Bandwidth,
     pub grants: Vec<Grant>,
     /// What of its files this node takes over. Default: everything.
     pub accept: Accept,

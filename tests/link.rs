@@ -99,6 +99,28 @@ async fn a_goodbye_says_why() {
 }
 
 #[tokio::test]
+async fn whoever_waits_on_a_link_hears_of_its_end_on_both_sides() {
+    let mut stage = stage(Timing::default()).await;
+    let ((birch, mut birch_in), (alder, mut alder_in)) = stage.link().await;
+    let mut ours = birch.open(&Request::Ping).await.unwrap();
+    let mut theirs = alder.open(&Request::Ping).await.unwrap();
+    // Nobody answers; both wait already when the end comes.
+    let _unanswered = (alder_in.next().await, birch_in.next().await);
+    let waiting = [
+        tokio::spawn(async move { ours.recv::<Answer>().await }),
+        tokio::spawn(async move { theirs.recv::<Answer>().await }),
+    ];
+    // One thread runs all: when this task goes on, the others have come to their waiting.
+    tokio::task::yield_now().await;
+    birch.close("a newer link took its place").await;
+    for waiting in waiting {
+        let ended = timeout(LONG, waiting).await.expect("nobody woke it");
+        let error = ended.unwrap().unwrap_err();
+        assert_eq!(Failure::code_of(&error), Code::Unreachable, "{error:#}");
+    }
+}
+
+#[tokio::test]
 async fn the_last_handle_closes_the_link() {
     let mut stage = stage(Timing::default()).await;
     let ((birch, birch_in), (alder, _alder_in)) = stage.link().await;

@@ -46,6 +46,14 @@ pub fn offset(at: Timestamp) -> String {
     }
 }
 
+/// A local time within the next days, to the minute: `20:00`, `Mon 08:00`.
+pub fn soon(at: Timestamp, now: Timestamp) -> String {
+    let (at, now) = (at.to_zoned(zone()), now.to_zoned(zone()));
+    let today = at.date() == now.date();
+    let spelling = if today { "%H:%M" } else { "%a %H:%M" };
+    at.strftime(spelling).to_string()
+}
+
 /// Local time, to the second.
 pub fn local(at: Timestamp) -> String {
     at.to_zoned(zone())

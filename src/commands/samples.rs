@@ -84,6 +84,8 @@ fn peers() -> Vec<PeerStatus> {
             version: Some("0.1.0".into()),
             clock_difference_s: Some(3.2),
             rtt_ms: Some(12.4),
+            limit: Some(250_000),
+            limit_until: Some(at("20:00:00")),
         },
         PeerStatus {
             name: node("cedar"),
@@ -95,6 +97,8 @@ fn peers() -> Vec<PeerStatus> {
             version: None,
             clock_difference_s: None,
             rtt_ms: None,
+            limit: None,
+            limit_until: None,
         },
     ]
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::logic::absent::{self, Floor};
 use crate::logic::accept::Accept;
+use crate::logic::bandwidth::{Bandwidth, Limit};
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
@@ -213,13 +214,7 @@ fn peer(mut section: Section, name: &NodeName) -> Option<Peer> {
         );
     }
     let key = section.get("key").map(|found| found.parsed(fingerprint));
-    let bandwidth = section.get("bandwidth").map(|found| {
-        let rate = found.parsed(units::parse_rate)?;
-        if rate == 0 {
-            found.refuse("nothing would ever be sent: leave it out for no limit");
-        }
-        Some(rate)
-    });
+    let bandwidth = section.get("bandwidth").map(|found| bandwidth(&found));
     let grants = section.get("grants").map(|found| permit::grants(&found));
     let accept = section.get("accept").map(permit::accept);
     section.finish();
@@ -228,10 +223,25 @@ fn peer(mut section: Section, name: &NodeName) -> Option<Peer> {
         address: or_none(address)?,
         via: or_none(via)?,
         key: or_none(key)?,
-        bandwidth: or_none(bandwidth)?,
+        bandwidth: bandwidth.unwrap_or_else(|| Some(Bandwidth::default()))?,
         grants: grants.unwrap_or_else(|| Some(Grant::DEFAULT.to_vec()))?,
         accept: accept.unwrap_or_else(|| Some(Accept::default()))?,
     })
+}
+
+/// A limit, or a list of them of which the first that covers the present moment is in force.
+fn bandwidth(found: &Found) -> Option<Bandwidth> {
+    let mut limits: Vec<Limit> = Vec::new();
+    for word in found.texts()? {
+        let Some(limit) = word.parsed(Limit::parse) else {
+            continue;
+        };
+        if limits.last().is_some_and(Limit::is_always) {
+            word.refuse("never in force: the one before it covers all times");
+        }
+        limits.push(limit);
+    }
+    Some(Bandwidth::new(limits))
 }
 
 /// An argument vector: a list, or a text cut at blanks.

@@ -71,8 +71,10 @@ fn peer(peer: &Peer) -> Table {
     if let Some(key) = &peer.key {
         table["key"] = value(key);
     }
-    if let Some(bandwidth) = peer.bandwidth {
-        table["bandwidth"] = value(units::exact_rate(bandwidth));
+    match peer.bandwidth.limits() {
+        [] => {}
+        [one] => table["bandwidth"] = value(one.to_string()),
+        limits => table["bandwidth"] = list(limits.iter().map(ToString::to_string)),
     }
     table["grants"] = list(peer.grants.iter().map(|grant| grant.word().to_owned()));
     let rules = peer.accept.rules();

@@ -76,6 +76,7 @@ grants = []
 accept = { devices = "drop", setuid = "refuse" }
 [peer."cedar.example.org"]
 via = "ssh cedar  standin link --stdio"
+bandwidth = ["mon..tue 8:00-20:00 16Mbit/s", "22:00-06:00 none", "8MB/s"]
 [role.web]
 home = "birch"
 peers = ["birch", "cedar.example.org"]
@@ -99,7 +100,12 @@ fn everything_in_both_spellings() {
     let [birch, cedar] = config.peers.values().collect::<Vec<_>>()[..] else {
         panic!("two peers");
     };
-    assert_eq!(birch.bandwidth, Some(2_000_000));
+    assert_eq!(birch.bandwidth.limits()[0].to_string(), "2MB/s");
+    let limits = cedar.bandwidth.limits().iter().map(ToString::to_string);
+    assert_eq!(
+        limits.collect::<Vec<_>>().join("; "),
+        "mon,tue 08:00-20:00 2MB/s; daily 22:00-06:00 none; 8MB/s"
+    );
     assert_eq!(birch.grants, []);
     assert_eq!(
         cedar.via.as_ref().unwrap().join(","),
@@ -140,6 +146,7 @@ fn what_is_shown_reads_back() {
 
         [peer."cedar.example.org"]
         via = ["ssh", "cedar", "standin", "link", "--stdio"]
+        bandwidth = ["mon,tue 08:00-20:00 2MB/s", "daily 22:00-06:00 none", "8MB/s"]
         grants = ["send", "receive"]
         accept = { devices = "keep", setuid = "keep", security = "keep", trusted = "keep" }
 
@@ -337,8 +344,15 @@ fn peer_lines() {
     peer(
         "bandwidth = \"0MB/s\"",
         expect![[
-            r#"/c.toml:4: peer.birch.bandwidth = "0MB/s": nothing would ever be sent: leave it out for no limit"#
+            r#"/c.toml:4: peer.birch.bandwidth = "0MB/s": nothing would ever be sent: write "none" for no limit"#
         ]],
+    );
+    peer(
+        "bandwidth = [\n\"08:00-20:00 2MB/s\",\n\"mon..fun 2MB/s\",\n\"8MB/s\", \"none\",\n7]",
+        expect![[r#"
+            /c.toml:6: peer.birch.bandwidth = "mon..fun 2MB/s": "fun" is not a day: use mon, tue, wed, thu, fri, sat, sun or daily
+            /c.toml:7: peer.birch.bandwidth = "none": never in force: the one before it covers all times
+            /c.toml:8: peer.birch.bandwidth = 7: is a number, not text in quotes"#]],
     );
     peer(
         "grants = [\"send\", \"recieve\", \"send\"]",

@@ -130,6 +130,12 @@ pub struct PeerStatus {
     pub clock_difference_s: Option<f64>,
     /// Round trip in milliseconds, from the last heartbeat.
     pub rtt_ms: Option<f64>,
+    /// The most this node sends to it now, in bytes per second; none: no limit.
+    #[serde(default)]
+    pub limit: Option<u64>,
+    /// When that limit, or its absence, gives way to another one; none: never.
+    #[serde(default)]
+    pub limit_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -25,6 +25,10 @@ pub async fn check(node: &Arc<Node>) -> Result<CheckReport> {
         format!("{} is valid", node.config().path.display()),
     )];
     kernel(&mut findings);
+    if let Some(doubt) = super::clock::look(node).await? {
+        let hint = "if it is wrong, set it, and run a time service (systemd-timesyncd, chrony)";
+        findings.push(warning("clock", super::clock::sentence(&doubt), hint));
+    }
     for run in node.peers() {
         findings.push(peer(&run));
     }
@@ -129,12 +133,12 @@ fn peer(run: &PeerRun) -> Finding {
         plain(&linked.link.hello().version),
         env!("CARGO_PKG_VERSION"),
     );
-    let seconds = linked.clock_difference_s;
+    let seconds = linked.link.clock_difference_s();
     if seconds.abs() > CLOCK_DIFFERENCE_MAX_S {
         let direction = if seconds > 0.0 { "ahead of" } else { "behind" };
         let text = format!(
-            "linked, but its clock is {:.0} s {direction} ours",
-            seconds.abs()
+            "linked, but its clock is {} {direction} ours",
+            units::human_duration(seconds.abs())
         );
         return warning(
             subject,

@@ -327,6 +327,7 @@ pub async fn take_locked(
                 let stored = run.fs.snapshot(manifest);
                 let stored =
                     stored.with_context(|| format!("take a point of role {}", run.name))?;
+                super::clock::taken(&run, &stored.manifest.point);
                 Ok(Taken::Point(Box::new(stored)))
             }
         }

@@ -172,14 +172,10 @@ fn missed(node: &Node, run: &PeerRun, error: &anyhow::Error) {
 
 /// Makes a fresh link the peer's link and serves what comes over it.
 fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, dialled: bool) {
-    let hello = link.hello();
-    let clock_difference_s =
-        (hello.now.as_millisecond() - Timestamp::now().as_millisecond()) as f64 / 1000.0;
     let linked = Linked {
         link: link.clone(),
         since: Instant::now(),
         dialled,
-        clock_difference_s,
     };
     {
         let mut contact = lock(&run.contact);

@@ -21,6 +21,7 @@ use crate::peer::identity::Identity;
 mod absent;
 pub mod api;
 mod check;
+mod clock;
 mod control;
 mod cycle;
 mod grant;
@@ -29,6 +30,7 @@ mod incoming;
 mod links;
 mod node;
 mod outgoing;
+mod pacing;
 mod pairing;
 mod points;
 mod produce;
@@ -117,6 +119,8 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(schedule::keep(node.clone()));
     tasks.spawn(retry::keep(node.clone()));
     tasks.spawn(absent::keep(node.clone()));
+    tasks.spawn(pacing::keep(node.clone()));
+    tasks.spawn(clock::keep(node.clone()));
 
     announce(&node);
     tell_systemd(&[sd_notify::NotifyState::Ready]);

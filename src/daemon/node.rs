@@ -5,9 +5,10 @@
 //!
 //! A reload replaces config and runs; work in flight keeps the values it started with and ends in its own time.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -25,6 +26,8 @@ use crate::fs::{Filesystem, Limits};
 use crate::host::state::{RoleRecord, State};
 use crate::host::user;
 use crate::logic::accept::Accept;
+use crate::logic::bandwidth::Bandwidth;
+use crate::logic::clock::Doubt;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::point::{PointId, RoleId, Term};
@@ -44,6 +47,12 @@ pub struct Node {
     pub state: Arc<State>,
     pub hub: Arc<Hub>,
     pub started: Timestamp,
+    /// The same, since the boot.
+    pub born: Duration,
+    /// Held for one look at the clock.
+    pub clock: tokio::sync::Mutex<super::clock::Remembered>,
+    /// Why the wall clock was not believed at the last look.
+    pub doubt: Mutex<Option<Doubt>>,
     /// Cancelled when the daemon is to stop: transfers checkpoint, then everything ends.
     pub stop: CancellationToken,
     pub sends: Arc<Semaphore>,
@@ -74,6 +83,8 @@ pub struct RoleRun {
     /// What is kept for peers that are away.
     pub watched: Mutex<BTreeMap<NodeName, Watched>>,
     pub looked: Arc<super::status::Looked>,
+    /// When points were taken, since the boot: ages that no step of the wall clock changes.
+    pub ages: Arc<Mutex<VecDeque<(PointId, Duration)>>>,
 }
 
 /// A cycle in progress.
@@ -110,6 +121,8 @@ pub struct Receiving {
 pub struct PeerRun {
     /// As the config names it. Grants, `accept` and bandwidth may have changed since: the fields below are in force.
     pub peer: Peer,
+    /// The limits by time; `limiter` has the one that holds now.
+    pub bandwidth: Mutex<Bandwidth>,
     pub grants: Mutex<Vec<Grant>>,
     pub accept: Mutex<Accept>,
     pub limiter: Arc<Limiter>,
@@ -133,8 +146,6 @@ pub struct Linked {
     pub since: std::time::Instant,
     /// This node dialled.
     pub dialled: bool,
-    /// Their clock minus ours at the hello, in seconds.
-    pub clock_difference_s: f64,
 }
 
 /// A lock whose holder panicked is taken over: the values behind these locks are replaced whole.
@@ -155,6 +166,9 @@ impl Node {
             hub: Arc::new(Hub::new(state.clone())),
             state,
             started: Timestamp::now(),
+            born: crate::host::clock::since_boot(),
+            clock: tokio::sync::Mutex::default(),
+            doubt: Mutex::default(),
             stop: CancellationToken::new(),
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             config: RwLock::new(Arc::new(config.clone())),
@@ -285,7 +299,8 @@ impl Node {
         for peer in config.peers.values() {
             let run = match self.peer(&peer.name) {
                 Some(old) if old.reaches_the_same(peer) => {
-                    old.limiter.set_rate(peer.bandwidth);
+                    *lock(&old.bandwidth) = peer.bandwidth.clone();
+                    super::pacing::apply(&old);
                     lock(&old.grants).clone_from(&peer.grants);
                     *lock(&old.accept) = peer.accept;
                     old
@@ -376,15 +391,17 @@ impl RoleRun {
             unreadable: Mutex::default(),
             watched: Mutex::default(),
             looked: Arc::default(),
+            ages: Arc::default(),
         })
     }
 
     /// What is known of peers and of points does not change with the config.
-    fn after(self, old: Option<&RoleRun>) -> RoleRun {
+    fn after(mut self, old: Option<&RoleRun>) -> RoleRun {
         if let Some(old) = old {
             lock(&self.replicas).clone_from(&lock(&old.replicas));
             lock(&self.unreadable).clone_from(&lock(&old.unreadable));
             *lock(&self.last_start) = *lock(&old.last_start);
+            self.ages = old.ages.clone();
         }
         self
     }
@@ -398,16 +415,18 @@ impl RoleRun {
 
 impl PeerRun {
     fn new(peer: Peer) -> PeerRun {
-        let limiter = Arc::new(Limiter::new(peer.bandwidth));
-        PeerRun {
+        let run = PeerRun {
             grants: Mutex::new(peer.grants.clone()),
             accept: Mutex::new(peer.accept),
+            bandwidth: Mutex::new(peer.bandwidth.clone()),
             peer,
-            limiter,
+            limiter: Arc::new(Limiter::new(None)),
             contact: Mutex::default(),
             changed: Notify::new(),
             gone: CancellationToken::new(),
-        }
+        };
+        super::pacing::apply(&run);
+        run
     }
 
     /// Whether a link to `peer` is a link to this one: what a reload may change without dropping it is not compared.

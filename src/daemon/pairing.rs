@@ -43,7 +43,11 @@ pub async fn invite(
         .checked_add(expires)
         .context("add the time the invitation is valid")?;
     let invite = Invite::new(node.name(), address, node.identity.fingerprint(), until)?;
-    record(node, &invite.stored(), now)?;
+    let stored = StoredInvite {
+        made: Some(now),
+        ..invite.stored()
+    };
+    record(node, &stored, now)?;
     node.hub.note(
         None,
         format!("made invitation {}, valid until {until}", invite.id),

@@ -42,13 +42,17 @@ pub async fn prune(
     } else {
         &role.keep_standby
     };
+    // A clock that jumped makes points, and what holds some of them for a time, look older than they are.
+    let doubt = super::clock::look(node).await?;
     let zone = jiff::tz::TimeZone::system();
     let verdicts = retention::verdicts(&candidates, keep, Timestamp::now(), &zone);
     let mut views = Vec::with_capacity(verdicts.len());
     let mut destroyed = Vec::new();
     for verdict in verdicts {
         let mut error = None;
-        if !verdict.keep && !dry_run {
+        if let (false, Some(doubt)) = (verdict.keep, &doubt) {
+            error = Some(super::clock::sentence(doubt));
+        } else if !verdict.keep && !dry_run {
             error = destroy(node, run, &stored, &verdict.id).await?;
             if error.is_none() {
                 destroyed.push(verdict.id.to_string());

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::schedule;
+use super::{clock, schedule};
 use crate::fs::Filesystem;
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
@@ -18,6 +18,9 @@ use crate::peer::message::plain;
 /// A role that is this many intervals late, or a peer this far behind, is worth a warning.
 const LATE_AFTER_S: i64 = 24 * 3600;
 
+/// What slewing does to the clock is no step.
+const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(10);
+
 /// How long "nothing changed" is believed.
 const LOOK_LASTS: Duration = Duration::from_secs(5);
 
@@ -25,6 +28,10 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
     let now = Timestamp::now();
     let mut roles = Vec::new();
     let mut warnings = Vec::new();
+    warnings.extend(lock(&node.doubt).as_ref().map(clock::sentence));
+    for run in node.peers() {
+        warnings.extend(clock::of_peer(&run));
+    }
     for run in node.roles() {
         match role(node, &run, now).await {
             Ok(role) => {
@@ -38,7 +45,7 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
         node: node.name(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now,
-        started: node.started,
+        started: began(node.started, clock::uptime(node), now),
         peers: node.peers().iter().map(|run| peer(run)).collect(),
         roles,
         transfers: node.hub.transfers(),
@@ -49,6 +56,7 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
 fn peer(run: &PeerRun) -> PeerStatus {
     let contact = lock(&run.contact);
     let linked = contact.link.as_ref();
+    let limit = super::pacing::in_force(run, Timestamp::now());
     PeerStatus {
         name: run.peer.name.clone(),
         address: run
@@ -59,11 +67,28 @@ fn peer(run: &PeerRun) -> PeerStatus {
             .or_else(|| run.peer.address.clone()),
         paired: run.peer.key.is_some(),
         linked: linked.is_some(),
-        since: contact.since,
+        since: match (contact.since, linked) {
+            (Some(since), Some(linked)) => {
+                Some(began(since, linked.since.elapsed(), Timestamp::now()))
+            }
+            (since, _) => since,
+        },
         last_error: contact.last_error.clone(),
         version: linked.map(|linked| plain(&linked.link.hello().version)),
-        clock_difference_s: linked.map(|linked| linked.clock_difference_s),
+        clock_difference_s: linked.map(|linked| linked.link.clock_difference_s()),
         rtt_ms: linked.and_then(|linked| linked.link.rtt_ms()),
+        limit: run.limiter.rate(),
+        limit_until: limit.until,
+    }
+}
+
+/// When something began, as it was written down then; where the clock was set since, by the clock of now.
+fn began(written: Timestamp, ago: Duration, now: Timestamp) -> Timestamp {
+    let by_now = now.checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH);
+    if by_now.duration_since(written).abs() < CLOCK_STEP {
+        written
+    } else {
+        by_now
     }
 }
 
@@ -194,7 +219,7 @@ fn replicas(
             .count();
         let exposure_s = held.map(|held| match (behind, changed) {
             (0, false) => 0.0,
-            _ => (now.as_millisecond() - held.manifest.taken.as_millisecond()) as f64 / 1000.0,
+            _ => clock::age_s(node, run, &held.manifest, now),
         });
         ReplicaStatus {
             peer: peer.clone(),

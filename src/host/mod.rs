@@ -2,6 +2,7 @@
 //! of a role nor to a peer.
 
 pub mod absence;
+pub mod clock;
 pub mod copy;
 pub mod lock;
 pub mod mounts;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::absence;
 use crate::error::{Code, Failure};
+use crate::logic::clock::Watch;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
 
@@ -54,6 +55,11 @@ CREATE TABLE event (
 CREATE TABLE invite (
     id TEXT PRIMARY KEY, expires INTEGER NOT NULL, body TEXT NOT NULL
 ) STRICT;
+";
+
+/// A table that an older program may lack and ignores: no new version.
+const CLOCK: &str = "
+CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), watch TEXT NOT NULL) STRICT;
 ";
 
 /// What a node remembers of a role.
@@ -176,6 +182,25 @@ impl State {
                 record.active
             ],
         )
+    }
+
+    /// What is remembered of this node's clock.
+    pub fn watch(&self) -> Result<Option<Watch>> {
+        let query = "SELECT watch FROM clock WHERE one = 1";
+        let found: Option<String> = self
+            .lock()
+            .query_row(query, [], |row| row.get(0))
+            .optional()?;
+        let watch = found.map(|text| parse(&text)).transpose();
+        watch.context("read what is remembered of the clock")
+    }
+
+    pub fn record_watch(&self, watch: &Watch) -> Result<()> {
+        self.lock().execute(
+            "INSERT INTO clock (one, watch) VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET watch = ?1",
+            [json(watch)?],
+        )?;
+        Ok(())
     }
 
     /// The highest sequence ever given to a point of the role here: no id is used twice, even after its point is gone.
@@ -386,20 +411,17 @@ fn prepare(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match version {
-        SCHEMA_VERSION => connection
-            .execute_batch(absence::TABLE)
-            .context("create tables"),
+        SCHEMA_VERSION => {}
         0 => {
-            let create = format!(
-                "BEGIN; {SCHEMA} {} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
-                absence::TABLE
-            );
-            connection.execute_batch(&create).context("create tables")
+            let create = format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;");
+            connection.execute_batch(&create).context("create tables")?;
         }
         newer => anyhow::bail!(
             "it was written by a newer standin (version {newer}, this one knows {SCHEMA_VERSION})"
         ),
     }
+    let later = [CLOCK, absence::TABLE].concat();
+    connection.execute_batch(&later).context("create tables")
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Result<String> {

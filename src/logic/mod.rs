@@ -2,8 +2,10 @@
 
 pub mod absent;
 pub mod accept;
+pub mod bandwidth;
 pub mod choose;
 pub mod claim;
+pub mod clock;
 pub mod cycle;
 pub mod lineage;
 pub mod manifest;

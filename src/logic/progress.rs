@@ -46,7 +46,7 @@ pub struct TransferView {
     pub total_bytes: u64,
     /// Stream bytes that were already there when this attempt started; 0 when it began at the start.
     pub resumed_at: u64,
-    /// Bytes on the wire in this attempt.
+    /// Bytes for the wire in this attempt. Of those sent, up to half a MiB may still wait in this machine.
     pub wire_bytes: u64,
     /// File data per second over the last seconds.
     pub rate: f64,

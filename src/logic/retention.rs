@@ -3,6 +3,8 @@
 //! Promises, asserted here and again by whoever destroys:
 //! - the newest point is never let go, nor is a pinned one, whatever the rules say;
 //! - a point from the future (some clock was wrong) stays, and uses up no rule's count;
+//! - where the clock had been set back, so that a newer point bears the earlier time, both the newest and the latest point
+//!   of a period stay: points with wrong times never take the place of those with right ones;
 //! - every point that stays says all the reasons why;
 //! - thinning out twice changes nothing: what stayed once stays while neither the time nor the pins change.
 //!
@@ -12,7 +14,7 @@
 //!
 //! It deliberately does not know what pins a point (a base, a running send), nor how a point is destroyed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use jiff::tz::TimeZone;
@@ -143,6 +145,8 @@ pub fn verdicts(points: &[Candidate], keep: &Keep, now: Timestamp, tz: &TimeZone
 
     let mut last_left = keep.last;
     let mut periods = Periods::new(keep);
+    let past = points.iter().filter(|point| point.taken <= now);
+    past.for_each(|point| periods.see(&point.taken.to_zoned(tz.clone())));
     let mut verdicts: Vec<Verdict> = Vec::with_capacity(points.len());
     for (index, point) in points.iter().enumerate() {
         let mut reasons: Vec<String> = Vec::new();
@@ -192,6 +196,8 @@ struct Period {
     /// `strftime` spelling of a period, equal for all moments in it and for no others.
     spelling: &'static str,
     claimed: HashSet<String>,
+    /// The latest time of a point in each period, until that point has its reason.
+    latest: HashMap<String, Timestamp>,
 }
 
 struct Periods(Vec<Period>);
@@ -203,6 +209,7 @@ impl Periods {
             left,
             spelling,
             claimed: HashSet::new(),
+            latest: HashMap::new(),
         };
         // The hour that the end of summer time repeats counts as one: local hours are what the rule promises. %G is the
         // year that an ISO week belongs to.
@@ -215,14 +222,31 @@ impl Periods {
         ])
     }
 
+    /// Notes when a point was taken, before any claims.
+    fn see(&mut self, taken: &Zoned) {
+        for period in self.0.iter_mut().filter(|period| period.left > 0) {
+            let spelled = taken.strftime(period.spelling).to_string();
+            let latest = period.latest.entry(spelled).or_insert(Timestamp::MIN);
+            *latest = taken.timestamp().max(*latest);
+        }
+    }
+
     /// The reasons of a point, given that all newer ones have made their claims.
     fn claim(&mut self, taken: &Zoned) -> Vec<String> {
         let mut reasons = Vec::new();
-        for period in self.0.iter_mut().filter(|period| period.left > 0) {
+        for period in self.0.iter_mut().filter(|period| !period.latest.is_empty()) {
             let spelled = taken.strftime(period.spelling).to_string();
-            if period.claimed.insert(spelled.clone()) {
+            let latest = period.latest.get(&spelled) == Some(&taken.timestamp());
+            let claimed = period.claimed.contains(&spelled);
+            if !claimed && period.left > 0 {
                 period.left -= 1;
+                period.claimed.insert(spelled.clone());
                 reasons.push(format!("{} {spelled}", period.rule));
+            } else if claimed && latest {
+                reasons.push(format!("{} {spelled} by its time", period.rule));
+            }
+            if latest {
+                period.latest.remove(&spelled);
             }
         }
         reasons
@@ -434,6 +458,30 @@ mod tests {
                 "4 newest; taken in the future: some clock was wrong",
                 "3 last 1 of 1; daily 2026-11-20",
                 "2 taken in the future: some clock was wrong",
+                "1",
+            ],
+        );
+    }
+
+    #[test]
+    fn points_with_wrong_times_displace_nothing() {
+        // The clock was two days back for the points 4 and 5.
+        check(
+            "daily=3",
+            &[
+                "2026-11-17T20:00:00Z",
+                "2026-11-18T20:00:00Z",
+                "2026-11-19T20:00:00Z",
+                "2026-11-18T07:00:00Z",
+                "2026-11-18T08:00:00Z",
+                "2026-11-20T09:00:00Z",
+            ],
+            &[
+                "6 newest; daily 2026-11-20",
+                "5 daily 2026-11-18",
+                "4",
+                "3 daily 2026-11-19",
+                "2 daily 2026-11-18 by its time",
                 "1",
             ],
         );

@@ -61,7 +61,8 @@ async fn speak(
             _ = ticks.tick() => {
                 number += 1;
                 pulse.beat_sent(number);
-                Word { control: Control::Beat { number }, said: None }
+                let now = Some(jiff::Timestamp::now());
+                Word { control: Control::Beat { number, now }, said: None }
             }
         };
         if writer.message(&word.control).await.is_err() {
@@ -92,7 +93,10 @@ async fn listen(
             }
         };
         match word {
-            Control::Beat { number } => {
+            Control::Beat { number, now } => {
+                if let Some(now) = now {
+                    pulse.clock_told(now);
+                }
                 let control = Control::Echo { number };
                 let _ = words.try_send(Word {
                     control,

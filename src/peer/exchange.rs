@@ -121,39 +121,39 @@ impl Exchange {
 impl Sending {
     /// Sends a message. Not cancel-safe: after a send that was dropped half-way, drop the exchange.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<()> {
-        let sent = self.writer.message(message).await;
-        explained(&self.link, sent).await
+        while_alive(&self.link, self.writer.message(message)).await
     }
 
     /// Sends a data frame; waits while the receiver is behind. Not cancel-safe.
     pub async fn send_frame(&mut self, frame: &Frame) -> Result<()> {
-        let sent = self.writer.frame(frame).await;
-        explained(&self.link, sent).await
+        while_alive(&self.link, self.writer.frame(frame)).await
     }
 
     /// Nothing more from here, on purpose. The other direction stays open.
     pub async fn finish(&mut self) -> Result<()> {
-        let sent = self.writer.finish().await;
-        explained(&self.link, sent).await
+        while_alive(&self.link, self.writer.finish()).await
     }
 }
 
 impl Receiving {
     /// The next message. Data or the end in its place are errors. Cancel-safe.
     pub async fn recv<T: DeserializeOwned>(&mut self) -> Result<T> {
-        let received = self.reader.message().await;
+        let received = until_dead(&self.link, self.reader.message()).await;
         self.blame(received.as_ref().err());
         explained(&self.link, received).await
     }
 
     /// The next message, data frame or end; a stream that was cut is an error. Cancel-safe.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Item<T>> {
-        let received = self.reader.next().await.and_then(|frame| match frame {
-            Some(Frame::Message(json)) => Ok(Item::Word(parse(&json)?)),
-            Some(Frame::End) => Ok(Item::End),
-            Some(data) => Ok(Item::Data(data)),
-            None => anyhow::bail!("the other side broke off"),
-        });
+        let next = async {
+            match self.reader.next().await? {
+                Some(Frame::Message(json)) => Ok(Item::Word(parse(&json)?)),
+                Some(Frame::End) => Ok(Item::End),
+                Some(data) => Ok(Item::Data(data)),
+                None => anyhow::bail!("the other side broke off"),
+            }
+        };
+        let received = until_dead(&self.link, next).await;
         self.blame(received.as_ref().err());
         explained(&self.link, received).await
     }
@@ -177,6 +177,20 @@ impl Receiving {
 
     pub(super) fn set_message_max(&mut self, message_max: usize) {
         self.reader.set_message_max(message_max);
+    }
+}
+
+/// A step of an exchange, or the end of its link: of a connection that is closed from here, yamux does not wake those who
+/// wait on its streams. What has arrived before the end is still given.
+async fn while_alive<T>(link: &Link, step: impl Future<Output = Result<T>>) -> Result<T> {
+    explained(link, until_dead(link, step).await).await
+}
+
+async fn until_dead<T>(link: &Link, step: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        result = step => result,
+        _ = link.closed() => Err(anyhow::anyhow!("the link ended")),
     }
 }
 

@@ -171,6 +171,7 @@ impl Invite {
             id: self.id.clone(),
             secret: self.secret.clone(),
             expires: self.expires,
+            made: None,
             attempts: 0,
             used_by: None,
         }

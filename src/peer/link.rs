@@ -173,6 +173,22 @@ impl Link {
         self.shared.pulse.rtt_ms()
     }
 
+    /// Their clock minus ours, in seconds: by their last heartbeat, else by their greeting. A step of either clock shows.
+    pub fn clock_difference_s(&self) -> f64 {
+        let (theirs, ago) = self.shared.pulse.clock().unwrap_or_else(|| {
+            // Both nodes say their time first; the greeting is about as old as the link.
+            (self.hello().now, self.shared.pulse.age())
+        });
+        let ours = jiff::Timestamp::now().as_millisecond();
+        (theirs.as_millisecond() - ours) as f64 / 1000.0 + ago.as_secs_f64()
+    }
+
+    /// The same; none where nothing was heard of their clock for three heartbeats.
+    pub fn fresh_clock_difference_s(&self) -> Option<f64> {
+        let (_, ago) = self.shared.pulse.clock()?;
+        (ago <= self.shared.timing.beat * 3).then(|| self.clock_difference_s())
+    }
+
     /// How long nothing was heard.
     pub fn silent_for(&self) -> Duration {
         self.shared.pulse.silent_for()

@@ -47,6 +47,9 @@ pub enum Control {
     /// "I am alive." Answer: `Echo` with the same number, at once.
     Beat {
         number: u64,
+        /// The clock of who says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        now: Option<Timestamp>,
     },
     Echo {
         number: u64,
@@ -349,7 +352,12 @@ mod tests {
             proof: "00".into(),
             address: Some("alder:7170".into()),
         }));
-        check(Control::Beat { number: u64::MAX });
+        check(Control::Beat {
+            number: u64::MAX,
+            now: Some(Timestamp::UNIX_EPOCH),
+        });
+        let old: Control = serde_json::from_str(r#"{"type":"beat","number":3}"#).unwrap();
+        check(old);
         check(Control::Echo { number: 0 });
         check(Control::Bye {
             why: "restart".into(),

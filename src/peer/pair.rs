@@ -9,7 +9,7 @@
 //!
 //! It deliberately does not know where invitations are kept, nor which names are taken: the caller does.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
@@ -75,12 +75,18 @@ fn claim(prover: Prover, parties: &Parties<'_>) -> Vec<u8> {
     claim
 }
 
+/// A time service may set the clock back so far without killing fresh invitations.
+const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(60);
+
 /// An invitation as the inviting node keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredInvite {
     pub id: String,
     pub secret: Secret,
     pub expires: Timestamp,
+    /// None in those of an older program.
+    #[serde(default)]
+    pub made: Option<Timestamp>,
     /// Wrong proofs so far.
     pub attempts: u32,
     /// The key that was paired with it.
@@ -154,12 +160,21 @@ pub fn judge(
     match invite.used_by {
         Some(key) if key != their_key => return refuse(Fault::Used),
         Some(_) => {}
-        None if now > invite.expires => return refuse(Fault::Expired),
+        None if now > invite.expires || made_later(invite, now) => {
+            return refuse(Fault::Expired);
+        }
         None => {}
     }
     Verdict::Accept {
         proof: proof(&invite.secret, Prover::Inviter, &parties),
     }
+}
+
+/// A clock that was set back must not give an invitation a longer life.
+fn made_later(invite: &StoredInvite, now: Timestamp) -> bool {
+    invite
+        .made
+        .is_some_and(|made| made.duration_since(now) > CLOCK_SLACK)
 }
 
 /// Only who has proved the secret learns what else is wrong.
@@ -339,6 +354,17 @@ mod tests {
         check(
             |case| case.stored.used_by = Some(fingerprint()),
             Some(Fault::Used),
+        );
+    }
+
+    #[test]
+    fn a_clock_that_went_back_does_not_prolong_it() {
+        let made = |second| Some(Timestamp::from_second(second).unwrap());
+        check(|case| case.stored.made = made(900), None);
+        check(|case| case.stored.made = made(999 + 60), None);
+        check(
+            |case| case.stored.made = made(999 + 61),
+            Some(Fault::Expired),
         );
     }
 

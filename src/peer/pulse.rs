@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,6 +34,8 @@ pub(super) struct Pulse {
     /// Microseconds; 0: not known yet.
     rtt_us: AtomicU64,
     last_beat: Mutex<Option<(u64, Instant)>>,
+    /// What the peer's clock showed, and when.
+    clock: Mutex<Option<(Timestamp, Instant)>>,
     over: watch::Sender<Option<String>>,
     complaints: Option<Complaints>,
 }
@@ -46,6 +49,7 @@ impl Pulse {
             received: AtomicU64::new(0),
             rtt_us: AtomicU64::new(0),
             last_beat: Mutex::new(None),
+            clock: Mutex::new(None),
             over: watch::Sender::new(None),
             complaints,
         })
@@ -97,6 +101,20 @@ impl Pulse {
             0 => None,
             micros => Some(micros as f64 / 1000.0),
         }
+    }
+
+    pub fn clock_told(&self, theirs: Timestamp) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((theirs, Instant::now()));
+    }
+
+    /// What the peer's clock showed last, and how long ago.
+    pub fn clock(&self) -> Option<(Timestamp, Duration)> {
+        let told = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        told.map(|(theirs, at)| (theirs, at.elapsed()))
+    }
+
+    pub fn age(&self) -> Duration {
+        self.start.elapsed()
     }
 
     pub fn beat_sent(&self, number: u64) {

@@ -24,6 +24,8 @@ pub struct TestNode {
     pub disk: Loop,
     /// What every daemon of this node finds in its environment.
     pub env: Vec<(&'static str, String)>,
+    /// Words in front of the daemon's command, such as those that put it into a network namespace; none: none.
+    pub inside: Vec<String>,
     daemon: Option<Child>,
 }
 
@@ -71,6 +73,7 @@ impl TestNode {
             dir,
             disk,
             env: Vec::new(),
+            inside: Vec::new(),
             daemon: None,
         };
         fs::create_dir(node.dir.join("state")).unwrap();
@@ -127,6 +130,18 @@ impl TestNode {
         command
     }
 
+    /// `serve`, inside of whatever it is to run in. The control socket is a path: the other verbs need not follow.
+    fn daemon_command(&self) -> Command {
+        let plain = self.command(&["serve"]);
+        let Some((first, rest)) = self.inside.split_first() else {
+            return plain;
+        };
+        let mut command = Command::new(first);
+        command.args(rest).arg(plain.get_program());
+        command.args(plain.get_args()).stdin(Stdio::null());
+        command
+    }
+
     /// Runs the program.
     pub fn run(&self, args: &[&str]) -> Said {
         let Output {
@@ -164,7 +179,7 @@ impl TestNode {
             .append(true)
             .open(self.log_path())
             .unwrap();
-        let mut command = self.command(&["serve"]);
+        let mut command = self.daemon_command();
         command
             .envs(self.env.iter().map(|(name, value)| (*name, value.as_str())))
             .envs(env.iter().copied())
@@ -437,7 +452,7 @@ impl Pair {
 
 impl TestNode {
     /// The node key, as `init` makes it.
-    fn make_key(&self) {
+    pub fn make_key(&self) {
         let key = self.dir.join("state/node.key");
         if !key.exists() {
             standin::peer::identity::Identity::create(&key).unwrap();

@@ -10,6 +10,7 @@
 )]
 
 pub mod audit;
+pub mod clock;
 pub mod cluster;
 pub mod commands;
 pub mod fixture;
@@ -19,3 +20,4 @@ pub mod receiving;
 pub mod reliability;
 pub mod same;
 pub mod tree;
+pub mod wire;

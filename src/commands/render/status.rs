@@ -269,29 +269,43 @@ fn peer_lines(status: &Status) -> Vec<String> {
             link,
             since.trim_end_matches(", ").to_owned(),
             peer.version.clone().unwrap_or_default(),
-            peer_remark(peer),
+            peer_remark(peer, status.now),
         ]);
     }
     table.lines("")
 }
 
 /// What is worth a look about a peer.
-fn peer_remark(peer: &PeerStatus) -> String {
+fn peer_remark(peer: &PeerStatus, now: Timestamp) -> String {
     if !peer.paired {
         return "pair it: standin pair invite".into();
     }
     if let (false, Some(error)) = (peer.linked, &peer.last_error) {
         return error.clone();
     }
-    match peer.clock_difference_s {
-        Some(difference) if difference.abs() >= 2.0 => {
-            let words = if difference > 0.0 { "ahead" } else { "behind" };
-            attention(&format!(
-                "its clock is {} {words}",
-                units::human_duration(difference.abs())
-            ))
+    let mut remarks = Vec::new();
+    if let Some(difference) = peer.clock_difference_s.filter(|s| s.abs() >= 2.0) {
+        let words = if difference > 0.0 { "ahead" } else { "behind" };
+        remarks.push(attention(&format!(
+            "its clock is {} {words}",
+            units::human_duration(difference.abs())
+        )));
+    }
+    remarks.extend(limit(peer, now));
+    remarks.join(", ")
+}
+
+/// `at most 250kB/s until 20:00`; nothing where there is no limit, now or later.
+fn limit(peer: &PeerStatus, now: Timestamp) -> Option<String> {
+    let rate = peer
+        .limit
+        .map(|rate| format!("at most {}", units::exact_rate(rate)));
+    match (rate, peer.limit_until) {
+        (rate, None) => rate,
+        (rate, Some(until)) => {
+            let rate = rate.unwrap_or_else(|| "no limit".to_owned());
+            Some(format!("{rate} until {}", human::soon(until, now)))
         }
-        _ => String::new(),
     }
 }
 
@@ -316,7 +330,7 @@ mod tests {
               dataset files  /srv/web  40.0 GiB free of 100.0 GiB
 
             PEER   LINK                       VERSION
-            birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead
+            birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead, at most 250kB/s until 20:00
             cedar  not paired                          pair it: standin pair invite
 
             transfers
@@ -377,7 +391,7 @@ mod tests {
                 cedar is not paired
               dataset files  /srv/web  40.0 GiB free of 100.0 GiB
             PEER   LINK                       VERSION
-            birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead
+            birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead, at most 250kB/s until 20:00
             cedar  not paired                          pair it: standin pair invite"#]]
         .assert_eq(&status_small(&samples::status(), 80));
     }

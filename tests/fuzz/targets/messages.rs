@@ -203,7 +203,7 @@ fn seeds() -> Vec<Vec<u8>> {
         SenderWord::Failed { why: "send ioctl".into() },
     ];
     let control = [
-        Control::Beat { number: u64::MAX },
+        Control::Beat { number: u64::MAX, now: None },
         Control::Echo { number: 0 },
         Control::Bye { why: "restart".into() },
     ];
