@@ -1,8 +1,10 @@
 //! Decides. Pure: no clock, disk, network, process or log in here; facts come in as arguments, plans go out as values.
 
+pub mod again;
 pub mod choose;
 pub mod claim;
 pub mod cycle;
+pub mod damage;
 pub mod lineage;
 pub mod manifest;
 pub mod name;
@@ -10,6 +12,7 @@ pub mod plan;
 pub mod point;
 pub mod prefix;
 pub mod progress;
+pub mod repair;
 pub mod retention;
 pub mod schedule;
 pub mod transfer;
