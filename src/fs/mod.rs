@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::logic::damage::Damaged;
 use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::PointId;
@@ -122,6 +123,25 @@ pub struct Live {
     pub nested: Vec<PathBuf>,
 }
 
+/// Every point of a role, as it is found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Complete and unchanged, oldest first by rank.
+    pub points: Vec<Stored>,
+    /// What is not used any more, and why.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A damaged point that was moved out of the way. Nothing removes it but a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptAside {
+    pub damaged: Damaged,
+    /// When.
+    pub at: jiff::Timestamp,
+    /// Where, for people.
+    pub path: String,
+}
+
 /// Space of the filesystem that holds a dataset, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Space {
@@ -165,9 +185,19 @@ pub trait Filesystem: Send + Sync {
     /// (they do not on a standby), but the filesystem must be there and be of the right kind.
     fn prepare(&self) -> Result<()>;
 
-    /// Every complete point of the role, oldest first by rank. Half-made and half-deleted ones are not in it; a point whose
-    /// files cannot be read is logged and left out.
+    /// Every complete point of the role, oldest first by rank. Half-made and half-deleted ones are not in it; one that was
+    /// changed after it was stored, or whose files cannot be read, is logged and left out.
     fn list(&self) -> Result<Vec<Stored>>;
+
+    /// The same, and what is wrong with those that were left out.
+    fn inspect(&self) -> Result<Inspection>;
+
+    /// Moves a damaged point out of the way, whole, and remembers why. One that is whole is refused, one that is not there
+    /// is success.
+    fn set_aside(&self, damaged: &Damaged) -> Result<()>;
+
+    /// Damaged points that were set aside, in no order.
+    fn kept_aside(&self) -> Result<Vec<KeptAside>>;
 
     /// Facts about a live dataset; `Missing` when there is none. With `scan`, looks for what is not replicated.
     fn live(&self, dataset: &DatasetName, scan: Scan) -> Result<Live>;

@@ -22,7 +22,7 @@ mod finish;
 mod receiver;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use uuid::Uuid;
@@ -75,9 +75,10 @@ pub fn open(
     let same = work.read::<StreamIdentity>(work::IDENTITY).as_ref() == Some(identity);
     if same {
         if let Some(local) = work.read::<LocalDataset>(work::LOCAL) {
-            if work.finished().is_dir() {
+            if is_intact(work.finished(), &local) {
                 return Ok(Opened::Complete(local));
             }
+            tracing::warn!(dataset = %place.dataset, "what was received whole was changed since; it is received again");
         }
         // Without `local.json` a subvolume in the finished place is a finish that was interrupted.
         work::remove_file(&work.dir().join(work::LOCAL))?;
@@ -121,8 +122,8 @@ pub fn partial(place: &Place) -> Result<Option<Option<u64>>> {
     if !dir.join(work::IDENTITY).is_file() {
         return Ok(None);
     }
-    let complete = work::read::<LocalDataset>(&dir.join(work::LOCAL)).is_some();
-    if complete && work::finished_of(place).is_dir() {
+    let recorded = work::read::<LocalDataset>(&dir.join(work::LOCAL));
+    if recorded.is_some_and(|local| is_intact(&work::finished_of(place), &local)) {
         return Ok(Some(None));
     }
     let newest = checkpoint::newest(&dir)?;
@@ -132,7 +133,18 @@ pub fn partial(place: &Place) -> Result<Option<Option<u64>>> {
 /// The facts of a complete dataset; none when it is not complete.
 pub fn complete(place: &Place) -> Option<LocalDataset> {
     let local = work::read(&work::dir_of(place).join(work::LOCAL))?;
-    work::finished_of(place).is_dir().then_some(local)
+    is_intact(&work::finished_of(place), &local).then_some(local)
+}
+
+/// Whether a finished subvolume is there and still what was recorded of it.
+pub fn is_intact(finished: &Path, local: &LocalDataset) -> bool {
+    let plain = finished
+        .symlink_metadata()
+        .is_ok_and(|found| found.is_dir());
+    plain
+        && libbtrfsutil::subvolume_read_only(finished).unwrap_or(false)
+        && libbtrfsutil::subvolume_info(finished)
+            .is_ok_and(|info| info.uuid() == local.uuid && info.ctransid() == local.ctransid)
 }
 
 /// Removes what lies in a place, finished or not. Idempotent. `Busy` while a receiver works there.
