@@ -120,6 +120,7 @@ pub fn status() -> Status {
             last_error: None,
             phase: Some("transfer".into()),
             points: 43,
+            damaged: 0,
             newest: Some(summary(43, "12:35:05")),
             replicas: vec![
                 ReplicaStatus {
@@ -179,6 +180,20 @@ pub fn points() -> Points {
                 view(42, "12:30:05", &["birch"], &["base of birch"]),
                 newest,
             ],
+            damaged: vec![DamagedView {
+                name: name(40, "12:20:05"),
+                short: "1.40".into(),
+                text:
+                    "alder's copy of 1.40 was changed after it was stored (files); it is not used"
+                        .into(),
+            }],
+            aside: vec![AsideView {
+                name: name(39, "12:15:05"),
+                short: "1.39".into(),
+                why: "has lost its manifest".into(),
+                at: at("12:34:00"),
+                path: "/mnt/pool/.standin/.aside/web/20261120T121505Z.1.39.7f3a".into(),
+            }],
         }],
     }
 }
@@ -210,6 +225,21 @@ pub fn cycle() -> CycleReport {
             ],
             code: Code::Partial,
             seconds: 75.25,
+        }],
+    }
+}
+
+pub fn rescan() -> CycleReport {
+    let why = "(alder's copy of 1.40 was changed after it was stored (files); it is not used)";
+    let text =
+        format!("fetch 1.40 from birch files on top of 1.39, and set the damaged copy aside {why}");
+    CycleReport {
+        dry_run: false,
+        roles: vec![RoleCycle {
+            role: role(),
+            steps: vec![step("fetch", &text, true, None)],
+            code: Code::Done,
+            seconds: 3.5,
         }],
     }
 }
@@ -347,6 +377,11 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             "Cycle",
             "`standin run --json`, also with `--dry-run` (`ok` is then null)",
             value(cycle()),
+        ),
+        (
+            "Rescan",
+            "`standin rescan --json`, also with `--dry-run`; `what` is `fetch`, `aside`, `leave` or `nothing`",
+            value(rescan()),
         ),
         (
             "Prune",

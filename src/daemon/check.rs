@@ -183,6 +183,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     if active {
         standbys(node, run, &subject, findings).await;
     }
+    damaged(node, run, &subject, findings).await;
     if run.role.peers.is_empty() {
         findings.push(warning(
             &subject,
@@ -224,6 +225,37 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         }
     }
     Ok(())
+}
+
+/// Points that are not used any more, here and, as far as known, on the peers.
+async fn damaged(node: &Node, run: &RoleRun, subject: &str, findings: &mut Vec<Finding>) {
+    let fs = run.fs.clone();
+    // A filesystem that cannot be looked at has a finding of its own.
+    let Ok((found, aside)) = blocking(move || Ok((fs.inspect()?, fs.kept_aside()?))).await else {
+        return;
+    };
+    let role = &run.name;
+    for damaged in found.damaged {
+        let hint = format!("standin rescan {role} fetches it again from a peer that holds it");
+        findings.push(problem(subject, damaged.sentence(&node.name()), hint));
+    }
+    for (peer, replica) in &*lock(&run.replicas) {
+        for damaged in &replica.damaged {
+            let hint = format!("standin rescan {role}, on {peer}, fetches it again");
+            findings.push(warning(subject, plain(&damaged.sentence(peer)), hint));
+        }
+    }
+    for kept in aside {
+        let (short, path) = (kept.damaged.short(), &kept.path);
+        findings.push(warning(
+            subject,
+            format!(
+                "{short}, which {}, is kept aside in {path}",
+                kept.damaged.why
+            ),
+            "delete its snapshots (btrfs subvolume delete) when nobody needs them",
+        ));
+    }
 }
 
 /// Asks each linked peer whether it would take this role's points.

@@ -16,6 +16,7 @@ use super::api::{RoleCycle, Step};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
 use super::{prune, replicate};
 use crate::error::{Code, Failure};
+use crate::fs::Inspection;
 use crate::host::state::RoleRecord;
 use crate::logic::cycle::{Decision, Facts, decide};
 use crate::logic::lineage::{Entry, Lineage};
@@ -402,17 +403,11 @@ async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<(Option<PointId>
     .await
 }
 
-/// The lineage of a role on this node.
-pub async fn our_lineage(run: &Arc<RoleRun>) -> Result<(Lineage, Vec<Stored>)> {
+/// The lineage of a role on this node, with what it knows of damaged points.
+pub async fn our_lineage(run: &Arc<RoleRun>) -> Result<(Lineage, Inspection)> {
     let fs = run.fs.clone();
-    let stored = blocking(move || fs.list()).await?;
-    Ok((
-        Lineage::new(
-            stored
-                .iter()
-                .map(|stored| Entry::of(&stored.manifest))
-                .collect(),
-        ),
-        stored,
-    ))
+    let found = blocking(move || fs.inspect()).await?;
+    let manifests = found.points.iter().map(|stored| &stored.manifest);
+    let lineage = Lineage::new(manifests.map(Entry::of).collect()).with_damaged(&found.damaged);
+    Ok((lineage, found))
 }

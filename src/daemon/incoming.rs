@@ -11,12 +11,11 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{prune, receiving};
+use super::{cycle, prune, receiving, returning};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::host::state::RoleRecord;
 use crate::logic::claim::{self, Claim, Known};
-use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::Manifest;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{RoleId, Term};
@@ -36,6 +35,8 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
         Request::Commit { manifest } => {
             format!("publish {} {}", manifest.role_name, manifest.point)
         }
+        Request::Holds { role, .. } => format!("list what can be fetched of role {role}"),
+        Request::Fetch { role, point, .. } => format!("send {role} {point} again"),
         Request::Ping => "answer a ping".to_owned(),
     };
     let result = match request {
@@ -76,6 +77,12 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             Ok(()) => exchange.send(&Answer::Committed).await,
             Err(error) => refuse(&mut exchange, error).await,
         },
+        asked @ (Request::Holds { .. } | Request::Fetch { .. }) => {
+            match returning::answer(&node, &peer.peer.name, asked).await {
+                Ok(answer) => exchange.send(&answer).await,
+                Err(error) => refuse(&mut exchange, error).await,
+            }
+        }
     };
     if let Err(error) = result {
         node.hub.warn(
@@ -115,7 +122,7 @@ fn admit_role(
     id: RoleId,
     term: &Term,
 ) -> Result<Arc<RoleRun>> {
-    let run = permitted(node, peer, name)?;
+    let run = permitted(node, peer, name, Grant::Send)?;
     let record = node.record(&run)?;
     let known = record.as_ref().map(|record| Known {
         id: record.id,
@@ -149,8 +156,13 @@ fn admit_role(
     Ok(run)
 }
 
-/// The role, when the config lets the peer act on it.
-fn permitted(node: &Node, peer: &NodeName, name: &RoleName) -> Result<Arc<RoleRun>> {
+/// The role, when the config grants the peer this on it.
+pub fn permitted(
+    node: &Node,
+    peer: &NodeName,
+    name: &RoleName,
+    grant: Grant,
+) -> Result<Arc<RoleRun>> {
     let ours = node.name();
     let Ok(run) = node.role(name) else {
         let hint = format!(
@@ -167,10 +179,11 @@ fn permitted(node: &Node, peer: &NodeName, name: &RoleName) -> Result<Arc<RoleRu
         let hint = format!("add \"{peer}\" to `peers` of [role.{name}] in the config of {ours}");
         return Err(refused(Code::Refused, what, hint));
     }
-    let granted = |run: Arc<PeerRun>| lock(&run.grants).contains(&Grant::Send);
+    let granted = |run: Arc<PeerRun>| lock(&run.grants).contains(&grant);
     if !node.peer(peer).is_some_and(granted) {
-        let what = format!("{ours} does not grant {peer} to send");
-        let hint = format!("add \"send\" to `grants` of [peer.{peer}] in the config of {ours}");
+        let word = grant.word();
+        let what = format!("{ours} does not grant {peer} to {word}");
+        let hint = format!("add \"{word}\" to `grants` of [peer.{peer}] in the config of {ours}");
         return Err(refused(Code::Refused, what, hint));
     }
     Ok(run)
@@ -236,6 +249,9 @@ fn unacceptable(
 }
 
 fn admit(node: &Node, peer: &NodeName, manifest: &Manifest) -> Result<Arc<RoleRun>> {
+    if let Some(run) = asked_back(node, peer, manifest)? {
+        return Ok(run);
+    }
     let run = admit_role(
         node,
         peer,
@@ -265,6 +281,20 @@ fn admit(node: &Node, peer: &NodeName, manifest: &Manifest) -> Result<Arc<RoleRu
     Ok(run)
 }
 
+/// The role of a point that this node asked the peer to send again: such a point may be of an older term, and the role
+/// may have got datasets since.
+fn asked_back(node: &Node, peer: &NodeName, manifest: &Manifest) -> Result<Option<Arc<RoleRun>>> {
+    let asked = |run: &Arc<RoleRun>| run.wants(peer, &manifest.point);
+    let Some(run) = node.role(&manifest.role_name).ok().filter(asked) else {
+        return Ok(None);
+    };
+    permitted(node, peer, &run.name, Grant::Send)?;
+    let record = node.state.role(&run.name)?;
+    Ok(record
+        .is_some_and(|record| record.id == manifest.role)
+        .then_some(run))
+}
+
 /// Both nodes must mean the same datasets by the role.
 fn same_datasets<'a>(
     node: &Node,
@@ -290,19 +320,15 @@ fn same_datasets<'a>(
 }
 
 async fn lineage(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Answer> {
+    let (lineage, found) = cycle::our_lineage(run).await?;
     let fs = run.fs.clone();
-    let (stored, partials) = blocking(move || Ok((fs.list()?, fs.partials()?))).await?;
-    let lineage = Lineage::new(
-        stored
-            .iter()
-            .map(|stored| Entry::of(&stored.manifest))
-            .collect(),
-    );
+    let partials = blocking(move || fs.partials()).await?;
     let term = node.state.role(&run.name)?.map(|record| record.term);
     Ok(Answer::Lineage {
         lineage,
         partials,
         term,
+        damaged: found.damaged,
     })
 }
 

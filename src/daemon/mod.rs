@@ -33,7 +33,9 @@ mod produce;
 mod prune;
 mod receiving;
 mod replicate;
+mod rescan;
 mod restore;
+mod returning;
 mod schedule;
 mod status;
 

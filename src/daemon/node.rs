@@ -20,9 +20,10 @@ use crate::config::{Config, Dataset, Grant, Peer, Role};
 use crate::error::{Code, Failure};
 use crate::fs::{Filesystem, Limits, btrfs::Btrfs};
 use crate::host::state::{RoleRecord, State};
+use crate::logic::damage::Damaged;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
-use crate::logic::point::{RoleId, Term};
+use crate::logic::point::{PointId, RoleId, Term};
 use crate::peer::identity::Identity;
 use crate::peer::limit::Limiter;
 use crate::peer::link::Link;
@@ -56,6 +57,8 @@ pub struct RoleRun {
     pub replicas: Mutex<BTreeMap<NodeName, Replica>>,
     /// One receiver per dataset: a new offer ends the old one first.
     pub receiving: Mutex<BTreeMap<DatasetName, Receiving>>,
+    /// Points asked back from a peer: taken from it whatever their term, also where this node is active.
+    pub wanted: Mutex<Vec<(NodeName, PointId)>>,
     /// Rung to look at the schedule now.
     pub wake: Notify,
     pub looked: Arc<super::status::Looked>,
@@ -74,6 +77,8 @@ pub struct RunningCycle {
 #[derive(Debug, Clone, Default)]
 pub struct Replica {
     pub lineage: Option<Lineage>,
+    /// Points it holds and does not use any more.
+    pub damaged: Vec<Damaged>,
     pub last_error: Option<String>,
     /// Held by whoever brings the peer up to date: one conversation at a time.
     pub turn: Arc<tokio::sync::Mutex<()>>,
@@ -342,9 +347,16 @@ impl RoleRun {
             cycle: Mutex::default(),
             replicas: Mutex::default(),
             receiving: Mutex::default(),
+            wanted: Mutex::default(),
             wake: Notify::new(),
             looked: Arc::default(),
         })
+    }
+
+    /// Whether this node asked the peer to send the point again.
+    pub fn wants(&self, peer: &NodeName, point: &PointId) -> bool {
+        let wanted = lock(&self.wanted);
+        wanted.iter().any(|(from, id)| from == peer && id == point)
     }
 
     pub fn phase(&self) -> Option<String> {

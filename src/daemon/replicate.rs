@@ -15,13 +15,16 @@ use super::outgoing::{Job, answer, send_dataset};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::host::state::RoleRecord;
+use crate::logic::again;
+use crate::logic::damage::Damaged;
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
 use crate::logic::plan::{self, Conflict, Plan};
+use crate::logic::point::PointId;
 use crate::logic::transfer::Partial;
 use crate::peer::link::Link;
-use crate::peer::message::{Answer, Request};
+use crate::peer::message::{Answer, Request, plain};
 
 /// What came of one peer.
 pub struct Outcome {
@@ -105,9 +108,11 @@ async fn rounds(
     let (ours, _) = our_lineage(run).await?;
     // Points taken while this runs are the next cycle's: a busy source must not keep a cycle going for ever.
     let goal = ours.newest().map(|entry| entry.point.rank());
+    let mut given_up: Option<plan::Step> = None;
     loop {
-        let (ours, stored) = our_lineage(run).await?;
+        let (ours, found) = our_lineage(run).await?;
         let (theirs, partials) = ask(run, record, peer, &link).await?;
+        let recorded = base_so_far(node, run, peer)?;
         if let Some(base) = newest_common(&ours, &theirs) {
             node.state.record_base(&run.name, peer, &base.point)?;
         }
@@ -125,13 +130,91 @@ async fn rounds(
             }
             Plan::Blocked(conflict) => return Err(diverged(peer, &conflict)),
             Plan::Send(step) => {
+                let lineages = (&ours, &found.damaged[..], &theirs);
+                tell_why_again(node, run, peer, lineages, &step, (recorded, &partials));
                 node.state.record_sending(&run.name, peer, &step.to)?;
-                send(node, run, peer, &link, (&ours, &stored), &step, cancel).await?;
+                let sent = send(
+                    node,
+                    run,
+                    peer,
+                    &link,
+                    (&ours, &found.points),
+                    &step,
+                    cancel,
+                );
+                if let Err(error) = sent.await {
+                    if Failure::code_of(&error) == Code::Interrupted {
+                        return Err(error);
+                    }
+                    // Something was changed under the transfer: one more attempt, if that makes another plan.
+                    let (now, _) = our_lineage(run).await?;
+                    let first = given_up.replace(step).is_none();
+                    if first && replanned(run, record, peer, &link, (&now, given_up.as_ref())).await
+                    {
+                        let text = format!("plan anew what to send to {peer}: {error:#}");
+                        node.hub.warn(Some(&run.name), text);
+                        continue;
+                    }
+                    return Err(error);
+                }
                 node.state.record_base(&run.name, peer, &step.to)?;
                 node.state.clear_sending(&run.name, peer)?;
                 steps.push(done("send", sentence(&step, peer)));
             }
         }
+    }
+}
+
+/// The base as it was recorded last.
+fn base_so_far(node: &Node, run: &RoleRun, peer: &NodeName) -> Result<Option<PointId>> {
+    let mut bases = node.state.bases(&run.name)?.into_iter();
+    Ok(bases.find(|(of, _)| of == peer).map(|(_, point)| point))
+}
+
+/// Whoever pays for a changed plan with hours of a slow line is told what it is for.
+fn tell_why_again(
+    node: &Node,
+    run: &RoleRun,
+    peer: &NodeName,
+    (ours, our_damaged, theirs): (&Lineage, &[Damaged], &Lineage),
+    step: &plan::Step,
+    (recorded, partials): (Option<PointId>, &[Partial]),
+) {
+    let their_damaged = lock(&run.replicas)
+        .get(peer)
+        .map(|replica| replica.damaged.clone())
+        .unwrap_or_default();
+    let ours = again::Side {
+        node: &node.name(),
+        lineage: ours,
+        damaged: our_damaged,
+    };
+    let theirs = again::Side {
+        node: peer,
+        lineage: theirs,
+        damaged: &their_damaged,
+    };
+    for reason in again::reasons(step, recorded.as_ref(), partials, ours, theirs) {
+        node.hub.warn(Some(&run.name), plain(&reason));
+    }
+}
+
+/// Whether the step would not be planned again now.
+async fn replanned(
+    run: &RoleRun,
+    record: &RoleRecord,
+    peer: &NodeName,
+    link: &Link,
+    (ours, tried): (&Lineage, Option<&plan::Step>),
+) -> bool {
+    let Ok((theirs, partials)) = ask(run, record, peer, link).await else {
+        return false;
+    };
+    match plan::plan(ours, &theirs, &partials) {
+        Plan::Send(step) => {
+            tried.is_none_or(|tried| (&tried.to, &tried.bases) != (&step.to, &step.bases))
+        }
+        Plan::Nothing | Plan::Blocked(_) => false,
     }
 }
 
@@ -180,14 +263,22 @@ async fn ask(
     let mut exchange = link.open(&request).await?;
     match answer(exchange.recv()).await? {
         Answer::Lineage {
-            lineage, partials, ..
-        } => Ok((lineage, partials)),
+            lineage,
+            partials,
+            damaged,
+            ..
+        } => {
+            let lineage = lineage.with_damaged(&damaged);
+            let mut replicas = lock(&run.replicas);
+            replicas.entry(peer.clone()).or_default().damaged = damaged;
+            Ok((lineage, partials))
+        }
         other => bail!("{peer} answered a question for its lineage with {other:?}"),
     }
 }
 
 /// Sends every dataset of the step's point, then has the point committed.
-async fn send(
+pub async fn send(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
     peer: &NodeName,
@@ -249,7 +340,9 @@ async fn send(
                 .map(|known| known.entries().to_vec())
                 .unwrap_or_default();
             entries.push(Entry::of(&stored.manifest));
-            replica.lineage = Some(Lineage::new(entries));
+            let name = stored.manifest.name();
+            replica.damaged.retain(|damaged| damaged.name != name);
+            replica.lineage = Some(Lineage::new(entries).with_damaged(&replica.damaged));
             Ok(())
         }
         other => bail!("{peer} answered a commit with {other:?}"),

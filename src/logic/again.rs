@@ -29,7 +29,11 @@ pub fn reasons(
     theirs: Side<'_>,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
-    if let Some(recorded) = recorded.filter(|recorded| step.base.as_ref() != Some(recorded)) {
+    let older = |recorded: &&PointId| {
+        let base = step.base.as_ref().map(PointId::rank);
+        base < Some(recorded.rank())
+    };
+    if let Some(recorded) = recorded.filter(older) {
         let lost: Vec<String> = [ours, theirs]
             .into_iter()
             .filter_map(|side| side.lost(recorded))
@@ -160,6 +164,7 @@ mod tests {
         check("1 2 | 1 | 2 | 1", &[]);
         check("1 | | | ", &[]);
         check("1 2 3 | 1 2 | | 1", &[]);
+        check("2 3 | 2 | | 1", &[]);
     }
 
     #[test]

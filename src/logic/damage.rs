@@ -40,6 +40,18 @@ impl Damaged {
     }
 }
 
+/// Sentences about a node's damaged points: each, or where there are many, the newest and how many more.
+pub fn sentences(node: &NodeName, damaged: &[Damaged]) -> Vec<String> {
+    const SHOWN_MAX: usize = 3;
+    let newest = damaged.iter().rev().take(SHOWN_MAX);
+    let mut sentences: Vec<String> = newest.map(|damaged| damaged.sentence(node)).collect();
+    let more = damaged.len().saturating_sub(SHOWN_MAX);
+    if more > 0 {
+        sentences.push(format!("{more} older points of {node} are damaged too"));
+    }
+    sentences
+}
+
 /// What happened to a point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Harm {

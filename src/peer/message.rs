@@ -4,10 +4,13 @@
 //! Every exchange is one stream on the link, opened by either side with a [`Request`]; the other side answers with
 //! [`Answer`]s, the last of which ends the exchange. docs/protocol.md is the prose twin of this file.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Failure};
+use crate::logic::damage::Damaged;
 use crate::logic::lineage::Lineage;
 use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
@@ -92,6 +95,22 @@ pub enum Request {
     Offer(Box<Offer>),
     /// "Every dataset is with you: make the point visible." Answer: `Committed`.
     Commit { manifest: Manifest },
+    /// "What could I fetch from you?" Answer: `Lineage`, of whole points.
+    Holds {
+        role: RoleName,
+        role_id: RoleId,
+        term: Term,
+    },
+    /// "My copy of this point is damaged: send it again, each dataset on top of its base." The asked node opens the
+    /// offers and the commit, and answers `Committed` when they are through.
+    Fetch {
+        role: RoleName,
+        role_id: RoleId,
+        term: Term,
+        point: PointId,
+        /// Every dataset of the point; held whole by both, none: in full.
+        bases: BTreeMap<DatasetName, Option<PointId>>,
+    },
     /// "Are you there, and how far?" Answer: `Pong`.
     Ping,
 }
@@ -119,6 +138,9 @@ pub enum Answer {
         partials: Vec<Partial>,
         /// The highest term the answering node has seen for the role.
         term: Option<Term>,
+        /// Points it holds and does not use any more.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        damaged: Vec<Damaged>,
     },
     /// "I hold the first `offset` bytes of that stream, and their prefix hash is this; go on from there."
     Have {
@@ -242,14 +264,13 @@ pub enum PairAnswer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
     use uuid::Uuid;
 
     use super::*;
     use crate::logic::manifest::Reason;
+    use crate::logic::point::PointName;
 
     /// Says it, hears it, and hears it again with words of a newer version added to every object.
     fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(said: T) {
@@ -336,6 +357,18 @@ mod tests {
         check(Request::Commit {
             manifest: manifest(),
         });
+        check(Request::Holds {
+            role: RoleName::parse("web").unwrap(),
+            role_id: RoleId(Uuid::from_u128(5)),
+            term: term(),
+        });
+        check(Request::Fetch {
+            role: RoleName::parse("web").unwrap(),
+            role_id: RoleId(Uuid::from_u128(5)),
+            term: term(),
+            point: manifest().point,
+            bases: BTreeMap::from([(DatasetName::parse("db").unwrap(), None)]),
+        });
         check(Request::Offer(Box::new(Offer {
             manifest: manifest(),
             dataset: DatasetName::parse("db").unwrap(),
@@ -356,6 +389,11 @@ mod tests {
             lineage: Lineage::default(),
             partials: vec![],
             term: Some(term()),
+            damaged: vec![Damaged {
+                name: PointName::of(&manifest().point, Timestamp::UNIX_EPOCH),
+                entry: None,
+                why: "was changed".into(),
+            }],
         });
         check(Answer::Have {
             offset: 7,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{attention, heading};
+use super::{attention, heading, trouble};
 use crate::commands::human;
 use crate::commands::table::Table;
 use crate::daemon::api::{PointView, Points, RolePoints};
@@ -26,6 +26,7 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
     let mut lines = vec![heading(&format!("role {}", role.role))];
     if role.points.is_empty() {
         lines.push("  no points yet (standin run takes one on the active node)".into());
+        lines.extend(damage_lines(role));
         return lines;
     }
     // One offset for all stands in the heading; where summer time began or ended, each has its own.
@@ -50,6 +51,31 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
                 lines.push(format!("  {}", attention(&text)));
             }
         }
+    }
+    lines.extend(damage_lines(role));
+    lines
+}
+
+/// What is damaged and what was set aside.
+fn damage_lines(role: &RolePoints) -> Vec<String> {
+    let mut lines = Vec::new();
+    for damaged in role.damaged.iter().rev() {
+        lines.push(format!("  {}", trouble(&damaged.text)));
+    }
+    if !role.damaged.is_empty() {
+        lines.push(format!(
+            "  hint: standin rescan {} fetches them again from a peer",
+            role.role
+        ));
+    }
+    for aside in &role.aside {
+        lines.push(format!(
+            "  set aside {}: {}, which {}: {}",
+            human::local(aside.at),
+            aside.short,
+            aside.why,
+            aside.path.display()
+        ));
     }
     lines
 }

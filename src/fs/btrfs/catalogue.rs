@@ -73,6 +73,8 @@ impl Catalogue<'_> {
         }
         let rank = |stored: &Stored| stored.manifest.point.rank();
         inspection.points.sort_by_key(rank);
+        let rank = |damaged: &Damaged| (damaged.name.epoch, damaged.name.sequence);
+        inspection.damaged.sort_by_key(rank);
         Ok(inspection)
     }
 
