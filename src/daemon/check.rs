@@ -185,11 +185,8 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     }
     damaged(node, run, &subject, findings).await;
     if run.role.peers.is_empty() {
-        findings.push(warning(
-            &subject,
-            "no peers: points stay on this node alone",
-            "add peers = [\"NAME\"]",
-        ));
+        let text = "no peers: points stay on this node alone";
+        findings.push(warning(&subject, text, "add peers = [\"NAME\"]"));
     }
     for dataset in run.fs.datasets().keys() {
         let (fs, name) = (run.fs.clone(), dataset.clone());

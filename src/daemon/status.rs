@@ -10,7 +10,7 @@ use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleSta
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use super::schedule;
 use crate::fs::Filesystem;
-use crate::logic::damage;
+use crate::logic::damage::{self, Damaged};
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
 use crate::logic::point::PointId;
@@ -109,11 +109,7 @@ async fn role(
     })
     .await?;
     let (stored, damaged) = (found.points, found.damaged);
-    let mut sentences = damage::sentences(&node.name(), &damaged);
-    for (peer, replica) in &*lock(&run.replicas) {
-        let theirs = damage::sentences(peer, &replica.damaged);
-        sentences.extend(theirs.iter().map(|text| plain(text)));
-    }
+    let sentences = damage_of(node, run, &damaged);
     let cycle = node.state.cycle(&run.name)?;
     let replicas = match active {
         true => replicas(node, run, &stored, changed, now)?,
@@ -141,6 +137,16 @@ async fn role(
         datasets,
     };
     Ok((status, sentences))
+}
+
+/// What is damaged here, and on the peers as far as known.
+fn damage_of(node: &Node, run: &RoleRun, damaged: &[Damaged]) -> Vec<String> {
+    let mut sentences = damage::sentences(&node.name(), damaged);
+    for (peer, replica) in &*lock(&run.replicas) {
+        let theirs = damage::sentences(peer, &replica.damaged);
+        sentences.extend(theirs.iter().map(|text| plain(text)));
+    }
+    sentences
 }
 
 /// The last look for changes: a look syncs the filesystem, which somebody who watches must not cause every second.

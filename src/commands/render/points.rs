@@ -119,7 +119,10 @@ mod tests {
               1.43   2026-11-20 12:35:05  alder  schedule         -  -        newest
               1.42   2026-11-20 12:30:05  alder  schedule         -  birch    base of birch
               1.41   2026-11-20 12:25:05  alder  schedule         -  birch
-              not in 1.43: files: nested subvolume cache/thumbs"#]]
+              not in 1.43: files: nested subvolume cache/thumbs
+              alder's copy of 1.40 was changed after it was stored (files); it is not used
+              hint: standin rescan web fetches them again from a peer
+              set aside 2026-11-20 12:34:00: 1.39, which has lost its manifest: /mnt/pool/.standin/.aside/web/20261120T121505Z.1.39.7f3a"#]]
         .assert_eq(&points(&samples::points()));
     }
 }
