@@ -166,6 +166,7 @@ pub fn points() -> Points {
         on_peers: peers.iter().map(|peer| node(peer)).collect(),
         pinned: pinned.iter().map(|&why| why.to_owned()).collect(),
         not_replicated: BTreeMap::new(),
+        not_carried: BTreeMap::new(),
     };
     let mut newest = view(43, "12:35:05", &[], &["newest"]);
     newest.not_replicated = BTreeMap::from([(

@@ -249,6 +249,9 @@ pub struct PointView {
     /// Why pruning must not touch it now: `base of birch`, `newest` ...
     pub pinned: Vec<String>,
     pub not_replicated: BTreeMap<DatasetName, Vec<String>>,
+    /// What of the sender's files is not as it was there.
+    #[serde(default)]
+    pub not_carried: BTreeMap<DatasetName, Vec<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

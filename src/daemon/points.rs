@@ -133,6 +133,12 @@ fn view(
             .filter(|(_, facts)| !facts.not_replicated.is_empty())
             .map(|(name, facts)| (name.clone(), facts.not_replicated.clone()))
             .collect(),
+        not_carried: local
+            .datasets
+            .iter()
+            .filter(|(_, facts)| !facts.not_carried.is_empty())
+            .map(|(name, facts)| (name.clone(), facts.not_carried.clone()))
+            .collect(),
     }
 }
 

@@ -180,7 +180,12 @@ fn decide(fs: &dyn Filesystem, request: &RestoreRequest) -> Result<Plan> {
     }
     let chosen: Vec<DatasetName> = match &request.dataset {
         Some(dataset) => vec![dataset.clone()],
-        None => fs.datasets().keys().cloned().collect(),
+        None => {
+            // One that is nested in another has its place only when that one is there.
+            let mut all: Vec<_> = fs.datasets().iter().collect();
+            all.sort_by_key(|(_, live)| *live);
+            all.into_iter().map(|(name, _)| name.clone()).collect()
+        }
     };
     match &request.to {
         None => Ok(Plan::Live(chosen)),

@@ -119,8 +119,18 @@ pub struct Live {
     pub uuid: Uuid,
     /// What a snapshot of it would not hold, one sentence each.
     pub not_replicated: Vec<String>,
-    /// Subvolumes nested in it, by their paths inside.
+    /// Subvolumes nested in it that are no dataset of the role, by their paths inside.
     pub nested: Vec<PathBuf>,
+    /// What keeps snapshots from being taken, one sentence each.
+    pub prevents: Vec<String>,
+}
+
+/// What is said of a nested subvolume that is no dataset of the role.
+pub fn nested_sentence(path: &Path) -> String {
+    format!(
+        "{} is a nested subvolume: make it a dataset of the role to have it replicated",
+        path.display()
+    )
 }
 
 /// Every point of a role, as it is found.
@@ -246,7 +256,8 @@ pub trait Filesystem: Send + Sync {
     /// complete point, and the remains of interrupted deletions. Never touches what an open transfer works on.
     fn sweep(&self) -> Result<()>;
 
-    /// Puts a writable copy of the point's dataset in place of the live one, atomically. What was live is returned to the
+    /// Puts a writable copy of the point's dataset in place of the live one, atomically. A dataset that is nested in another
+    /// one comes after it, where neither is live. What was live is returned to the
     /// caller as a new point through `keep` when it changed after that point was taken (P5); otherwise it is removed.
     /// Subvolumes nested in the old copy are moved over where that can be done; what is not moved is kept and named.
     fn restore_live(

@@ -51,6 +51,12 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
                 lines.push(format!("  {}", attention(&text)));
             }
         }
+        for (dataset, lost) in &point.not_carried {
+            for what in lost {
+                let text = format!("lost on the way of {}: {dataset}: {what}", point.short);
+                lines.push(format!("  {}", attention(&text)));
+            }
+        }
     }
     lines.extend(damage_lines(role));
     lines

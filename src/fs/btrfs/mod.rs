@@ -205,8 +205,9 @@ impl Filesystem for Btrfs {
     }
 
     fn live(&self, dataset: &DatasetName, scan: Scan) -> Result<Live> {
+        let datasets: Vec<PathBuf> = self.datasets.values().cloned().collect();
         self.place_of(dataset)
-            .and_then(|place| examine::live(&place, scan))
+            .and_then(|place| examine::live(&place, &datasets, scan))
             .map_err(told::plain)
     }
 

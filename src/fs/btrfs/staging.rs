@@ -330,6 +330,7 @@ fn sources(
         };
         let source = Source {
             identity: facts.identity,
+            nested: facts.nested.clone(),
             path: catalogue.snapshot_path(&found, dataset)?,
             ctransid: found
                 .stored

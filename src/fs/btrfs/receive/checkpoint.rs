@@ -100,7 +100,8 @@ pub(super) fn newest(dir: &Path) -> Result<Option<(State, PathBuf)>> {
 
 /// Whether a snapshot holds what it was made with: a later change has a later transaction than the one that made it.
 fn untouched(snapshot: &Path) -> bool {
-    libbtrfsutil::subvolume_info(snapshot).is_ok_and(|info| info.ctransid() <= info.otransid())
+    let info = super::super::subvolume::info(snapshot);
+    info.is_ok_and(|info| info.ctransid <= info.otransid)
 }
 
 /// The names that belong to a checkpoint.

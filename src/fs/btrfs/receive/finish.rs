@@ -20,6 +20,25 @@ use super::receiver::{Receiver, bad_stream, located};
 use super::{checkpoint, work};
 use crate::fs::Result;
 use crate::logic::manifest::LocalDataset;
+use crate::logic::transfer::StreamIdentity;
+
+/// What a stream of this identity does not say, and what could not be done.
+fn not_carried(lost: u64, identity: &StreamIdentity) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if lost > 0 {
+        sentences.push(format!(
+            "{lost} facts of files (flags, attributes) could not be carried over"
+        ));
+    }
+    if identity.version < 2 && identity.base.is_some() {
+        sentences.push(
+            "it came as a stream of version 1: flags (chattr) that were changed on files of the base are as they were, and \
+             holes that were made in them are zeros"
+                .to_owned(),
+        );
+    }
+    sentences
+}
 
 /// `bytes` and `hash`: the sender's, of the whole stream.
 pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<LocalDataset> {
@@ -44,6 +63,7 @@ pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<Local
     }
     let data_bytes = run.applier.data_bytes();
     let lost = run.applier.later().lost;
+    let not_carried = not_carried(lost, &identity);
     if lost > 0 {
         tracing::warn!(%dataset, lost, "facts of files were not carried over");
     }
@@ -67,6 +87,7 @@ pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<Local
         stream_bytes: Some(bytes),
         data_bytes: Some(data_bytes),
         stream_hash: Some(ours),
+        not_carried,
     };
     work.write(work::LOCAL, &local)?;
     freeze("finish-recorded");

@@ -20,6 +20,7 @@
 mod checkpoint;
 mod finish;
 mod receiver;
+mod stubs;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ pub struct Source {
     pub path: PathBuf,
     /// What it was when it was recorded; none: not known.
     pub ctransid: Option<u64>,
+    /// Where it may have the empty directories of nested subvolumes.
+    pub nested: Vec<String>,
 }
 
 /// Opens a transfer: goes on from the newest checkpoint of the same identity, else starts anew; what another identity left
@@ -141,10 +144,10 @@ pub fn is_intact(finished: &Path, local: &LocalDataset) -> bool {
     let plain = finished
         .symlink_metadata()
         .is_ok_and(|found| found.is_dir());
-    plain
-        && libbtrfsutil::subvolume_read_only(finished).unwrap_or(false)
-        && libbtrfsutil::subvolume_info(finished)
-            .is_ok_and(|info| info.uuid() == local.uuid && info.ctransid() == local.ctransid)
+    let same = |info: super::ioctl::Subvolume| {
+        info.read_only && info.uuid == local.uuid && info.ctransid == local.ctransid
+    };
+    plain && super::subvolume::info(finished).is_ok_and(same)
 }
 
 /// Removes what lies in a place, finished or not. Idempotent. `Busy` while a receiver works there.

@@ -13,7 +13,7 @@ use super::super::freeze::freeze;
 use super::super::stream::{Parser, Piece};
 use super::checkpoint::{self, State};
 use super::work::{self, Work};
-use super::{Source, finish};
+use super::{Source, finish, stubs};
 use crate::fs::{FsError, Incoming, Limits, Result, Standing};
 use crate::logic::manifest::LocalDataset;
 use crate::logic::name::DatasetName;
@@ -286,6 +286,9 @@ fn resumed(
             .with_context(|| format!("snapshot {}", origin.display()))?,
         None => libbtrfsutil::create_subvolume(&tree)
             .with_context(|| format!("create subvolume {}", tree.display()))?,
+    }
+    if let (None, Some(base)) = (&newest, base) {
+        stubs::remove(&tree, &base.nested)?;
     }
     let sources = clones.iter().chain(base);
     let sources = sources.map(|source| (source.identity, source.path.clone()));
