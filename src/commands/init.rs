@@ -222,7 +222,12 @@ listen = "0.0.0.0:{PORT_DEFAULT}"
 "##
     );
     let mut names = Vec::new();
-    for path in subvolumes {
+    let outer = |path: &PathBuf| {
+        let around = subvolumes.iter();
+        let around = around.filter(|other| *other != path && path.starts_with(other));
+        around.min_by_key(|other| other.as_os_str().len())
+    };
+    for path in subvolumes.iter().filter(|path| outer(path).is_none()) {
         let role = role_name(path, &mut names);
         text += &format!(
             r#"
@@ -236,6 +241,17 @@ listen = "0.0.0.0:{PORT_DEFAULT}"
 "#,
             quoted(path)
         );
+        let mut datasets = vec![role.clone()];
+        for nested in subvolumes
+            .iter()
+            .filter(|nested| outer(nested) == Some(path))
+        {
+            let name = role_name(nested, &mut datasets);
+            text += &format!(
+                "# Nested in it, so not in its snapshots: a dataset of its own.\n#[role.{role}.dataset.{name}]\n#btrfs = {}\n",
+                quoted(nested)
+            );
+        }
     }
     if subvolumes.is_empty() {
         text += "# No btrfs subvolume was found; `btrfs subvolume create` makes one.\n";
@@ -274,6 +290,7 @@ fn role_name(path: &Path, taken: &mut Vec<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logic::name::DatasetName;
     use expect_test::expect;
 
     fn host(name: &str, expected: &str) {
@@ -376,7 +393,9 @@ mod tests {
             &[
                 "/srv/www.example.org",
                 "/a\"b\\",
+                "/srv/www-example-org/cache/inner",
                 "/srv/www-example-org",
+                "/srv/www-example-org/cache",
                 "/...",
             ],
             &[],
@@ -395,6 +414,13 @@ mod tests {
         assert_eq!(
             names,
             ["a-b-", "data", "www-example-org", "www-example-org-2"]
+        );
+        let datasets = config.roles.values().last().unwrap().datasets.keys();
+        let datasets: Vec<&str> = datasets.map(DatasetName::as_str).collect();
+        assert_eq!(
+            datasets,
+            ["cache", "inner", "www-example-org-2"],
+            "nested ones"
         );
     }
 

@@ -103,10 +103,10 @@ pub fn judge(
         Err(Harm::Writable(dataset))
     } else if found.uuid != recorded.uuid {
         Err(Harm::Replaced(dataset))
-    } else if identity != Some(found.identity) {
-        Err(Harm::Identity(dataset))
     } else if found.ctransid != recorded.ctransid {
         Err(Harm::Changed(dataset))
+    } else if identity != Some(found.identity) {
+        Err(Harm::Identity(dataset))
     } else {
         Ok(())
     }

@@ -121,10 +121,31 @@ impl Catalogue<'_> {
         Ok(points)
     }
 
-    /// The point `id`; `FsError::Missing` where it is not (completely) here.
+    /// The point `id`; `FsError::Missing` where it is not (completely) here, a refusal that says why where it is damaged.
     pub fn find(&self, id: &PointId) -> Result<Found> {
-        self.find_if_any(id)?
-            .ok_or_else(|| FsError::Missing(format!("point {id} of {}", self.role)).into())
+        if let Some(found) = self.find_if_any(id)? {
+            return Ok(found);
+        }
+        for name in self.names()? {
+            let ranked =
+                PointName::parse(&name).is_some_and(|n| (n.epoch, n.sequence) == id.rank());
+            let Some(Err(error)) = ranked.then(|| self.read(&name)) else {
+                continue;
+            };
+            let damaged = self.damaged(&name, &error);
+            if let Some(damaged) =
+                damaged.filter(|d| d.entry.as_ref().is_none_or(|e| e.point == *id))
+            {
+                let role = self.role;
+                let what = format!("point {id} of {role} {}; it is not used", damaged.why);
+                return Err(Failure::new(Code::Refused, what)
+                    .hint(format!(
+                        "standin rescan {role} fetches it again from a peer that holds it"
+                    ))
+                    .into());
+            }
+        }
+        Err(FsError::Missing(format!("point {id} of {}", self.role)).into())
     }
 
     pub fn find_if_any(&self, id: &PointId) -> Result<Option<Found>> {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::case::{Case, Kind};
 use crate::support::cluster::{MANUAL, MIB, OFTEN, Pair, TestNode, btrfs, fill, noise, wait};
-use crate::support::same;
+use crate::support::{fixture, same};
 use harm::{HARMS, TWIN_BYTES};
 
 pub const KIND: Kind = Kind {
@@ -71,8 +71,12 @@ impl Stage {
     }
 
     fn write(&mut self, case: &mut Case, bytes: usize) {
-        self.written += 1;
         let dataset = *case.pick(&DATASETS);
+        self.write_to(case, dataset, bytes);
+    }
+
+    fn write_to(&mut self, case: &mut Case, dataset: &str, bytes: usize) {
+        self.written += 1;
         let name = format!("w{}", self.written);
         let data = noise(case.draw(), bytes);
         fs::write(self.pair.alder.live(dataset).join(name), data).unwrap();
@@ -144,7 +148,11 @@ impl Stage {
         alder.edit("[peer.birch]\n", slow);
         alder.run(&["reload"]).ok();
         self.pair.wait_linked();
-        self.write(case, 8 * MIB as usize);
+        // Shared inside the point: a stream clones the one from the other, as long as few others share them too.
+        let files = self.pair.alder.live("files");
+        fs::write(files.join("shared-a"), noise(case.draw(), 100_000)).unwrap();
+        reflink(&files, "shared-a", "shared-b");
+        self.write_to(case, "files", 8 * MIB as usize);
         let alder = &self.pair.alder;
         let mut command = alder.command(&["run", "web"]);
         let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -160,17 +168,19 @@ impl Stage {
             self.pair.birch.transfer().is_none()
         });
         let half_sent = newest(alder);
-        let harmed = case.below(5);
+        let harmed = case.below(6);
         let (what, node, short) = match harmed {
             0 => ("the half-sent point", "alder", half_sent.clone()),
             1 => ("the base at the source", "alder", base),
             2 => ("the base at the target", "birch", base),
             3 => ("the checkpoint", "birch", String::new()),
+            5 => ("outside reflinks", "alder", half_sent.clone()),
             _ => ("the whole point by hand", "alder", half_sent.clone()),
         };
         let log = alder.log().len();
         match harmed {
             3 => change_checkpoints(&self.pair.birch),
+            5 => share_widely(&alder.live("files")),
             4 => remove_by_hand(&self.node(node).snapshot(&short, "files")),
             _ => {
                 let harm = *case.pick(&HARMS);
@@ -189,10 +199,12 @@ impl Stage {
         let point = self.cycle(case);
         self.same(&point, what)?;
         let said = &self.pair.alder.log()[log..];
-        if matches!(harmed, 0 | 4) {
-            let why = format!("what birch has half received of it is left");
-            expect(said.contains(&why), || format!("{what}: not said:\n{said}"))?;
-        }
+        let why = match harmed {
+            0 | 4 => "what birch has half received of it is left",
+            5 => "start again from the first byte with birch",
+            _ => "",
+        };
+        expect(said.contains(why), || format!("{what}: not said:\n{said}"))?;
         for node in ["alder", "birch"] {
             self.node(node).run(&["rescan", "web"]);
             let left = damaged(self.node(node));
@@ -336,6 +348,31 @@ fn untouched(
 
 fn received(snapshot: &PathBuf) -> bool {
     libbtrfsutil::subvolume_info(snapshot).is_ok_and(|info| info.received_uuid().is_some())
+}
+
+fn reflink(dir: &std::path::Path, from: &str, to: &str) {
+    let from = dir.join(from);
+    fixture::run(
+        "cp",
+        [
+            "--reflink=always".as_ref(),
+            from.as_os_str(),
+            dir.join(to).as_os_str(),
+        ],
+    );
+}
+
+/// So many files share an extent that a send no longer looks for clones of it (1,024; kernel: fs/btrfs/send.c).
+fn share_widely(live: &std::path::Path) {
+    let dir = live.join("wide");
+    fs::create_dir_all(&dir).unwrap();
+    fixture::run("sh", [
+        "-c".as_ref(),
+        "i=0; while [ $i -lt 1100 ]; do cp --reflink=always \"$1\" \"$2/$i\" || exit 1; i=$((i+1)); done".as_ref(),
+        "sh".as_ref(),
+        live.join("shared-a").as_os_str(),
+        dir.as_os_str(),
+    ]);
 }
 
 /// All of a point's directory.
