@@ -197,7 +197,6 @@ fn first_config(
     subvolumes: &[PathBuf],
     zfs: &[ZfsFilesystem],
 ) -> String {
-    let quoted = |path: &Path| toml_edit::Value::from(path.to_string_lossy().as_ref()).to_string();
     let state = quoted(state_dir);
     let state_key = if state_dir == Path::new(config::STATE_DIR_DEFAULT) {
         "#state-dir"
@@ -221,6 +220,22 @@ listen = "0.0.0.0:{PORT_DEFAULT}"
 # replicated, and list its peers.
 "##
     );
+    text += &roles(node, subvolumes);
+    if subvolumes.is_empty() {
+        text += "# No btrfs subvolume was found; `btrfs subvolume create` makes one.\n";
+    }
+    if !zfs.is_empty() {
+        text += "\n# ZFS filesystems found, which this version cannot replicate yet:\n";
+        for filesystem in zfs.iter().take(OFFERED_MAX) {
+            text += &format!("#   {}\n", filesystem.name.escape_debug());
+        }
+    }
+    text
+}
+
+/// The subvolumes as roles, commented out; those nested in others as further datasets of theirs.
+fn roles(node: &NodeName, subvolumes: &[PathBuf]) -> String {
+    let mut text = String::new();
     let mut names = Vec::new();
     let outer = |path: &PathBuf| {
         let around = subvolumes.iter();
@@ -253,16 +268,11 @@ listen = "0.0.0.0:{PORT_DEFAULT}"
             );
         }
     }
-    if subvolumes.is_empty() {
-        text += "# No btrfs subvolume was found; `btrfs subvolume create` makes one.\n";
-    }
-    if !zfs.is_empty() {
-        text += "\n# ZFS filesystems found, which this version cannot replicate yet:\n";
-        for filesystem in zfs.iter().take(OFFERED_MAX) {
-            text += &format!("#   {}\n", filesystem.name.escape_debug());
-        }
-    }
     text
+}
+
+fn quoted(path: &Path) -> String {
+    toml_edit::Value::from(path.to_string_lossy().as_ref()).to_string()
 }
 
 /// The last word of the path, made a name that no other role has. Without dots: those would have to be quoted.
