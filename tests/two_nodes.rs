@@ -9,6 +9,7 @@ mod support;
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 
 use stage::*;
 use standin::fs::{Filesystem, FsError, Incoming, Opened, Receipt};
@@ -317,6 +318,59 @@ fn an_interrupted_transfer_goes_on_and_old_remains_are_swept() {
 
 fn is_busy<T>(result: standin::fs::Result<T>) -> bool {
     matches!(result.err().unwrap().downcast_ref(), Some(FsError::Busy(_)))
+}
+
+/// Half-received work and what waits to be published can be changed as well: neither becomes part of a point.
+#[test]
+fn what_was_changed_in_staging_is_received_again() {
+    if !ready("what_was_changed_in_staging_is_received_again") {
+        return;
+    }
+    let (alder, birch) = (Disk::new(300), Disk::new(300));
+    let web = alder.subvolume("web");
+    let a = btrfs(&[("web", &web)]);
+    let b = btrfs(&[("web", &birch.path().join("web"))]);
+    fs::write(web.join("big"), vec![9; 5_000_000]).unwrap();
+    let one = take(&a, 1, 1);
+    let transfer = Transfer::new(&a, "web", None, &one);
+    let staged = birch.path().join(".standin/.staging/shop");
+    let staged = staged.join(one.manifest.name().to_string());
+    let change = |snapshot: &Path| {
+        let set = ["property", "set", "-f", "-ts", text(snapshot), "ro"];
+        must("btrfs", &[&set[..], &["false"]].concat());
+        fs::write(snapshot.join("planted"), "x").unwrap();
+        must("btrfs", &[&set[..], &["true"]].concat());
+    };
+
+    let mut incoming = transfer.open(&b);
+    incoming.write(&transfer.bytes[..3_000_000]).unwrap();
+    incoming.checkpoint().unwrap();
+    let reached = incoming.standing().checkpoint;
+    drop(incoming);
+    assert_eq!(b.partials().unwrap()[0].offset, Some(reached));
+    change(&staged.join(format!(".work/web/ckpt.{reached}")));
+    assert_eq!(
+        b.partials().unwrap()[0].offset,
+        Some(0),
+        "it counts for nothing"
+    );
+    transfer.run(&b);
+
+    assert_eq!(b.partials().unwrap()[0].offset, None);
+    change(&staged.join("web"));
+    assert_eq!(
+        b.partials().unwrap()[0].offset,
+        Some(0),
+        "no longer complete"
+    );
+    assert!(said(b.publish(&one.manifest, &node("alder"))).contains("not complete"));
+    transfer.run(&b);
+    b.publish(&one.manifest, &node("alder")).unwrap();
+    let shown = |fs: &dyn Filesystem| {
+        fs.snapshot_path(&dataset("web"), &one.manifest.point)
+            .unwrap()
+    };
+    assert_same(&shown(&a), &shown(&b), "received again");
 }
 
 #[test]

@@ -329,7 +329,10 @@ pub fn draft(
     sequence: u64,
     reason: Reason,
 ) -> Result<Manifest> {
+    let damaged = run.fs.inspect()?.damaged;
+    let lying = damaged.iter().map(|damaged| damaged.name.sequence + 1);
     let sequence = sequence.max(node.state.sequence(&run.name)? + 1);
+    let sequence = sequence.max(lying.max().unwrap_or(0));
     node.state.record_sequence(&run.name, sequence)?;
     Ok(Manifest {
         version: MANIFEST_VERSION,

@@ -381,6 +381,13 @@ fn published(
         }
     };
     if found != *manifest {
+        // Whole by itself, but at odds with its parts on other filesystems.
+        if let Err(error) = catalogue.read(name) {
+            return catalogue
+                .damaged(name, &error)
+                .map(Published::Damaged)
+                .ok_or(error);
+        }
         let what = format!("another point is already stored as {name}");
         return Err(Failure::new(Code::Diverged, what).into());
     }

@@ -35,7 +35,7 @@ fn run(case: &mut Case) -> Result<(), String> {
     let pair = Pair::new(&DATASETS, OFTEN, MANUAL);
     for dataset in DATASETS {
         let live = pair.alder.live(dataset);
-        fill(&live, 6, 20_000, case.draw() % 1000);
+        fill(&live, 6, 20_000, case.seed % 1000);
         for name in ["twin-a", "twin-b"] {
             fs::write(live.join(name), noise(3, TWIN_BYTES)).unwrap();
         }
@@ -168,20 +168,22 @@ impl Stage {
             self.pair.birch.transfer().is_none()
         });
         let half_sent = newest(alder);
-        let harmed = case.below(6);
+        let harmed = case.below(8);
         let (what, node, short) = match harmed {
             0 => ("the half-sent point", "alder", half_sent.clone()),
             1 => ("the base at the source", "alder", base),
             2 => ("the base at the target", "birch", base),
             3 => ("the checkpoint", "birch", String::new()),
             5 => ("outside reflinks", "alder", half_sent.clone()),
+            6 => ("the whole base by hand, at the source", "alder", base),
+            7 => ("the whole base by hand, at the target", "birch", base),
             _ => ("the whole point by hand", "alder", half_sent.clone()),
         };
         let log = alder.log().len();
         match harmed {
             3 => change_checkpoints(&self.pair.birch),
             5 => share_widely(&alder.live("files")),
-            4 => remove_by_hand(&self.node(node).snapshot(&short, "files")),
+            4 | 6 | 7 => remove_by_hand(&self.node(node).snapshot(&short, "files")),
             _ => {
                 let harm = *case.pick(&HARMS);
                 let node = self.node(node);
@@ -202,6 +204,7 @@ impl Stage {
         let why = match harmed {
             0 | 4 => "what birch has half received of it is left",
             5 => "start again from the first byte with birch",
+            1 | 2 | 6 | 7 => "the base so far is of no use",
             _ => "",
         };
         expect(said.contains(why), || format!("{what}: not said:\n{said}"))?;
