@@ -92,7 +92,10 @@ impl Stage {
     fn between_transfers(&mut self, case: &mut Case) -> Result<(), String> {
         let where_ = *case.pick(&["alder", "birch"]);
         let node = self.node(where_);
-        let points = node.points();
+        // What only one of them holds, after the other's was removed by hand, nobody can bring back.
+        let mut points = self.pair.alder.points();
+        let theirs = self.pair.birch.points();
+        points.retain(|point| theirs.contains(point));
         let short = case.pick(&points).clone();
         let other = points
             .iter()
