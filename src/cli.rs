@@ -68,6 +68,7 @@ pub enum Verb {
     Status(Status),
     Points(Points),
     Restore(Restore),
+    Rescan(Rescan),
     Prune(Prune),
     Check(Check),
     Reload(Reload),
@@ -263,6 +264,24 @@ pub struct Restore {
     pub yes: bool,
 }
 
+/// Look at every point anew, and fetch damaged ones again from a peer
+///
+/// A point that was changed after it was stored, or has lost a snapshot or a file of its own, is not used any more. A peer
+/// that holds it sends it again, as the difference to the nearest point both hold; the damaged copy is set aside, never
+/// removed, and stays listed. Ctrl-C stops the showing and leaves the work running.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin rescan                           all roles of this node
+  standin rescan web --dry-run             what is damaged, and what would be done about it")]
+pub struct Rescan {
+    /// Only this role [default: all]
+    pub role: Option<RoleName>,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// Remove the points that no rule keeps
 ///
 /// The daemon does this at the end of every cycle. The newest point, and the base shared with a peer, always stay.
@@ -371,6 +390,7 @@ mod tests {
             "standin restore web --dataset files --path a/b --to /tmp/x",
             "standin restore web --path /srv/web/a/b",
             "standin pair accept",
+            "standin rescan web --dry-run",
             "standin link --stdio",
             "standin completions zsh",
         ] {

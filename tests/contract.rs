@@ -15,6 +15,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use stage::*;
@@ -391,6 +392,51 @@ fn what_is_not_replicated_is_told() {
     let root = fs.live(&dataset("web"), Scan::Root).unwrap().not_replicated;
     assert!(root[1].starts_with("the top directory is immutable or append-only"));
     must("chattr", &["-a", text(&web)]);
+
+    must("fallocate", &["-l", "1M", text(&web.join("reserved"))]);
+    must("btrfs", &["quota", "enable", text(disk.path())]);
+    must("btrfs", &["qgroup", "limit", "100M", text(&web)]);
+    let live = fs.live(&dataset("web"), Scan::Whole).unwrap();
+    let said = live.not_replicated.join("\n");
+    assert!(said.contains("1 files have or had preallocated"), "{said}");
+    assert!(said.contains("a quota limit is set"), "{said}");
+    let taken = take(&fs, 1, 2);
+    let told = &taken.manifest.datasets[&dataset("web")].not_replicated;
+    assert!(told.join(" ").contains("a quota limit is set"), "{told:?}");
+    must("btrfs", &["quota", "disable", text(disk.path())]);
+
+    // A swap file in use keeps snapshots from being taken, but not one in a subvolume of its own.
+    assert_eq!(live.prevents, [""; 0]);
+    for (dir, prevents) in [("cache", 0), ("db", 1)] {
+        let file = web.join(dir).join("swap");
+        must(
+            "btrfs",
+            &["filesystem", "mkswapfile", "--size", "16M", text(&file)],
+        );
+        // Not where swapping is forbidden, as in many containers.
+        if !Command::new("swapon")
+            .arg(&file)
+            .status()
+            .is_ok_and(|status| status.success())
+        {
+            println!("SKIPPED the swap file of what_is_not_replicated_is_told: swapon is refused");
+            break;
+        }
+        let live = fs.live(&dataset("web"), Scan::Whole);
+        let taken = fs.snapshot(manifest(2, 3));
+        must("swapoff", &[text(&file)]);
+        let live = live.unwrap();
+        assert_eq!(live.prevents.len(), prevents, "{:?}", live.prevents);
+        assert_eq!(taken.is_err(), prevents == 1);
+        let named = live.prevents.iter().all(|said| said.contains(text(&file)));
+        assert!(named, "{:?}", live.prevents);
+    }
+
+    // One that is a dataset is not complained about.
+    let both = btrfs(&[("web", &web), ("cache", &web.join("cache"))]);
+    let live = both.live(&dataset("web"), Scan::Root).unwrap();
+    assert_eq!(live.nested, [""; 0].map(std::path::PathBuf::from));
+    assert!(!live.not_replicated.join(" ").contains("cache"));
 }
 
 #[test]

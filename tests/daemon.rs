@@ -365,8 +365,8 @@ fn outcomes_have_their_exit_codes() {
 }
 
 #[test]
-fn two_histories_are_shown_and_nothing_is_touched() {
-    if !fixture::ready("two_histories_are_shown_and_nothing_is_touched") {
+fn a_base_that_vanished_costs_a_full_transfer_and_is_said() {
+    if !fixture::ready("a_base_that_vanished_costs_a_full_transfer_and_is_said") {
         return;
     }
     let mut pair = Pair::new(&["files"], "", MANUAL);
@@ -382,8 +382,11 @@ fn two_histories_are_shown_and_nothing_is_touched() {
     pair.alder.start();
     pair.wait_linked();
     let said = pair.alder.run(&["run", "web"]);
-    assert_eq!(said.code, 10, "{said:?}");
-    assert_eq!(pair.birch.points(), ["1.1"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let why = "alder does not hold 1.1 any more: the base so far is of no use, 1.2 is sent in full";
+    assert!(said.out.contains(why), "{said:?}");
+    assert_eq!(pair.birch.points(), ["1.1", "1.2"]);
+    same_on_both(&pair, "1.2", &["files"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod support;
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 
 use stage::*;
 use standin::fs::{Filesystem, FsError, Incoming, Opened, Receipt};
@@ -173,6 +174,84 @@ fn roles_go_there_and_back() {
     assert_eq!(listed(&b), [(1, 1), (1, 2), (2, 3), (3, 5)]);
 }
 
+/// A nested subvolume that is a dataset too goes over with the one around it, gets its place there, and comes back. Where
+/// the taker's snapshots have the empty directories of nested subvolumes, what comes back may have anything.
+#[test]
+fn nested_datasets_go_there_and_back() {
+    if !ready("nested_datasets_go_there_and_back") {
+        return;
+    }
+    let (alder, birch) = (Disk::new(512), Disk::new(512));
+    let (web, cache) = (alder.subvolume("web"), alder.subvolume("web/cache"));
+    for path in ["web/scratch", "web/old"] {
+        alder.subvolume(path);
+    }
+    fs::create_dir(web.join("dir")).unwrap();
+    alder.subvolume("web/dir/tmp");
+    let a = btrfs(&[("web", &web), ("cache", &cache)]);
+    let (web_b, cache_b) = (birch.path().join("web"), birch.path().join("web/cache"));
+    let b = btrfs(&[("web", &web_b), ("cache", &cache_b)]);
+    fs::write(web.join("page"), "one").unwrap();
+    fs::write(cache.join("hit"), "one").unwrap();
+    let one = take(&a, 1, 1);
+    assert_eq!(
+        one.manifest.datasets[&dataset("web")].nested,
+        ["cache", "dir/tmp", "old", "scratch"]
+    );
+    replicate_received(&a, &b, None, &one);
+    for name in ["web", "cache"] {
+        b.restore_live(&dataset(name), &one.manifest.point, &one, manifest(1, 90))
+            .unwrap();
+    }
+    assert_eq!(fs::read_to_string(cache_b.join("hit")).unwrap(), "one");
+
+    // On birch there is nothing at the places of the others: a file, a directory, nothing around it.
+    fs::write(web_b.join("scratch"), "a file now").unwrap();
+    fs::create_dir(web_b.join("old")).unwrap();
+    fs::write(web_b.join("old/file"), "x").unwrap();
+    fs::remove_dir(web_b.join("dir")).unwrap();
+    fs::write(cache_b.join("hit"), "two").unwrap();
+    let two = take(&b, 2, 2);
+    replicate_received(&b, &a, Some(&one), &two);
+    let held = a
+        .snapshot_path(&dataset("web"), &two.manifest.point)
+        .unwrap();
+    assert!(!held.join("dir").exists());
+    assert_eq!(
+        fs::read_to_string(held.join("scratch")).unwrap(),
+        "a file now"
+    );
+
+    // Back on alder: the dataset has its place, and what no point holds is kept aside where its place is taken.
+    for name in ["web", "cache"] {
+        let keep = manifest(3, if name == "web" { 3 } else { 4 });
+        let done = a
+            .restore_live(&dataset(name), &two.manifest.point, &one, keep)
+            .unwrap();
+        let aside: Vec<&str> = done.nested_aside.iter().map(|path| text(path)).collect();
+        match name {
+            "web" => assert_eq!(aside, ["dir/tmp", "old", "scratch"]),
+            _ => assert_eq!(aside, [""; 0]),
+        }
+    }
+    assert_eq!(fs::read_to_string(cache.join("hit")).unwrap(), "two");
+    assert_eq!(fs::read_to_string(web.join("old/file")).unwrap(), "x");
+}
+
+/// As `replicate`, but the taker's snapshots may have empty directories that their copies have not.
+fn replicate_received(
+    from: &dyn Filesystem,
+    to: &dyn Filesystem,
+    base: Option<&Stored>,
+    point: &Stored,
+) {
+    for name in point.manifest.datasets.keys() {
+        let base = base.map(|base| &base.manifest.point);
+        Transfer::new(from, name.as_str(), base, point).run(to);
+    }
+    to.publish(&point.manifest, &node("alder")).unwrap();
+}
+
 #[test]
 fn an_interrupted_transfer_goes_on_and_old_remains_are_swept() {
     if !ready("an_interrupted_transfer_goes_on_and_old_remains_are_swept") {
@@ -240,6 +319,59 @@ fn an_interrupted_transfer_goes_on_and_old_remains_are_swept() {
 
 fn is_busy<T>(result: standin::fs::Result<T>) -> bool {
     matches!(result.err().unwrap().downcast_ref(), Some(FsError::Busy(_)))
+}
+
+/// Half-received work and what waits to be published can be changed as well: neither becomes part of a point.
+#[test]
+fn what_was_changed_in_staging_is_received_again() {
+    if !ready("what_was_changed_in_staging_is_received_again") {
+        return;
+    }
+    let (alder, birch) = (Disk::new(300), Disk::new(300));
+    let web = alder.subvolume("web");
+    let a = btrfs(&[("web", &web)]);
+    let b = btrfs(&[("web", &birch.path().join("web"))]);
+    fs::write(web.join("big"), vec![9; 5_000_000]).unwrap();
+    let one = take(&a, 1, 1);
+    let transfer = Transfer::new(&a, "web", None, &one);
+    let staged = birch.path().join(".standin/.staging/shop");
+    let staged = staged.join(one.manifest.name().to_string());
+    let change = |snapshot: &Path| {
+        let set = ["property", "set", "-f", "-ts", text(snapshot), "ro"];
+        must("btrfs", &[&set[..], &["false"]].concat());
+        fs::write(snapshot.join("planted"), "x").unwrap();
+        must("btrfs", &[&set[..], &["true"]].concat());
+    };
+
+    let mut incoming = transfer.open(&b);
+    incoming.write(&transfer.bytes[..3_000_000]).unwrap();
+    incoming.checkpoint().unwrap();
+    let reached = incoming.standing().checkpoint;
+    drop(incoming);
+    assert_eq!(b.partials().unwrap()[0].offset, Some(reached));
+    change(&staged.join(format!(".work/web/ckpt.{reached}")));
+    assert_eq!(
+        b.partials().unwrap()[0].offset,
+        Some(0),
+        "it counts for nothing"
+    );
+    transfer.run(&b);
+
+    assert_eq!(b.partials().unwrap()[0].offset, None);
+    change(&staged.join("web"));
+    assert_eq!(
+        b.partials().unwrap()[0].offset,
+        Some(0),
+        "no longer complete"
+    );
+    assert!(said(b.publish(&one.manifest, &node("alder"))).contains("not complete"));
+    transfer.run(&b);
+    b.publish(&one.manifest, &node("alder")).unwrap();
+    let shown = |fs: &dyn Filesystem| {
+        fs.snapshot_path(&dataset("web"), &one.manifest.point)
+            .unwrap()
+    };
+    assert_same(&shown(&a), &shown(&b), "received again");
 }
 
 #[test]

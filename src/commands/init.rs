@@ -197,7 +197,6 @@ fn first_config(
     subvolumes: &[PathBuf],
     zfs: &[ZfsFilesystem],
 ) -> String {
-    let quoted = |path: &Path| toml_edit::Value::from(path.to_string_lossy().as_ref()).to_string();
     let state = quoted(state_dir);
     let state_key = if state_dir == Path::new(config::STATE_DIR_DEFAULT) {
         "#state-dir"
@@ -221,8 +220,29 @@ listen = "0.0.0.0:{PORT_DEFAULT}"
 # replicated, and list its peers.
 "##
     );
+    text += &roles(node, subvolumes);
+    if subvolumes.is_empty() {
+        text += "# No btrfs subvolume was found; `btrfs subvolume create` makes one.\n";
+    }
+    if !zfs.is_empty() {
+        text += "\n# ZFS filesystems found, which this version cannot replicate yet:\n";
+        for filesystem in zfs.iter().take(OFFERED_MAX) {
+            text += &format!("#   {}\n", filesystem.name.escape_debug());
+        }
+    }
+    text
+}
+
+/// The subvolumes as roles, commented out; those nested in others as further datasets of theirs.
+fn roles(node: &NodeName, subvolumes: &[PathBuf]) -> String {
+    let mut text = String::new();
     let mut names = Vec::new();
-    for path in subvolumes {
+    let outer = |path: &PathBuf| {
+        let around = subvolumes.iter();
+        let around = around.filter(|other| *other != path && path.starts_with(other));
+        around.min_by_key(|other| other.as_os_str().len())
+    };
+    for path in subvolumes.iter().filter(|path| outer(path).is_none()) {
         let role = role_name(path, &mut names);
         text += &format!(
             r#"
@@ -236,17 +256,23 @@ listen = "0.0.0.0:{PORT_DEFAULT}"
 "#,
             quoted(path)
         );
-    }
-    if subvolumes.is_empty() {
-        text += "# No btrfs subvolume was found; `btrfs subvolume create` makes one.\n";
-    }
-    if !zfs.is_empty() {
-        text += "\n# ZFS filesystems found, which this version cannot replicate yet:\n";
-        for filesystem in zfs.iter().take(OFFERED_MAX) {
-            text += &format!("#   {}\n", filesystem.name.escape_debug());
+        let mut datasets = vec![role.clone()];
+        for nested in subvolumes
+            .iter()
+            .filter(|nested| outer(nested) == Some(path))
+        {
+            let name = role_name(nested, &mut datasets);
+            text += &format!(
+                "# Nested in it, so not in its snapshots: a dataset of its own.\n#[role.{role}.dataset.{name}]\n#btrfs = {}\n",
+                quoted(nested)
+            );
         }
     }
     text
+}
+
+fn quoted(path: &Path) -> String {
+    toml_edit::Value::from(path.to_string_lossy().as_ref()).to_string()
 }
 
 /// The last word of the path, made a name that no other role has. Without dots: those would have to be quoted.
@@ -274,6 +300,7 @@ fn role_name(path: &Path, taken: &mut Vec<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logic::name::DatasetName;
     use expect_test::expect;
 
     fn host(name: &str, expected: &str) {
@@ -376,7 +403,9 @@ mod tests {
             &[
                 "/srv/www.example.org",
                 "/a\"b\\",
+                "/srv/www-example-org/cache/inner",
                 "/srv/www-example-org",
+                "/srv/www-example-org/cache",
                 "/...",
             ],
             &[],
@@ -395,6 +424,13 @@ mod tests {
         assert_eq!(
             names,
             ["a-b-", "data", "www-example-org", "www-example-org-2"]
+        );
+        let datasets = config.roles.values().last().unwrap().datasets.keys();
+        let datasets: Vec<&str> = datasets.map(DatasetName::as_str).collect();
+        assert_eq!(
+            datasets,
+            ["cache", "inner", "www-example-org-2"],
+            "nested ones"
         );
     }
 

@@ -22,6 +22,7 @@ mod misuse;
 mod pair;
 mod points;
 mod prune;
+mod rescan;
 mod restore;
 mod run;
 mod serve;
@@ -56,6 +57,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Status(args) => status::run(global, args),
         Verb::Points(args) => points::run(global, args),
         Verb::Restore(args) => restore::run(global, args),
+        Verb::Rescan(args) => rescan::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
         Verb::Check(args) => check::run(global, args),
         Verb::Reload(_) => serve::reload(global),

@@ -124,6 +124,7 @@ pub fn status() -> Status {
             last_error: None,
             phase: Some("transfer".into()),
             points: 43,
+            damaged: 0,
             newest: Some(summary(43, "12:35:05")),
             replicas: vec![
                 ReplicaStatus {
@@ -176,6 +177,7 @@ pub fn points() -> Points {
         pinned: pinned.iter().map(|&why| why.to_owned()).collect(),
         not_replicated: BTreeMap::new(),
         dropped: BTreeMap::new(),
+        not_carried: BTreeMap::new(),
     };
     let mut newest = view(43, "12:35:05", &[], &["newest"]);
     newest.not_replicated = BTreeMap::from([(
@@ -190,6 +192,20 @@ pub fn points() -> Points {
                 view(42, "12:30:05", &["birch"], &["base of birch"]),
                 newest,
             ],
+            damaged: vec![DamagedView {
+                name: name(40, "12:20:05"),
+                short: "1.40".into(),
+                text:
+                    "alder's copy of 1.40 was changed after it was stored (files); it is not used"
+                        .into(),
+            }],
+            aside: vec![AsideView {
+                name: name(39, "12:15:05"),
+                short: "1.39".into(),
+                why: "has lost its manifest".into(),
+                at: at("12:34:00"),
+                path: "/mnt/pool/.standin/.aside/web/20261120T121505Z.1.39.7f3a".into(),
+            }],
         }],
     }
 }
@@ -221,6 +237,21 @@ pub fn cycle() -> CycleReport {
             ],
             code: Code::Partial,
             seconds: 75.25,
+        }],
+    }
+}
+
+pub fn rescan() -> CycleReport {
+    let why = "(alder's copy of 1.40 was changed after it was stored (files); it is not used)";
+    let text =
+        format!("fetch 1.40 from birch files on top of 1.39, and set the damaged copy aside {why}");
+    CycleReport {
+        dry_run: false,
+        roles: vec![RoleCycle {
+            role: role(),
+            steps: vec![step("fetch", &text, true, None)],
+            code: Code::Done,
+            seconds: 3.5,
         }],
     }
 }
@@ -358,6 +389,11 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             "Cycle",
             "`standin run --json`, also with `--dry-run` (`ok` is then null)",
             value(cycle()),
+        ),
+        (
+            "Rescan",
+            "`standin rescan --json`, also with `--dry-run`; `what` is `fetch`, `aside`, `leave` or `nothing`",
+            value(rescan()),
         ),
         (
             "Prune",

@@ -40,6 +40,11 @@ pub enum Request {
     },
     /// Done: [`RestoreReport`].
     Restore(RestoreRequest),
+    /// Looks at every point anew and mends damaged ones from peers. Events as with `Run`. Done: [`CycleReport`].
+    Rescan {
+        role: Option<RoleName>,
+        dry_run: bool,
+    },
     /// Done: [`CheckReport`].
     Check,
     /// Done: [`Invitation`].
@@ -156,6 +161,9 @@ pub struct RoleStatus {
     /// Running now: `snapshot`, `transfer`, `prune` ...; none when idle.
     pub phase: Option<String>,
     pub points: usize,
+    /// Points that lie here and are not used any more.
+    #[serde(default)]
+    pub damaged: usize,
     pub newest: Option<PointSummary>,
     /// One per peer of the role, on the active node.
     pub replicas: Vec<ReplicaStatus>,
@@ -210,6 +218,31 @@ pub struct RolePoints {
     pub role: RoleName,
     /// Oldest first.
     pub points: Vec<PointView>,
+    /// Points that lie here and are not used: `standin rescan` fetches them again from a peer.
+    #[serde(default)]
+    pub damaged: Vec<DamagedView>,
+    /// Damaged points that were set aside: nobody but a person removes them.
+    #[serde(default)]
+    pub aside: Vec<AsideView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DamagedView {
+    pub name: PointName,
+    pub short: String,
+    /// The whole sentence: "birch's copy of 1.42 was changed after it was stored (files); it is not used".
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AsideView {
+    pub name: PointName,
+    pub short: String,
+    /// Reads after "1.42".
+    pub why: String,
+    /// When it was set aside.
+    pub at: Timestamp,
+    pub path: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -234,6 +267,9 @@ pub struct PointView {
     /// What this node's policy (`accept`) left out when it received the point.
     #[serde(default)]
     pub dropped: BTreeMap<DatasetName, Vec<String>>,
+    /// What of the sender's files is not as it was there.
+    #[serde(default)]
+    pub not_carried: BTreeMap<DatasetName, Vec<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! `check`: compares the config with the machine and the peers, and says what to do about each difference.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -8,7 +9,7 @@ use super::api::{CheckReport, Finding, Level};
 use super::cycle::first_line;
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use crate::error::Failure;
-use crate::fs::{FsError, Live, Scan, Space};
+use crate::fs::{FsError, Live, Scan, Space, nested_sentence};
 use crate::logic::name::DatasetName;
 use crate::logic::units;
 use crate::peer::message::plain;
@@ -188,12 +189,10 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     if active {
         standbys(node, run, &subject, findings).await;
     }
+    damaged(node, run, &subject, findings).await;
     if run.role.peers.is_empty() {
-        findings.push(warning(
-            &subject,
-            "no peers: points stay on this node alone",
-            "add peers = [\"NAME\"]",
-        ));
+        let text = "no peers: points stay on this node alone";
+        findings.push(warning(&subject, text, "add peers = [\"NAME\"]"));
     }
     for dataset in run.fs.datasets().keys() {
         let (fs, name) = (run.fs.clone(), dataset.clone());
@@ -223,6 +222,37 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         }
     }
     Ok(())
+}
+
+/// Points that are not used any more, here and, as far as known, on the peers.
+async fn damaged(node: &Node, run: &RoleRun, subject: &str, findings: &mut Vec<Finding>) {
+    let fs = run.fs.clone();
+    // A filesystem that cannot be looked at has a finding of its own.
+    let Ok((found, aside)) = blocking(move || Ok((fs.inspect()?, fs.kept_aside()?))).await else {
+        return;
+    };
+    let role = &run.name;
+    for damaged in found.damaged {
+        let hint = format!("standin rescan {role} fetches it again from a peer that holds it");
+        findings.push(problem(subject, damaged.sentence(&node.name()), hint));
+    }
+    for (peer, replica) in &*lock(&run.replicas) {
+        for damaged in &replica.damaged {
+            let hint = format!("standin rescan {role}, on {peer}, fetches it again");
+            findings.push(warning(subject, plain(&damaged.sentence(peer)), hint));
+        }
+    }
+    for kept in aside {
+        let (short, path) = (kept.damaged.short(), &kept.path);
+        findings.push(warning(
+            subject,
+            format!(
+                "{short}, which {}, is kept aside in {path}",
+                kept.damaged.why
+            ),
+            "delete its snapshots (btrfs subvolume delete) when nobody needs them",
+        ));
+    }
 }
 
 /// Asks each linked peer whether it would take this role's points.
@@ -271,6 +301,38 @@ async fn standbys(
     }
 }
 
+/// The lines that make a nested subvolume a dataset of the role.
+fn as_dataset(run: &RoleRun, path: &Path) -> String {
+    let role = &run.name;
+    let Some(text) = path.to_str() else {
+        return "its name is not UTF-8, which the config cannot spell: rename it first".to_owned();
+    };
+    let words = path.file_name().unwrap_or_default().to_string_lossy();
+    let tame: String = words
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let taken = |name: &str| run.fs.datasets().keys().any(|other| other.as_str() == name);
+    let names = (1..100).map(|number| match number {
+        1 => tame.clone(),
+        _ => format!("{}-{number}", tame.chars().take(40).collect::<String>()),
+    });
+    let mut names = names.filter(|name| DatasetName::parse(name).is_ok() && !taken(name));
+    let name = names.next().unwrap_or_else(|| "NAME".to_owned());
+    // A basic string of TOML and a string of JSON are escaped alike.
+    let quoted = serde_json::Value::from(text).to_string();
+    format!(
+        "to have it replicated, add this to the config of every node of the role, then `standin reload`:\n\
+         [role.{role}.dataset.{name}]\nbtrfs = {quoted}"
+    )
+}
+
 fn dataset_findings(
     subject: &str,
     (run, dataset): (&RoleRun, &DatasetName),
@@ -291,11 +353,17 @@ fn dataset_findings(
                 ),
             ));
             for lost in &live.not_replicated {
-                findings.push(warning(
-                    subject,
-                    format!("not replicated: {lost}"),
-                    "make it a dataset of its own, or accept that it stays behind",
-                ));
+                let is_it = |path: &&PathBuf| nested_sentence(path) == *lost;
+                let hint = match live.nested.iter().find(is_it) {
+                    Some(nested) => as_dataset(run, &live.path.join(nested)),
+                    None => "accept that it stays behind when a peer takes over, or do without it"
+                        .to_owned(),
+                };
+                findings.push(warning(subject, format!("not replicated: {lost}"), hint));
+            }
+            for prevents in &live.prevents {
+                let hint = "swapoff it, and move it to a subvolume of its own outside the dataset";
+                findings.push(problem(subject, prevents, hint));
             }
         }
         None if active => {

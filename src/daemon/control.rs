@@ -16,7 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{CycleReport, Event, PruneReport, Reply, Request, RolePrune};
 use super::node::{Node, lock};
-use super::{check, cycle, pairing, points, prune, restore, status};
+use super::{check, cycle, pairing, points, prune, rescan, restore, status};
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
 use crate::logic::name::RoleName;
@@ -171,6 +171,17 @@ async fn answer(
             }
             value(&PruneReport { dry_run, roles })
         }
+        Request::Rescan { role, dry_run } => {
+            let runs = node.chosen(role.as_ref())?;
+            let reports = async {
+                let mut roles = Vec::new();
+                for run in runs {
+                    roles.push(rescan::rescan(node, &run, dry_run).await);
+                }
+                Ok(CycleReport { dry_run, roles })
+            };
+            value(&follow(node, client, reports).await?)
+        }
         Request::Restore(request) => value(&restore::restore(node, request).await?),
         Request::Check => value(&check::check(node).await?),
         Request::PairInvite { expires_s, address } => {
@@ -192,7 +203,6 @@ async fn run(
     attach: bool,
     client: &mut Client,
 ) -> Result<CycleReport> {
-    let mut events = node.hub.subscribe();
     let mut running = Vec::new();
     for run in node.chosen(role)? {
         // Without a name, roles for which this node stands in are simply not this node's to run.
@@ -217,14 +227,27 @@ async fn run(
         for cycle in &mut running {
             roles.push(cycle::wait(cycle).await?);
         }
-        Ok::<_, anyhow::Error>(roles)
+        Ok(CycleReport {
+            dry_run: false,
+            roles,
+        })
     };
-    tokio::pin!(reports);
+    follow(node, client, reports).await
+}
+
+/// Tells the client what happens until the work is over.
+async fn follow<T>(
+    node: &Arc<Node>,
+    client: &mut Client,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut events = node.hub.subscribe();
+    tokio::pin!(work);
     let mut ticks = tokio::time::interval(TRANSFERS_EVERY);
     let mut listening = true;
     loop {
         let said = tokio::select! {
-            roles = &mut reports => return Ok(CycleReport { dry_run: false, roles: roles? }),
+            outcome = &mut work => return outcome,
             event = events.recv() => match event {
                 Ok(event) => client.event(event).await,
                 Err(RecvError::Lagged(_)) => Ok(()),
@@ -232,7 +255,7 @@ async fn run(
             },
             _ = ticks.tick(), if listening => transfers(node, client).await,
         };
-        // The client is gone: the cycle goes on without anybody listening.
+        // The client is gone: the work goes on without anybody listening.
         listening &= said.is_ok();
     }
 }

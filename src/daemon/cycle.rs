@@ -16,6 +16,7 @@ use super::api::{RoleCycle, Step};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
 use super::{prune, replicate};
 use crate::error::{Code, Failure};
+use crate::fs::Inspection;
 use crate::fs::btrfs::freeze::freeze;
 use crate::host::state::RoleRecord;
 use crate::logic::cycle::{Decision, Facts, decide};
@@ -356,7 +357,10 @@ pub fn draft(
     sequence: u64,
     reason: Reason,
 ) -> Result<Manifest> {
+    let damaged = run.fs.inspect()?.damaged;
+    let lying = damaged.iter().map(|damaged| damaged.name.sequence + 1);
     let sequence = sequence.max(node.state.sequence(&run.name)? + 1);
+    let sequence = sequence.max(lying.max().unwrap_or(0));
     node.state.record_sequence(&run.name, sequence)?;
     freeze("sequence-recorded");
     Ok(Manifest {
@@ -431,17 +435,11 @@ async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<(Option<PointId>
     .await
 }
 
-/// The lineage of a role on this node.
-pub async fn our_lineage(run: &Arc<RoleRun>) -> Result<(Lineage, Vec<Stored>)> {
+/// The lineage of a role on this node, with what it knows of damaged points.
+pub async fn our_lineage(run: &Arc<RoleRun>) -> Result<(Lineage, Inspection)> {
     let fs = run.fs.clone();
-    let stored = blocking(move || fs.list()).await?;
-    Ok((
-        Lineage::new(
-            stored
-                .iter()
-                .map(|stored| Entry::of(&stored.manifest))
-                .collect(),
-        ),
-        stored,
-    ))
+    let found = blocking(move || fs.inspect()).await?;
+    let manifests = found.points.iter().map(|stored| &stored.manifest);
+    let lineage = Lineage::new(manifests.map(Entry::of).collect()).with_damaged(&found.damaged);
+    Ok((lineage, found))
 }

@@ -210,6 +210,10 @@ impl Tracked {
     pub fn done(&self, data_bytes: u64, file: &str) {
         let now_s = self.running.born.elapsed().as_secs_f64();
         let mut figures = self.running.figures();
+        if data_bytes < figures.done_bytes {
+            // Begun again from the first byte: nothing was there already.
+            figures.resumed_at = 0;
+        }
         figures.done_bytes = data_bytes;
         figures.meter.mark(now_s, data_bytes);
         // Names of files are any bytes, and a peer may have chosen them: terminals must not obey them.

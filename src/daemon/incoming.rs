@@ -11,14 +11,13 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{grant, prune, receiving};
+use super::{cycle, grant, prune, receiving, returning};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::fs::FsError;
 use crate::fs::btrfs::freeze::freeze;
 use crate::host::state::RoleRecord;
 use crate::logic::claim::{self, Claim, Known};
-use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::Manifest;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{RoleId, Term};
@@ -27,20 +26,7 @@ use crate::peer::message::{Answer, Refusal, Request};
 
 /// Answers one request; what it cannot do is told to the peer and, where it matters, to our log.
 pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut exchange: Exchange) {
-    let what = match &request {
-        Request::Lineage { role, .. } => format!("list role {role}"),
-        Request::Offer(offer) => {
-            format!(
-                "take {} of {} {}",
-                offer.dataset, offer.manifest.role_name, offer.manifest.point
-            )
-        }
-        Request::Commit { manifest } => {
-            format!("publish {} {}", manifest.role_name, manifest.point)
-        }
-        Request::Ping => "answer a ping".to_owned(),
-        Request::Prove { .. } => "prove this node's key again".to_owned(),
-    };
+    let what = asked_for(&request);
     let result = match request {
         Request::Ping => {
             exchange
@@ -84,12 +70,38 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             Ok(()) => exchange.send(&Answer::Committed).await,
             Err(error) => refuse(&mut exchange, error).await,
         },
+        asked @ (Request::Holds { .. } | Request::Fetch { .. }) => {
+            match returning::answer(&node, &peer.peer.name, asked).await {
+                Ok(answer) => exchange.send(&answer).await,
+                Err(error) => refuse(&mut exchange, error).await,
+            }
+        }
     };
     if let Err(error) = result {
         node.hub.warn(
             None,
             format!("could not {what} for {}: {error:#}", peer.peer.name),
         );
+    }
+}
+
+/// The request in words that read after "could not".
+fn asked_for(request: &Request) -> String {
+    match request {
+        Request::Lineage { role, .. } => format!("list role {role}"),
+        Request::Offer(offer) => {
+            format!(
+                "take {} of {} {}",
+                offer.dataset, offer.manifest.role_name, offer.manifest.point
+            )
+        }
+        Request::Commit { manifest } => {
+            format!("publish {} {}", manifest.role_name, manifest.point)
+        }
+        Request::Holds { role, .. } => format!("list what can be fetched of role {role}"),
+        Request::Fetch { role, point, .. } => format!("send {role} {point} again"),
+        Request::Ping => "answer a ping".to_owned(),
+        Request::Prove { .. } => "prove this node's key again".to_owned(),
     }
 }
 
@@ -127,7 +139,7 @@ fn admit_role(
     id: RoleId,
     term: &Term,
 ) -> Result<Arc<RoleRun>> {
-    let run = permitted(node, peer, name)?;
+    let run = permitted(node, peer, name, Grant::Send)?;
     let record = node.record(&run)?;
     let known = record.as_ref().map(|record| Known {
         id: record.id,
@@ -161,8 +173,13 @@ fn admit_role(
     Ok(run)
 }
 
-/// The role, when the config lets the peer act on it.
-fn permitted(node: &Node, peer: &NodeName, name: &RoleName) -> Result<Arc<RoleRun>> {
+/// The role, when the config grants the peer this on it.
+pub fn permitted(
+    node: &Node,
+    peer: &NodeName,
+    name: &RoleName,
+    grant: Grant,
+) -> Result<Arc<RoleRun>> {
     let ours = node.name();
     let Ok(run) = node.role(name) else {
         let hint = format!(
@@ -179,7 +196,7 @@ fn permitted(node: &Node, peer: &NodeName, name: &RoleName) -> Result<Arc<RoleRu
         let hint = format!("add \"{peer}\" to `peers` of [role.{name}] in the config of {ours}");
         return Err(refused(Code::Refused, what, hint));
     }
-    grant::expect(node, peer, name, Grant::Send).map_err(Failure::from)?;
+    grant::expect(node, peer, name, grant).map_err(Failure::from)?;
     Ok(run)
 }
 
@@ -243,6 +260,9 @@ fn unacceptable(
 }
 
 fn admit(node: &Node, peer: &NodeName, manifest: &Manifest) -> Result<Arc<RoleRun>> {
+    if let Some(run) = asked_back(node, peer, manifest)? {
+        return Ok(run);
+    }
     let run = admit_role(
         node,
         peer,
@@ -272,6 +292,20 @@ fn admit(node: &Node, peer: &NodeName, manifest: &Manifest) -> Result<Arc<RoleRu
     Ok(run)
 }
 
+/// The role of a point that this node asked the peer to send again: such a point may be of an older term, and the role
+/// may have got datasets since.
+fn asked_back(node: &Node, peer: &NodeName, manifest: &Manifest) -> Result<Option<Arc<RoleRun>>> {
+    let asked = |run: &Arc<RoleRun>| run.wants(peer, &manifest.point);
+    let Some(run) = node.role(&manifest.role_name).ok().filter(asked) else {
+        return Ok(None);
+    };
+    permitted(node, peer, &run.name, Grant::Send)?;
+    let record = node.state.role(&run.name)?;
+    Ok(record
+        .is_some_and(|record| record.id == manifest.role)
+        .then_some(run))
+}
+
 /// Both nodes must mean the same datasets by the role.
 fn same_datasets<'a>(
     node: &Node,
@@ -297,25 +331,21 @@ fn same_datasets<'a>(
 }
 
 async fn lineage(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Answer> {
+    let (lineage, found) = cycle::our_lineage(run).await?;
     let fs = run.fs.clone();
-    let (stored, partials, room) = blocking(move || {
+    let (partials, room) = blocking(move || {
         let room = |dataset: &DatasetName| Some((dataset.clone(), fs.space(dataset).ok()?.room));
         let room = fs.datasets().keys().filter_map(room).collect();
-        Ok((fs.list()?, fs.partials()?, room))
+        Ok((fs.partials()?, room))
     })
     .await?;
-    let lineage = Lineage::new(
-        stored
-            .iter()
-            .map(|stored| Entry::of(&stored.manifest))
-            .collect(),
-    );
     let term = node.state.role(&run.name)?.map(|record| record.term);
     Ok(Answer::Lineage {
         lineage,
         partials,
         term,
         room,
+        damaged: found.damaged,
     })
 }
 

@@ -37,8 +37,10 @@ mod produce;
 mod prune;
 mod receiving;
 mod replicate;
+mod rescan;
 mod restore;
 mod retry;
+mod returning;
 mod schedule;
 mod status;
 

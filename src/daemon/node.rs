@@ -28,6 +28,7 @@ use crate::host::user;
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::Bandwidth;
 use crate::logic::clock::Doubt;
+use crate::logic::damage::Damaged;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
 use crate::logic::point::{PointId, RoleId, Term};
@@ -74,6 +75,8 @@ pub struct RoleRun {
     pub replicas: Mutex<BTreeMap<NodeName, Replica>>,
     /// One receiver per dataset: a new offer ends the old one first.
     pub receiving: Mutex<BTreeMap<DatasetName, Receiving>>,
+    /// Points asked back from a peer: taken from it whatever their term, also where this node is active.
+    pub wanted: Mutex<Vec<(NodeName, PointId)>>,
     /// Rung to look at the schedule now.
     pub wake: Notify,
     /// Start of the last cycle in this process: the schedule goes on where the state database cannot be written.
@@ -100,6 +103,8 @@ pub struct RunningCycle {
 #[derive(Debug, Clone, Default)]
 pub struct Replica {
     pub lineage: Option<Lineage>,
+    /// Points it holds and does not use any more.
+    pub damaged: Vec<Damaged>,
     pub last_error: Option<String>,
     /// When it is tried again, after a failure that may pass.
     pub waiting: Option<Waiting>,
@@ -386,6 +391,7 @@ impl RoleRun {
             cycle: Mutex::default(),
             replicas: Mutex::default(),
             receiving: Mutex::default(),
+            wanted: Mutex::default(),
             wake: Notify::new(),
             last_start: Mutex::default(),
             unreadable: Mutex::default(),
@@ -404,6 +410,12 @@ impl RoleRun {
             self.ages = old.ages.clone();
         }
         self
+    }
+
+    /// Whether this node asked the peer to send the point again.
+    pub fn wants(&self, peer: &NodeName, point: &PointId) -> bool {
+        let wanted = lock(&self.wanted);
+        wanted.iter().any(|(from, id)| from == peer && id == point)
     }
 
     pub fn phase(&self) -> Option<String> {

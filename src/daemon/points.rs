@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::api::{PointView, Points, RolePoints};
+use super::api::{AsideView, DamagedView, PointView, Points, RolePoints};
 use super::node::{Node, RoleRun, blocking, lock};
 use super::prune;
+use crate::fs::{Inspection, KeptAside};
+use crate::logic::damage::Damaged;
 use crate::logic::lineage::Entry;
 use crate::logic::manifest::{Reason, Stored};
 use crate::logic::name::{DatasetName, RoleName};
@@ -17,7 +19,14 @@ pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points>
     let mut roles = Vec::new();
     for run in node.chosen(role)? {
         let fs = run.fs.clone();
-        let stored = blocking(move || fs.list()).await?;
+        let found = blocking(move || Ok((fs.inspect()?, fs.kept_aside()?))).await?;
+        let (
+            Inspection {
+                points: stored,
+                damaged,
+            },
+            aside,
+        ) = found;
         let candidates = prune::candidates(node, &run, &stored)?;
         let rooms = rooms(&run, &stored).await?;
         let views = stored
@@ -31,9 +40,32 @@ pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points>
         roles.push(RolePoints {
             role: run.name.clone(),
             points: views,
+            damaged: damaged
+                .iter()
+                .map(|damaged| broken(node, damaged))
+                .collect(),
+            aside: aside.into_iter().map(kept).collect(),
         });
     }
     Ok(Points { roles })
+}
+
+fn broken(node: &Node, damaged: &Damaged) -> DamagedView {
+    DamagedView {
+        name: damaged.name,
+        short: damaged.short(),
+        text: damaged.sentence(&node.name()),
+    }
+}
+
+fn kept(kept: KeptAside) -> AsideView {
+    AsideView {
+        name: kept.damaged.name,
+        short: kept.damaged.short(),
+        why: kept.damaged.why,
+        at: kept.at,
+        path: kept.path.into(),
+    }
 }
 
 /// The directory that holds each dataset's points. They lie side by side, so one is asked for and tells all.
@@ -107,6 +139,12 @@ fn view(
             .iter()
             .filter(|(_, facts)| !facts.not_replicated.is_empty())
             .map(|(name, facts)| (name.clone(), facts.not_replicated.clone()))
+            .collect(),
+        not_carried: local
+            .datasets
+            .iter()
+            .filter(|(_, facts)| !facts.not_carried.is_empty())
+            .map(|(name, facts)| (name.clone(), facts.not_carried.clone()))
             .collect(),
     }
 }

@@ -80,9 +80,10 @@ pub async fn receive(
         Ok(Opened::Transfer(incoming)) => incoming,
         Err(error) => return refuse(&mut exchange, error).await,
     };
-    if let Some(base) = &offer.base {
+    let returned = run.wants(&peer.peer.name, &point);
+    if let Some(base) = offer.base.as_ref().filter(|_| !returned) {
         // Pinned here too, until the sender names another; only now, when it proved to be a point held here: a base
-        // that was refused must not take the place of the good one (P2).
+        // that was refused must not take the place of the good one (P2), nor one that an older point is sent upon.
         if let Err(error) = node.state.record_base(&run.name, &peer.peer.name, base) {
             return refuse(&mut exchange, error).await;
         }

@@ -18,9 +18,11 @@ use super::outgoing::{Job, answer, send_dataset};
 use super::retry::{self, Lacking};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
-use crate::fs::FsError;
 use crate::fs::btrfs::freeze::freeze;
+use crate::fs::{FsError, Inspection};
 use crate::host::state::RoleRecord;
+use crate::logic::again;
+use crate::logic::damage::Damaged;
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::Stored;
 use crate::logic::name::{DatasetName, NodeName};
@@ -28,7 +30,7 @@ use crate::logic::plan::{self, Conflict, Plan};
 use crate::logic::point::PointId;
 use crate::logic::transfer::Partial;
 use crate::peer::link::Link;
-use crate::peer::message::{Answer, Lacks, Request};
+use crate::peer::message::{Answer, Lacks, Request, plain};
 
 const NO_SPACE_THERE: &str = "free some space there, or remove old points (standin prune); the transfer goes on by itself when there is room";
 
@@ -123,16 +125,15 @@ async fn rounds(
     let (ours, _) = our_lineage(run).await?;
     // Points taken while this runs are the next cycle's: a busy source must not keep a cycle going for ever.
     let goal = ours.newest().map(|entry| entry.point.rank());
+    let mut planned_anew = false;
     loop {
-        let (ours, stored) = our_lineage(run).await?;
-        let Held {
-            lineage: theirs,
-            partials,
-            room,
-        } = ask(run, record, peer, &link).await?;
-        let partials = readable(run, partials);
+        let (ours, found) = our_lineage(run).await?;
+        let mut held = ask(run, record, peer, &link).await?;
+        held.partials = readable(run, held.partials);
+        let theirs = &held.lineage;
         let absence = node.state.absence(&run.name, peer)?;
-        if let Some(base) = newest_common(&ours, &theirs) {
+        let recorded = base_so_far(node, run, peer)?;
+        if let Some(base) = newest_common(&ours, theirs) {
             node.state.record_base(&run.name, peer, &base.point)?;
             if absence.released.is_some() {
                 node.state.clear_released(&run.name, peer)?;
@@ -149,25 +150,125 @@ async fn rounds(
         }
         let anew = absence
             .released
-            .and_then(|_| plan::anew(&ours, &theirs, &partials));
-        match anew.map_or_else(|| plan::plan(&ours, &theirs, &partials), Plan::Send) {
+            .and_then(|_| plan::anew(&ours, theirs, &held.partials));
+        match anew.map_or_else(|| plan::plan(&ours, theirs, &held.partials), Plan::Send) {
             Plan::Nothing => {
                 steps.push(done("nothing", format!("{peer} holds everything")));
                 return Ok(());
             }
             Plan::Blocked(conflict) => return Err(diverged(peer, &conflict)),
             Plan::Send(step) => {
-                still_lacking(run, peer, &step, &room)?;
-                node.state.record_sending(&run.name, peer, &step.to)?;
-                freeze("sending-recorded");
-                send(node, run, peer, &link, (&ours, &stored), &step, cancel).await?;
-                freeze("committed-unrecorded");
-                node.state.record_base(&run.name, peer, &step.to)?;
-                freeze("committed-recorded");
-                node.state.clear_sending(&run.name, peer)?;
-                steps.push(done("send", sentence(&step, peer)));
+                let to = Towards {
+                    node,
+                    run,
+                    record,
+                    peer,
+                    link: &link,
+                };
+                let first = !planned_anew;
+                planned_anew = !attempt(
+                    &to,
+                    (&ours, &found),
+                    (&held, recorded),
+                    (&step, first),
+                    cancel,
+                )
+                .await?;
+                if !planned_anew {
+                    steps.push(done("send", sentence(&step, peer)));
+                }
             }
         }
+    }
+}
+
+/// A conversation with a peer about a role.
+struct Towards<'a> {
+    node: &'a Arc<Node>,
+    run: &'a Arc<RoleRun>,
+    record: &'a RoleRecord,
+    peer: &'a NodeName,
+    link: &'a Link,
+}
+
+/// Sends the step. False: something was changed under it, and now there is another plan; found out only the `first` time.
+async fn attempt(
+    to: &Towards<'_>,
+    (ours, found): (&Lineage, &Inspection),
+    (held, recorded): (&Held, Option<PointId>),
+    (step, first): (&plan::Step, bool),
+    cancel: &CancellationToken,
+) -> Result<bool> {
+    let Towards {
+        node, run, peer, ..
+    } = *to;
+    still_lacking(run, peer, step, &held.room)?;
+    let lineages = (ours, &found.damaged[..], &held.lineage);
+    tell_why_again(node, run, peer, lineages, step, (recorded, &held.partials));
+    node.state.record_sending(&run.name, peer, &step.to)?;
+    freeze("sending-recorded");
+    let known = (ours, &found.points[..]);
+    if let Err(error) = send(node, run, peer, to.link, known, step, cancel).await {
+        if !first || Failure::code_of(&error) == Code::Interrupted {
+            return Err(error);
+        }
+        let (ours, _) = our_lineage(run).await?;
+        if !replanned(to, &ours, step).await {
+            return Err(error);
+        }
+        let text = format!("plan anew what to send to {peer}: {error:#}");
+        node.hub.warn(Some(&run.name), text);
+        return Ok(false);
+    }
+    freeze("committed-unrecorded");
+    node.state.record_base(&run.name, peer, &step.to)?;
+    freeze("committed-recorded");
+    node.state.clear_sending(&run.name, peer)?;
+    Ok(true)
+}
+
+/// The base as it was recorded last.
+fn base_so_far(node: &Node, run: &RoleRun, peer: &NodeName) -> Result<Option<PointId>> {
+    let mut bases = node.state.bases(&run.name)?.into_iter();
+    Ok(bases.find(|(of, _)| of == peer).map(|(_, point)| point))
+}
+
+/// Whoever pays for a changed plan with hours of a slow line is told what it is for.
+fn tell_why_again(
+    node: &Node,
+    run: &RoleRun,
+    peer: &NodeName,
+    (ours, our_damaged, theirs): (&Lineage, &[Damaged], &Lineage),
+    step: &plan::Step,
+    (recorded, partials): (Option<PointId>, &[Partial]),
+) {
+    let their_damaged = lock(&run.replicas)
+        .get(peer)
+        .map(|replica| replica.damaged.clone())
+        .unwrap_or_default();
+    let ours = again::Side {
+        node: &node.name(),
+        lineage: ours,
+        damaged: our_damaged,
+    };
+    let theirs = again::Side {
+        node: peer,
+        lineage: theirs,
+        damaged: &their_damaged,
+    };
+    for reason in again::reasons(step, recorded.as_ref(), partials, ours, theirs) {
+        node.hub.warn(Some(&run.name), plain(&reason));
+    }
+}
+
+/// Whether another step would be planned now.
+async fn replanned(to: &Towards<'_>, ours: &Lineage, tried: &plan::Step) -> bool {
+    let Ok(theirs) = ask(to.run, to.record, to.peer, to.link).await else {
+        return false;
+    };
+    match plan::plan(ours, &theirs.lineage, &theirs.partials) {
+        Plan::Send(step) => (&tried.to, &tried.bases) != (&step.to, &step.bases),
+        Plan::Nothing | Plan::Blocked(_) => false,
     }
 }
 
@@ -265,18 +366,24 @@ async fn ask(run: &RoleRun, record: &RoleRecord, peer: &NodeName, link: &Link) -
             lineage,
             partials,
             room,
+            damaged,
             ..
-        } => Ok(Held {
-            lineage,
-            partials,
-            room,
-        }),
+        } => {
+            let lineage = lineage.with_damaged(&damaged);
+            let mut replicas = lock(&run.replicas);
+            replicas.entry(peer.clone()).or_default().damaged = damaged;
+            Ok(Held {
+                lineage,
+                partials,
+                room,
+            })
+        }
         other => bail!("{peer} answered a question for its lineage with {other:?}"),
     }
 }
 
 /// Sends every dataset of the step's point, then has the point committed.
-async fn send(
+pub async fn send(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
     peer: &NodeName,
@@ -339,7 +446,7 @@ async fn send(
                 Some(&run.name),
                 format!("{} is complete on {peer}", step.to),
             );
-            now_holds(run, peer, Entry::of(&stored.manifest));
+            now_holds(run, peer, stored);
             Ok(())
         }
         other => bail!("{peer} answered a commit with {other:?}"),
@@ -347,13 +454,15 @@ async fn send(
 }
 
 /// What is known of the peer grows by a point, until it is asked again.
-fn now_holds(run: &RoleRun, peer: &NodeName, entry: Entry) {
+fn now_holds(run: &RoleRun, peer: &NodeName, stored: &Stored) {
     let mut replicas = lock(&run.replicas);
     let replica = replicas.entry(peer.clone()).or_default();
     let known = replica.lineage.as_ref();
     let mut entries = known.map_or_else(Vec::new, |known| known.entries().to_vec());
-    entries.push(entry);
-    replica.lineage = Some(Lineage::new(entries));
+    entries.push(Entry::of(&stored.manifest));
+    let name = stored.manifest.name();
+    replica.damaged.retain(|damaged| damaged.name != name);
+    replica.lineage = Some(Lineage::new(entries).with_damaged(&replica.damaged));
 }
 
 /// What would be sent to the peer now. `fresh`: a new point would be taken first.

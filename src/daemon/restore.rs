@@ -16,6 +16,7 @@ use crate::error::{Code, Failure};
 use crate::fs::{Filesystem, FsError, Restored, Scan};
 use crate::host::copy;
 use crate::logic::choose::find;
+use crate::logic::damage::Damaged;
 use crate::logic::manifest::{Reason, Stored};
 use crate::logic::name::DatasetName;
 
@@ -37,13 +38,10 @@ enum Plan {
 pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<RestoreReport> {
     let run = node.role(&request.role)?;
     let fs = run.fs.clone();
-    let stored = blocking(move || fs.list()).await?;
-    let point = find(&stored, &request.point).map_err(|why| {
-        Failure::new(
-            Code::NotFound,
-            format!("find point {} of role {}: {why}", request.point, run.name),
-        )
-    })?;
+    let found = blocking(move || fs.inspect()).await?;
+    let stored = found.points;
+    let point = find(&stored, &request.point)
+        .map_err(|why| not_found(node, &run, &request.point, &found.damaged, why))?;
     let plan = decide(&*run.fs, &request)?;
     preflight(node, &run, &plan, point).await?;
     let mut report = RestoreReport {
@@ -53,9 +51,17 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
         kept: None,
         steps: Vec::new(),
     };
+    let rank = point.manifest.point.rank();
+    let newer = |damaged: &&Damaged| (damaged.name.epoch, damaged.name.sequence) > rank;
+    if request.point == "latest" {
+        let passed_over = found.damaged.iter().filter(newer);
+        let told = passed_over.map(|damaged| damaged.sentence(&node.name()));
+        report.steps.extend(told.map(|text| done("skip", text)));
+    }
     if request.dry_run {
         let (fs, point) = (run.fs.clone(), point.clone());
-        report.steps = blocking(move || Ok(show(&plan, &point, &*fs))).await?;
+        let planned = blocking(move || Ok(show(&plan, &point, &*fs))).await?;
+        report.steps.extend(planned);
         return Ok(report);
     }
     match plan {
@@ -82,6 +88,29 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
         }
     }
     Ok(report)
+}
+
+/// Why there is no such point: perhaps there is, and it is damaged.
+fn not_found(
+    node: &Node,
+    run: &RoleRun,
+    words: &str,
+    damaged: &[Damaged],
+    why: String,
+) -> anyhow::Error {
+    let meant = |damaged: &&Damaged| {
+        damaged.short() == words || !words.is_empty() && damaged.name.to_string().starts_with(words)
+    };
+    let what = format!("find point {words} of role {}: ", run.name);
+    match damaged.iter().find(meant) {
+        Some(damaged) => Failure::new(Code::Refused, what + &damaged.sentence(&node.name()))
+            .hint(format!(
+                "standin rescan {} fetches it again from a peer that holds it",
+                run.name
+            ))
+            .into(),
+        None => Failure::new(Code::NotFound, what + &why).into(),
+    }
 }
 
 /// What can be refused is refused before anything is shown or touched: a dry run must not promise more.
@@ -151,7 +180,12 @@ fn decide(fs: &dyn Filesystem, request: &RestoreRequest) -> Result<Plan> {
     }
     let chosen: Vec<DatasetName> = match &request.dataset {
         Some(dataset) => vec![dataset.clone()],
-        None => fs.datasets().keys().cloned().collect(),
+        None => {
+            // One that is nested in another has its place only when that one is there.
+            let mut all: Vec<_> = fs.datasets().iter().collect();
+            all.sort_by_key(|(_, live)| *live);
+            all.into_iter().map(|(name, _)| name.clone()).collect()
+        }
     };
     match &request.to {
         None => Ok(Plan::Live(chosen)),

@@ -10,6 +10,7 @@ use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleSta
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use super::{clock, schedule};
 use crate::fs::Filesystem;
+use crate::logic::damage::{self, Damaged};
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
 use crate::logic::point::PointId;
@@ -34,8 +35,10 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
     }
     for run in node.roles() {
         match role(node, &run, now).await {
-            Ok(role) => {
+            Ok((role, damaged)) => {
                 warn_of(&role, now, &mut warnings);
+                let named = |text: String| format!("{}: {text}", run.name);
+                warnings.extend(damaged.into_iter().map(named));
                 roles.push(role);
             }
             Err(error) => warnings.push(format!("could not look at role {}: {error:#}", run.name)),
@@ -92,7 +95,12 @@ fn began(written: Timestamp, ago: Duration, now: Timestamp) -> Timestamp {
     }
 }
 
-async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<RoleStatus> {
+/// The role, and sentences about damaged points, here and on its peers.
+async fn role(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    now: Timestamp,
+) -> Result<(RoleStatus, Vec<String>)> {
     let record = node.record(run)?;
     let active = record.as_ref().is_some_and(|record| record.active);
     let (fs, names, looked) = (
@@ -100,8 +108,8 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<Ro
         run.fs.datasets().clone(),
         run.looked.clone(),
     );
-    let (stored, datasets, changed) = blocking(move || {
-        let stored = fs.list()?;
+    let (found, datasets, changed) = blocking(move || {
+        let found = fs.inspect()?;
         let datasets: Vec<DatasetStatus> = names
             .into_iter()
             .map(|(name, path)| {
@@ -118,19 +126,21 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<Ro
                 }
             })
             .collect();
-        let changed = match stored.last() {
+        let changed = match found.points.last() {
             Some(newest) if active => looked.changed(&*fs, newest),
             _ => true,
         };
-        Ok((stored, datasets, changed))
+        Ok((found, datasets, changed))
     })
     .await?;
+    let (stored, damaged) = (found.points, found.damaged);
+    let sentences = damage_of(node, run, &damaged);
     let cycle = node.state.cycle(&run.name)?;
     let replicas = match active {
         true => replicas(node, run, &stored, changed, now)?,
         false => Vec::new(),
     };
-    Ok(RoleStatus {
+    let status = RoleStatus {
         name: run.name.clone(),
         id: record.as_ref().map(|record| record.id),
         state: if active {
@@ -146,10 +156,22 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, now: Timestamp) -> Result<Ro
         last_error: cycle.error,
         phase: run.phase(),
         points: stored.len(),
+        damaged: damaged.len(),
         newest: stored.last().map(summary),
         replicas,
         datasets,
-    })
+    };
+    Ok((status, sentences))
+}
+
+/// What is damaged here, and on the peers as far as known.
+fn damage_of(node: &Node, run: &RoleRun, damaged: &[Damaged]) -> Vec<String> {
+    let mut sentences = damage::sentences(&node.name(), damaged);
+    for (peer, replica) in &*lock(&run.replicas) {
+        let theirs = damage::sentences(peer, &replica.damaged);
+        sentences.extend(theirs.iter().map(|text| plain(text)));
+    }
+    sentences
 }
 
 /// The last look for changes: a look syncs the filesystem, which somebody who watches must not cause every second.

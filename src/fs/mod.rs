@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::logic::accept::Accept;
+use crate::logic::damage::Damaged;
 use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::PointId;
@@ -127,8 +128,37 @@ pub struct Live {
     pub uuid: Uuid,
     /// What a snapshot of it would not hold, one sentence each.
     pub not_replicated: Vec<String>,
-    /// Subvolumes nested in it, by their paths inside.
+    /// Subvolumes nested in it that are no dataset of the role, by their paths inside.
     pub nested: Vec<PathBuf>,
+    /// What keeps snapshots from being taken, one sentence each.
+    pub prevents: Vec<String>,
+}
+
+/// What is said of a nested subvolume that is no dataset of the role.
+pub fn nested_sentence(path: &Path) -> String {
+    format!(
+        "{} is a nested subvolume: make it a dataset of the role to have it replicated",
+        path.display()
+    )
+}
+
+/// Every point of a role, as it is found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Complete and unchanged, oldest first by rank.
+    pub points: Vec<Stored>,
+    /// What is not used any more, and why.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A damaged point that was moved out of the way. Nothing removes it but a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptAside {
+    pub damaged: Damaged,
+    /// When.
+    pub at: jiff::Timestamp,
+    /// Where, for people.
+    pub path: String,
 }
 
 /// Space of the filesystem that holds a dataset, in bytes.
@@ -176,9 +206,19 @@ pub trait Filesystem: Send + Sync {
     /// (they do not on a standby), but the filesystem must be there and be of the right kind.
     fn prepare(&self) -> Result<()>;
 
-    /// Every complete point of the role, oldest first by rank. Half-made and half-deleted ones are not in it; a point whose
-    /// files cannot be read is logged and left out.
+    /// Every complete point of the role, oldest first by rank. Half-made and half-deleted ones are not in it; one that was
+    /// changed after it was stored, or whose files cannot be read, is logged and left out.
     fn list(&self) -> Result<Vec<Stored>>;
+
+    /// The same, and what is wrong with those that were left out.
+    fn inspect(&self) -> Result<Inspection>;
+
+    /// Moves a damaged point out of the way, whole, and remembers why. One that is whole is refused, one that is not there
+    /// is success.
+    fn set_aside(&self, damaged: &Damaged) -> Result<()>;
+
+    /// Damaged points that were set aside, in no order.
+    fn kept_aside(&self) -> Result<Vec<KeptAside>>;
 
     /// Facts about a live dataset; `Missing` when there is none. With `scan`, looks for what is not replicated.
     fn live(&self, dataset: &DatasetName, scan: Scan) -> Result<Live>;
@@ -227,7 +267,8 @@ pub trait Filesystem: Send + Sync {
     /// complete point, and the remains of interrupted deletions. Never touches what an open transfer works on.
     fn sweep(&self) -> Result<()>;
 
-    /// Puts a writable copy of the point's dataset in place of the live one, atomically. What was live is returned to the
+    /// Puts a writable copy of the point's dataset in place of the live one, atomically. A dataset that is nested in another
+    /// one comes after it, where neither is live. What was live is returned to the
     /// caller as a new point through `keep` when it changed after that point was taken (P5); otherwise it is removed.
     /// Subvolumes nested in the old copy are moved over where that can be done; what is not moved is kept and named.
     fn restore_live(

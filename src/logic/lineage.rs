@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::damage::Damaged;
 use super::manifest::Manifest;
 use super::name::DatasetName;
 use super::point::PointId;
@@ -38,17 +39,49 @@ impl Entry {
 }
 
 /// Points of one role on one node, oldest first by rank, each id once. In whatever order a peer spells it.
+///
+/// Beside what is held whole it knows what is held damaged: of no use, but part of the history. Only the former is
+/// serialized; the latter goes beside it, with the reasons.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<Entry>", into = "Vec<Entry>")]
 pub struct Lineage {
     entries: Vec<Entry>,
+    damaged: Vec<Entry>,
 }
 
 impl Lineage {
     pub fn new(mut entries: Vec<Entry>) -> Lineage {
         entries.sort_by_key(|entry| entry.point.rank());
         entries.dedup_by(|later, earlier| later.point == earlier.point);
-        Lineage { entries }
+        Lineage {
+            entries,
+            damaged: Vec::new(),
+        }
+    }
+
+    /// The same, with what is held damaged.
+    #[must_use]
+    pub fn with_damaged(mut self, damaged: &[Damaged]) -> Lineage {
+        self.damaged = damaged
+            .iter()
+            .filter_map(|damaged| damaged.entry.clone())
+            .collect();
+        self
+    }
+
+    /// Held, but of no use any more.
+    pub fn damaged(&self) -> &[Entry] {
+        &self.damaged
+    }
+
+    /// Whether this very point is held, damaged or not.
+    pub fn knows(&self, entry: &Entry) -> bool {
+        self.holds(entry) || self.damaged.contains(entry)
+    }
+
+    /// Everything known, in no order.
+    pub fn known(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().chain(&self.damaged)
     }
 
     /// Oldest first.

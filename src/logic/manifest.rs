@@ -62,6 +62,10 @@ pub struct DatasetFacts {
     /// What the snapshot does not hold (nested subvolumes, swap files ...), one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_replicated: Vec<String>,
+    /// Paths in it at which the live dataset had a nested subvolume: the snapshot that was taken has an empty directory at
+    /// each, copies of it on other nodes have nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nested: Vec<String>,
 }
 
 /// What one node alone knows of a point it holds; beside the manifest, never sent.
@@ -90,6 +94,9 @@ pub struct LocalDataset {
     /// What this node's policy towards the sender left out of that stream.
     #[serde(default, skip_serializing_if = "Dropped::is_nothing")]
     pub dropped: Dropped,
+    /// What of the sender's files is not as it was there, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_carried: Vec<String>,
 }
 
 /// A point as one node holds it: complete, every dataset present.

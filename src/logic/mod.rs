@@ -2,11 +2,13 @@
 
 pub mod absent;
 pub mod accept;
+pub mod again;
 pub mod bandwidth;
 pub mod choose;
 pub mod claim;
 pub mod clock;
 pub mod cycle;
+pub mod damage;
 pub mod lineage;
 pub mod manifest;
 pub mod name;
@@ -14,6 +16,7 @@ pub mod plan;
 pub mod point;
 pub mod prefix;
 pub mod progress;
+pub mod repair;
 pub mod retention;
 pub mod retry;
 pub mod schedule;

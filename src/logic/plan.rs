@@ -64,7 +64,10 @@ pub fn plan(ours: &Lineage, theirs: &Lineage, partials: &[Partial]) -> Plan {
         .filter(|entry| theirs.holds(entry))
         .collect();
     let Some(base) = common.last().copied() else {
-        if theirs.entries().is_empty() {
+        // A base that was removed or changed behind our back ends no history, as long as theirs is known here.
+        let related = ours.known().filter(|entry| theirs.knows(entry));
+        let floor = related.map(|entry| entry.point.rank()).max();
+        if unknown_here(ours, theirs, floor).is_empty() {
             return Plan::Send(step(&common, next_target(newest, None, ours, partials)));
         }
         return Plan::Blocked(Conflict::Unrelated {
@@ -72,7 +75,7 @@ pub fn plan(ours: &Lineage, theirs: &Lineage, partials: &[Partial]) -> Plan {
             theirs: theirs.entries().to_vec(),
         });
     };
-    let theirs_only = unknown_here(ours, theirs, base);
+    let theirs_only = unknown_here(ours, theirs, Some(base.point.rank()));
     if !theirs_only.is_empty() {
         return Plan::Blocked(Conflict::Diverged {
             common: base.clone(),
@@ -151,23 +154,25 @@ fn newer_than<'a>(lineage: &'a Lineage, base: &Entry) -> impl Iterator<Item = &'
         .filter(move |entry| entry.point.rank() > floor)
 }
 
-/// Their points above the base that this node never had. A term has one holder and runs in one line, so a point is known
-/// here, though no longer held, when this node holds a later one of the same term: it was stored there, the word of that
-/// was lost, and retention let it go here.
-fn unknown_here(ours: &Lineage, theirs: &Lineage, base: &Entry) -> Vec<Entry> {
+/// Their points above the floor, damaged ones too, that this node never had. A term has one holder and runs in one line, so
+/// a point is known here, though no longer held, when this node holds a later one of the same term: it was stored there, the
+/// word of that was lost, and retention let it go here, or somebody removed it.
+fn unknown_here(ours: &Lineage, theirs: &Lineage, floor: Option<(u64, u64)>) -> Vec<Entry> {
     let mut latest: HashMap<&Term, u64> = HashMap::new();
-    for PointId { term, sequence } in ours.entries().iter().map(|entry| &entry.point) {
+    for PointId { term, sequence } in ours.known().map(|entry| &entry.point) {
         let known = latest.entry(term).or_default();
         *known = (*sequence).max(*known);
     }
     let let_go_here = |id: &PointId| {
-        ours.get(id).is_none()
+        ours.known().all(|entry| entry.point != *id)
             && latest
                 .get(&id.term)
                 .is_some_and(|&known| known > id.sequence)
     };
-    newer_than(theirs, base)
-        .filter(|entry| !ours.holds(entry) && !let_go_here(&entry.point))
+    theirs
+        .known()
+        .filter(|entry| Some(entry.point.rank()) > floor)
+        .filter(|entry| !ours.knows(entry) && !let_go_here(&entry.point))
         .cloned()
         .collect()
 }
@@ -269,7 +274,9 @@ impl fmt::Display for Tail<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::damage::Damaged;
     use super::super::name::NodeName;
+    use super::super::point::PointName;
     use super::*;
     use jiff::Timestamp;
     use proptest::prelude::*;
@@ -304,8 +311,23 @@ mod tests {
         }
     }
 
+    /// A word with a `~` behind it is held damaged.
     fn lineage(words: &str) -> Lineage {
-        Lineage::new(words.split_whitespace().map(entry).collect())
+        let (damaged, whole): (Vec<&str>, Vec<&str>) = words
+            .split_whitespace()
+            .partition(|word| word.ends_with('~'));
+        let damaged: Vec<Damaged> = damaged
+            .iter()
+            .map(|word| {
+                let entry = entry(word.trim_end_matches('~'));
+                Damaged {
+                    name: PointName::of(&entry.point, entry.taken),
+                    entry: Some(entry),
+                    why: "was changed".to_owned(),
+                }
+            })
+            .collect();
+        Lineage::new(whole.into_iter().map(entry).collect()).with_damaged(&damaged)
     }
 
     fn letter(id: &PointId) -> char {
@@ -435,7 +457,22 @@ mod tests {
     #[test]
     fn unrelated_when_nothing_is_common() {
         check("a b | x", "unrelated: ours a b, theirs x");
-        check("c d | a b", "unrelated: ours c d, theirs a b");
+        check("c d | B", "unrelated: ours c d, theirs B");
+    }
+
+    #[test]
+    fn a_base_that_is_lost_or_damaged_ends_no_history() {
+        check("c d | a b", "full d");
+        check("a c | a b~", "a -> c");
+        check("a b | a b~", "a -> b");
+        check("a b~ c | a b", "a -> c");
+        check("a b~ | a b", "nothing");
+        check("a~ b | a", "full b");
+        check("b c | a b~", "full c");
+        check("b~ C | a b", "full C");
+        check("b~ C | a b D", "unrelated: ours C, theirs a b D");
+        check("a b | a x~", "diverged after a: ours b, theirs x");
+        check("a~ b | a'", "unrelated: ours b, theirs a");
     }
 
     /// The step when the base was let go.

@@ -72,8 +72,11 @@ impl Meter {
         }
     }
 
-    /// `now_s` is any monotonic clock in seconds; `bytes` the total so far.
+    /// `now_s` is any monotonic clock in seconds; `bytes` the total so far. Fewer than before: it began anew.
     pub fn mark(&mut self, now_s: f64, bytes: u64) {
+        if self.marks.back().is_some_and(|last| last.1 > bytes) {
+            self.marks.clear();
+        }
         self.marks.push_back((now_s, bytes));
         while self.marks.len() > 2 && self.marks[1].0 < now_s - self.window_s {
             self.marks.pop_front();
@@ -125,6 +128,15 @@ mod tests {
         check(&[(0.0, 0), (2.0, 100)], 2.0, 200, 50.0, Some(2.0));
         // A stall shows: the same marks seen later give a lower rate.
         check(&[(0.0, 0), (2.0, 100)], 4.0, 200, 25.0, Some(4.0));
+        // What began anew is measured anew.
+        check(
+            &[(0.0, 500), (2.0, 0), (4.0, 100)],
+            4.0,
+            200,
+            50.0,
+            Some(2.0),
+        );
+        check(&[(0.0, 500), (2.0, 0)], 3.0, 200, 0.0, None);
         // Old marks leave the window.
         check(
             &[(0.0, 0), (10.0, 1000), (12.0, 1200)],

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Failure};
+use crate::logic::damage::Damaged;
 use crate::logic::lineage::Lineage;
 use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
@@ -98,6 +99,22 @@ pub enum Request {
     Offer(Box<Offer>),
     /// "Every dataset is with you: make the point visible." Answer: `Committed`.
     Commit { manifest: Manifest },
+    /// "What could I fetch from you?" Answer: `Lineage`, of whole points.
+    Holds {
+        role: RoleName,
+        role_id: RoleId,
+        term: Term,
+    },
+    /// "My copy of this point is damaged: send it again, each dataset on top of its base." The asked node opens the
+    /// offers and the commit, and answers `Committed` when they are through.
+    Fetch {
+        role: RoleName,
+        role_id: RoleId,
+        term: Term,
+        point: PointId,
+        /// Every dataset of the point; held whole by both, none: in full.
+        bases: BTreeMap<DatasetName, Option<PointId>>,
+    },
     /// "Are you there, and how far?" Answer: `Pong`.
     Ping,
     /// "Show that you hold your key", the first exchange of a link, opened by both sides (see `prove`). Answer: `Proof`.
@@ -133,6 +150,9 @@ pub enum Answer {
         /// What receiving may still use for each dataset, in bytes; none where it is not known.
         #[serde(default)]
         room: BTreeMap<DatasetName, u64>,
+        /// Points it holds and does not use any more.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        damaged: Vec<Damaged>,
     },
     /// "I hold the first `offset` bytes of that stream, and their prefix hash is this; go on from there."
     Have {
@@ -285,6 +305,7 @@ mod tests {
 
     use super::*;
     use crate::logic::manifest::Reason;
+    use crate::logic::point::PointName;
 
     /// Says it, hears it, and hears it again with words of a newer version added to every object.
     fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(said: T) {
@@ -377,6 +398,18 @@ mod tests {
         check(Request::Commit {
             manifest: manifest(),
         });
+        check(Request::Holds {
+            role: RoleName::parse("web").unwrap(),
+            role_id: RoleId(Uuid::from_u128(5)),
+            term: term(),
+        });
+        check(Request::Fetch {
+            role: RoleName::parse("web").unwrap(),
+            role_id: RoleId(Uuid::from_u128(5)),
+            term: term(),
+            point: manifest().point,
+            bases: BTreeMap::from([(DatasetName::parse("db").unwrap(), None)]),
+        });
         check(Request::Offer(Box::new(Offer {
             manifest: manifest(),
             dataset: DatasetName::parse("db").unwrap(),
@@ -398,6 +431,11 @@ mod tests {
             partials: vec![],
             term: Some(term()),
             room: BTreeMap::from([(DatasetName::parse("files").unwrap(), 7)]),
+            damaged: vec![Damaged {
+                name: PointName::of(&manifest().point, Timestamp::UNIX_EPOCH),
+                entry: None,
+                why: "was changed".into(),
+            }],
         });
         check(Answer::Have {
             offset: 7,

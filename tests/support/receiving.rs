@@ -87,6 +87,7 @@ pub fn source(path: &Path) -> Source {
         identity: uuid_of(path),
         path: path.to_owned(),
         ctransid: Some(libbtrfsutil::subvolume_info(path).unwrap().ctransid()),
+        nested: Vec::new(),
     }
 }
 

@@ -38,6 +38,14 @@ pub fn cycle(report: &CycleReport) -> String {
     lines.join("\n")
 }
 
+/// What was damaged and what became of it.
+pub fn rescan(report: &CycleReport) -> String {
+    if report.roles.is_empty() {
+        return "no roles configured".into();
+    }
+    cycle(report)
+}
+
 /// One exit code for all roles: theirs where they agree or there is one, else partly done.
 pub fn cycle_code(report: &CycleReport) -> Code {
     let mut codes = report.roles.iter().map(|role| role.code);

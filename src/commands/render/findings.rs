@@ -53,7 +53,11 @@ fn finding_lines(finding: &Finding) -> Vec<String> {
         finding.subject, finding.text
     )];
     if let Some(hint) = &finding.hint {
-        lines.push(format!("{}hint: {hint}", " ".repeat(WORD_WIDTH)));
+        let mut told = hint.lines();
+        let first = told.next().unwrap_or_default();
+        let blanks = " ".repeat(WORD_WIDTH);
+        lines.push(format!("{blanks}hint: {first}"));
+        lines.extend(told.map(|line| format!("{blanks}  {line}")));
     }
     lines
 }

@@ -12,7 +12,7 @@ mod prune;
 mod status;
 mod transfer;
 
-pub use cycle::{cycle, cycle_code, restore, undo};
+pub use cycle::{cycle, cycle_code, rescan, restore, undo};
 pub use findings::{findings, findings_code};
 pub use fit::{fitted, shortened};
 pub use init::init;

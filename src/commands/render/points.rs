@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{attention, heading};
+use super::{attention, heading, trouble};
 use crate::commands::human;
 use crate::commands::table::Table;
 use crate::daemon::api::{PointView, Points, RolePoints};
@@ -26,6 +26,7 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
     let mut lines = vec![heading(&format!("role {}", role.role))];
     if role.points.is_empty() {
         lines.push("  no points yet (standin run takes one on the active node)".into());
+        lines.extend(damage_lines(role));
         return lines;
     }
     // One offset for all stands in the heading; where summer time began or ended, each has its own.
@@ -58,6 +59,37 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
             );
             lines.push(format!("  {}", attention(&text)));
         }
+        for (dataset, lost) in &point.not_carried {
+            for what in lost {
+                let text = format!("lost on the way of {}: {dataset}: {what}", point.short);
+                lines.push(format!("  {}", attention(&text)));
+            }
+        }
+    }
+    lines.extend(damage_lines(role));
+    lines
+}
+
+/// What is damaged and what was set aside.
+fn damage_lines(role: &RolePoints) -> Vec<String> {
+    let mut lines = Vec::new();
+    for damaged in role.damaged.iter().rev() {
+        lines.push(format!("  {}", trouble(&damaged.text)));
+    }
+    if !role.damaged.is_empty() {
+        lines.push(format!(
+            "  hint: standin rescan {} fetches them again from a peer",
+            role.role
+        ));
+    }
+    for aside in &role.aside {
+        lines.push(format!(
+            "  set aside {}: {}, which {}: {}",
+            human::local(aside.at),
+            aside.short,
+            aside.why,
+            aside.path.display()
+        ));
     }
     lines
 }
@@ -101,7 +133,10 @@ mod tests {
               1.43   2026-11-20 12:35:05  alder  schedule         -  -        newest
               1.42   2026-11-20 12:30:05  alder  schedule         -  birch    base of birch
               1.41   2026-11-20 12:25:05  alder  schedule         -  birch
-              not in 1.43: files: nested subvolume cache/thumbs"#]]
+              not in 1.43: files: nested subvolume cache/thumbs
+              alder's copy of 1.40 was changed after it was stored (files); it is not used
+              hint: standin rescan web fetches them again from a peer
+              set aside 2026-11-20 12:34:00: 1.39, which has lost its manifest: /mnt/pool/.standin/.aside/web/20261120T121505Z.1.39.7f3a"#]]
         .assert_eq(&points(&samples::points()));
     }
 }

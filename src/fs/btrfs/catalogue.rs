@@ -1,9 +1,9 @@
 //! The catalogue of a role's points, rebuilt from disk each time it is asked for: directory names, manifests, local facts,
 //! and one ioctl per snapshot.
 //!
-//! Promise: a point is in it only when every dataset of its manifest that is configured here is there, read-only and the
-//! very subvolume that the local facts name. What cannot be read is logged once and left out, never deleted. No child
-//! processes: a thousand points take some tens of milliseconds.
+//! Promise: a point is in it only when every dataset of its manifest that is configured here is there, read-only, the very
+//! subvolume that the local facts name, and unchanged since they were written. What is damaged is logged once and told by
+//! `inspect`, never deleted. No child processes: a thousand points take some tens of milliseconds.
 //!
 //! It deliberately does not know how points come and go.
 
@@ -16,9 +16,11 @@ use anyhow::{Context, bail};
 
 use super::layout::{DESTROYED, LOCAL, LOCAL_BYTES_MAX, MANIFEST, Part};
 use super::place::Place;
-use super::{disk, subvolume, told};
+use super::{disk, subvolume};
 use crate::error::{Code, Failure};
-use crate::fs::{FsError, Result};
+use crate::fs::{FsError, Inspection, Result};
+use crate::logic::damage::{self, Damaged, Harm, SnapshotFacts};
+use crate::logic::lineage::Entry;
 use crate::logic::manifest::{
     LocalDataset, LocalFacts, MANIFEST_BYTES_MAX, MANIFEST_VERSION, Manifest, Stored,
 };
@@ -49,6 +51,65 @@ struct PartOfPoint<'a> {
 }
 
 impl Catalogue<'_> {
+    /// Every point: the complete ones, oldest first by rank, and what is wrong with the others.
+    pub fn inspect(&self) -> Result<Inspection> {
+        let mut inspection = Inspection::default();
+        for name in self.names()? {
+            match self.read(&name) {
+                Ok(Some(found)) => {
+                    self.forget(&name);
+                    inspection.points.push(found.stored);
+                }
+                // Published, destroyed or set aside while it was looked at.
+                _ if self.is_on_its_way(&name) => {}
+                Ok(None) => inspection
+                    .damaged
+                    .extend(self.damaged(&name, &Harm::PartMissing.into())),
+                Err(error) => {
+                    self.report(&name, &error);
+                    inspection.damaged.extend(self.damaged(&name, &error));
+                }
+            }
+        }
+        let rank = |stored: &Stored| stored.manifest.point.rank();
+        inspection.points.sort_by_key(rank);
+        let rank = |damaged: &Damaged| (damaged.name.epoch, damaged.name.sequence);
+        inspection.damaged.sort_by_key(rank);
+        Ok(inspection)
+    }
+
+    /// Whether a point that is not whole is coming or going.
+    fn is_on_its_way(&self, name: &str) -> bool {
+        let marked = |part: &Part| part.points().join(name).join(DESTROYED).exists();
+        let staged = |part: &Part| part.staging().join(name).exists();
+        let many = self.parts.len() > 1;
+        self.parts
+            .iter()
+            .all(|part| !part.points().join(name).exists())
+            || many && self.parts.iter().any(|part| marked(part) || staged(part))
+    }
+
+    /// What is told of a point that cannot be used because of `error`.
+    pub fn damaged(&self, name: &str, error: &anyhow::Error) -> Option<Damaged> {
+        // A manifest that is another point's, or differs from its twin, says nothing of this one.
+        let believed = !matches!(
+            error.downcast_ref(),
+            Some(Harm::OtherManifest(_) | Harm::ManifestsDiffer)
+        );
+        let mut dirs = self.parts.iter().map(|part| part.points().join(name));
+        let manifest = dirs.find_map(|dir| read_manifest(&dir).ok().flatten());
+        let manifest = manifest.filter(|manifest| believed && manifest.name().to_string() == name);
+        let why = match error.downcast_ref::<Harm>() {
+            Some(harm) => harm.to_string(),
+            None => format!("cannot be read: {error:#}"),
+        };
+        Some(Damaged {
+            name: PointName::parse(name)?,
+            entry: manifest.as_ref().map(Entry::of),
+            why: super::top::plain(&why),
+        })
+    }
+
     /// Every complete point, oldest first by rank.
     pub fn list(&self) -> Result<Vec<Found>> {
         let mut points: Vec<Found> = self
@@ -60,10 +121,31 @@ impl Catalogue<'_> {
         Ok(points)
     }
 
-    /// The point `id`; `FsError::Missing` where it is not (completely) here.
+    /// The point `id`; `FsError::Missing` where it is not (completely) here, a refusal that says why where it is damaged.
     pub fn find(&self, id: &PointId) -> Result<Found> {
-        self.find_if_any(id)?
-            .ok_or_else(|| FsError::Missing(format!("point {id} of {}", self.role)).into())
+        if let Some(found) = self.find_if_any(id)? {
+            return Ok(found);
+        }
+        for name in self.names()? {
+            let ranked =
+                PointName::parse(&name).is_some_and(|n| (n.epoch, n.sequence) == id.rank());
+            let Some(Err(error)) = ranked.then(|| self.read(&name)) else {
+                continue;
+            };
+            let damaged = self.damaged(&name, &error);
+            if let Some(damaged) =
+                damaged.filter(|d| d.entry.as_ref().is_none_or(|e| e.point == *id))
+            {
+                let role = self.role;
+                let what = format!("point {id} of {role} {}; it is not used", damaged.why);
+                return Err(Failure::new(Code::Refused, what)
+                    .hint(format!(
+                        "standin rescan {role} fetches it again from a peer that holds it"
+                    ))
+                    .into());
+            }
+        }
+        Err(FsError::Missing(format!("point {id} of {}", self.role)).into())
     }
 
     pub fn find_if_any(&self, id: &PointId) -> Result<Option<Found>> {
@@ -129,17 +211,7 @@ impl Catalogue<'_> {
     pub fn read(&self, name: &str) -> Result<Option<Found>> {
         let mut parts = Vec::new();
         for part in &self.parts {
-            let dir = part.points().join(name);
-            let Some(manifest) = read_manifest(&dir)? else {
-                continue;
-            };
-            let local = read_local(&dir)?.context("no local facts beside the manifest")?;
-            parts.push(PartOfPoint {
-                part,
-                dir,
-                manifest,
-                local,
-            });
+            parts.extend(PartOfPoint::read(part, name)?);
         }
         let Some(first) = parts.first() else {
             return Ok(None);
@@ -187,14 +259,11 @@ impl Catalogue<'_> {
             );
         }
         if manifest.name().to_string() != name || manifest.role_name != *self.role {
-            bail!(
-                "its manifest is that of {} of {}",
-                manifest.name(),
-                manifest.role_name
-            );
+            let other = format!("{} of {}", manifest.name(), manifest.role_name);
+            return Err(Harm::OtherManifest(other).into());
         }
         if others.iter().any(|p| p.manifest != *manifest) {
-            bail!("its manifests differ between filesystems");
+            return Err(Harm::ManifestsDiffer.into());
         }
         Ok(())
     }
@@ -202,43 +271,89 @@ impl Catalogue<'_> {
     fn read_or_report(&self, name: &str) -> Option<Found> {
         match self.read(name) {
             Ok(found) => found,
-            Err(e) => {
-                let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-                if reported.insert(name.to_owned()) {
-                    tracing::warn!(role = %self.role, point = name, "point left out of the catalogue: {:#}", told::plain(e));
+            Err(error) => {
+                if !self.is_on_its_way(name) {
+                    self.report(name, &error);
                 }
                 None
             }
         }
     }
+
+    /// Once a point, until it is whole again.
+    fn report(&self, name: &str, error: &anyhow::Error) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.insert(name.to_owned()) {
+            let why = super::top::plain(&format!("{error:#}"));
+            tracing::warn!(role = %self.role, point = name, "this point is not used any more: it {why}");
+        }
+    }
+
+    fn forget(&self, name: &str) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.remove(name);
+    }
 }
 
-impl PartOfPoint<'_> {
+/// One filesystem's part of the point `name`, by itself: its manifest and local facts; none where nothing is. An error where
+/// it is damaged.
+pub fn read_part(part: &Part, name: &str) -> Result<Option<(Manifest, LocalFacts)>> {
+    let Some(read) = PartOfPoint::read(part, name)? else {
+        return Ok(None);
+    };
+    let here = |dataset: &&DatasetName| part.holds(dataset);
+    for dataset in read.manifest.datasets.keys().filter(here) {
+        read.check_snapshot(dataset)?;
+    }
+    Ok(Some((read.manifest, read.local)))
+}
+
+impl<'a> PartOfPoint<'a> {
+    fn read(part: &'a Part, name: &str) -> Result<Option<PartOfPoint<'a>>> {
+        let dir = part.points().join(name);
+        if !dir.exists() {
+            return Ok(None);
+        }
+        let manifest = read_manifest(&dir)?.ok_or(Harm::NoManifest)?;
+        let local = read_local(&dir)?.ok_or(Harm::NoFacts)?;
+        Ok(Some(PartOfPoint {
+            part,
+            dir,
+            manifest,
+            local,
+        }))
+    }
+
     fn check_snapshot(&self, dataset: &DatasetName) -> Result<LocalDataset> {
-        let local = self
-            .local
-            .datasets
-            .get(dataset)
-            .with_context(|| format!("no local facts of {dataset}"))?;
-        let info = subvolume::info(&self.dir.join(dataset))
-            .with_context(|| format!("look at the snapshot of {dataset}"))?;
-        if !info.read_only {
-            bail!("the snapshot of {dataset} was made writable");
-        }
-        if info.uuid != local.uuid {
-            bail!("the snapshot of {dataset} is not the one that was stored");
-        }
-        let identity = info.received_uuid.unwrap_or(info.uuid);
-        if self
-            .manifest
-            .datasets
-            .get(dataset)
-            .is_none_or(|facts| facts.identity != identity)
+        let facts = &self.local.datasets;
+        if let Some(unnamed) = facts
+            .keys()
+            .find(|name| !self.manifest.datasets.contains_key(*name))
         {
-            bail!(
-                "the snapshot of {dataset} has another identity ({identity}) than its manifest says"
-            );
+            return Err(Harm::Unnamed(unnamed.clone()).into());
         }
+        let local = facts
+            .get(dataset)
+            .ok_or_else(|| Harm::Unrecorded(dataset.clone()))?;
+        let path = self.dir.join(dataset);
+        // What a link shows may be changed without this directory.
+        if !path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            return Err(Harm::Gone(dataset.clone()).into());
+        }
+        let info = match subvolume::info(&path) {
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                return Err(Harm::Gone(dataset.clone()).into());
+            }
+            info => info.with_context(|| format!("look at the snapshot of {dataset}"))?,
+        };
+        let found = SnapshotFacts {
+            uuid: info.uuid,
+            identity: info.received_uuid.unwrap_or(info.uuid),
+            read_only: info.read_only,
+            ctransid: info.ctransid,
+        };
+        let named = self.manifest.datasets.get(dataset);
+        damage::judge(dataset, local, named.map(|facts| facts.identity), found)?;
         Ok(local.clone())
     }
 }

@@ -51,14 +51,20 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write().with_context(|| format!("write {}", path.display()))
 }
 
-/// Reads what `write_json` wrote; none where there is no such file.
+/// Reads what `write_json` wrote; none where there is no such file. What is no plain file is an error, not followed.
 pub fn read_json<T: DeserializeOwned>(path: &Path, bytes_max: usize) -> Result<Option<T>> {
     let read = || -> Result<Option<T>> {
-        let file = match File::open(path) {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let file = match opened {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => bail!("it is a symbolic link"),
             Err(e) => return Err(e.into()),
         };
+        if !file.metadata()?.is_file() {
+            bail!("it is no file");
+        }
         let mut text = Vec::new();
         file.take(bytes_max as u64 + 1).read_to_end(&mut text)?;
         if text.len() > bytes_max {

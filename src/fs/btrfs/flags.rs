@@ -29,6 +29,10 @@ const INODE_ITEM: u32 = 1;
 const NODATACOW: u64 = 1 << 1;
 const IMMUTABLE: u64 = 1 << 6;
 const APPEND: u64 = 1 << 7;
+const PREALLOC: u64 = 1 << 4;
+
+/// BTRFS_INODE_RO_VERITY: the upper half of the same field holds the read-only flags.
+const VERITY: u64 = 1 << 32;
 
 /// What it means that some had no room, for people.
 pub const LEFT_OUT: &str = "files in too scattered places are NOCOW, immutable or append-only: their content is replicated, these flags are not";
@@ -39,6 +43,30 @@ pub struct Found {
     pub flags: FileFlags,
     /// Files whose flags had no room.
     pub left_out: u64,
+    /// Files of which fs-verity seals the content.
+    pub verity: u64,
+    /// Files for which space was reserved (fallocate), at any time.
+    pub preallocated: u64,
+}
+
+impl Found {
+    /// What a stream does not carry of these files, one sentence each.
+    pub fn sentences(&self) -> Vec<String> {
+        let told = [
+            (self.left_out, LEFT_OUT),
+            (
+                self.verity,
+                "files are sealed by fs-verity: their content is replicated, the seal is not",
+            ),
+            (
+                self.preallocated,
+                "files have or had preallocated space: their content is replicated, space reserved beyond it is not",
+            ),
+        ];
+        let told = told.into_iter().filter(|(files, _)| *files > 0);
+        told.map(|(files, text)| format!("{files} {text}"))
+            .collect()
+    }
 }
 
 /// Flags of the files in the subvolume that holds `point`; of at least the new ones when there is a base.
@@ -48,7 +76,7 @@ pub fn read(point: impl AsFd, base: Option<impl AsFd>) -> io::Result<Found> {
         Some(base) => since(&ioctl::subvolume(&point)?, &ioctl::subvolume(base)?),
     };
     let mut search = Search::new(since);
-    let mut list = FlagList::default();
+    let (mut list, mut found) = (FlagList::default(), Found::default());
     let mut next = *INODES.start();
     while INODES.contains(&next) {
         let items = search.items(&point, next)?;
@@ -60,6 +88,9 @@ pub fn read(point: impl AsFd, base: Option<impl AsFd>) -> io::Result<Found> {
                 match inode(item.bytes) {
                     Some((transaction, flagged)) if transaction >= since => {
                         list.file(item.objectid, flagged);
+                        let flags = inode_flags(item.bytes);
+                        found.verity += u64::from(flags & VERITY != 0);
+                        found.preallocated += u64::from(flags & PREALLOC != 0);
                     }
                     _ => {}
                 }
@@ -67,7 +98,17 @@ pub fn read(point: impl AsFd, base: Option<impl AsFd>) -> io::Result<Found> {
         }
     }
     let (flags, left_out) = list.finish();
-    Ok(Found { flags, left_out })
+    Ok(Found {
+        flags,
+        left_out,
+        ..found
+    })
+}
+
+/// The flags in a struct btrfs_inode_item; 0 where it is too short.
+fn inode_flags(item: &[u8]) -> u64 {
+    let bytes = item.get(64..).and_then(|rest| rest.first_chunk());
+    bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The first transaction in which a file that `base` lacks can have been written to `point`; 0 when that is not known.

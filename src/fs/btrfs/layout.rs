@@ -9,6 +9,7 @@
 //!       .staging/<role>/.new-<point-name>/          a point being taken
 //!       .staging/<role>/.restore-<dataset>/         a live subvolume being replaced (see `restore`)
 //!       .aside/<role>/<unique>/<dataset>            an old live subvolume that nothing else may hold
+//!       .aside/<role>/<point-name>.<unique>/        a damaged point (see `aside`)
 //!       .trash/<unique>/                            hidden first, destroyed after
 //!
 //! Names of roles, points and datasets never begin with a dot. A role may span filesystems; each is one [`Part`].

@@ -22,15 +22,17 @@ use self::told::Doing;
 use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
-    Filesystem, FsError, Limits, Live, Measured, Opened, Outgoing, Receipt, Restored, Result, Scan,
-    Space,
+    Filesystem, FsError, Inspection, KeptAside, Limits, Live, Measured, Opened, Outgoing, Receipt,
+    Restored, Result, Scan, Space,
 };
+use crate::logic::damage::Damaged;
 use crate::logic::manifest::{Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::PointId;
 use crate::logic::transfer::Partial;
 
 mod apply;
+mod aside;
 mod catalogue;
 mod disk;
 mod examine;
@@ -211,9 +213,25 @@ impl Filesystem for Btrfs {
         Ok(points.into_iter().map(|found| found.stored).collect())
     }
 
+    fn inspect(&self) -> Result<Inspection> {
+        let what = format!("inspect the points of {}", self.role);
+        self.run(what, |catalogue| catalogue.inspect())
+    }
+
+    fn set_aside(&self, damaged: &Damaged) -> Result<()> {
+        let what = format!("set {} aside", damaged.name);
+        self.run(what, |catalogue| aside::set_aside(catalogue, damaged))
+    }
+
+    fn kept_aside(&self) -> Result<Vec<KeptAside>> {
+        let what = format!("list what {} has set aside", self.role);
+        self.run(what, aside::list)
+    }
+
     fn live(&self, dataset: &DatasetName, scan: Scan) -> Result<Live> {
+        let datasets: Vec<PathBuf> = self.datasets.values().cloned().collect();
         self.place_of(dataset)
-            .and_then(|place| examine::live(&place, scan))
+            .and_then(|place| examine::live(&place, &datasets, scan))
             .map_err(told::plain)
     }
 

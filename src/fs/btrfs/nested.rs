@@ -56,7 +56,7 @@ pub fn carry_over(top: &Top, old: &Path, new: &Path) -> Result<Carried> {
 }
 
 /// Those that lie in no other of them: the rest goes where these go. `nested` is sorted.
-fn outermost(nested: Vec<PathBuf>) -> Vec<PathBuf> {
+pub fn outermost(nested: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut outer: Vec<PathBuf> = Vec::new();
     for path in nested {
         if !outer.last().is_some_and(|last| path.starts_with(last)) {

@@ -101,6 +101,7 @@ pub fn restore_live(
         Access::Writable,
     )
     .with_context(|| format!("make a writable copy of {dataset} of {point}"))?;
+    still_whole(catalogue, point)?;
     let intent = Intent {
         dataset: dataset.clone(),
         live: place.live.clone(),
@@ -166,7 +167,17 @@ pub fn restore_to(
         Access::Writable,
     )
     .with_context(|| format!("make a writable copy at {shown}"))?;
+    if let Err(changed) = still_whole(catalogue, point) {
+        subvolume::delete(target).with_context(|| format!("remove the copy at {shown}"))?;
+        return Err(changed);
+    }
     part.top.sync()
+}
+
+/// A point may be changed between the look at it and the copy of it: such a copy is not put anywhere.
+fn still_whole(catalogue: &Catalogue<'_>, point: &PointId) -> Result<()> {
+    let again = catalogue.find(point).map(|_| ());
+    again.context("find it whole after it was copied")
 }
 
 /// Refuses a target inside live data or among our own files, on whichever filesystem of the role.

@@ -12,15 +12,16 @@ use std::path::PathBuf;
 use anyhow::Context;
 use jiff::Timestamp;
 
-use super::catalogue::{Catalogue, point_names, read_local, read_manifest};
+use super::catalogue::{Catalogue, point_names, read_local, read_manifest, read_part};
 use super::freeze::freeze;
 use super::layout::{LOCAL, MANIFEST, Part};
 use super::receive::{self, Applying, Coming, Source, WORK};
 use super::told::{self, Doing};
 use super::uses::{Use, Used};
-use super::{disk, room, send, subvolume};
+use super::{aside, disk, room, send, subvolume};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Incoming, Limits, Opened, Receipt, Result, Standing, local_facts};
+use crate::logic::damage::Damaged;
 use crate::logic::manifest::{LocalDataset, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName};
 use crate::logic::shortage::least_needed;
@@ -37,7 +38,7 @@ pub fn receive(
     let (part, _) = catalogue.place(dataset)?;
     check_receipt(catalogue, receipt)?;
     let name = receipt.manifest.name().to_string();
-    if let Some(local) = published(part, &receipt.manifest, &name)? {
+    if let Published::Whole(local) = published(catalogue, part, &receipt.manifest, &name)? {
         let local = local.get(dataset).cloned();
         return Ok(Opened::Complete(
             local.context("no local facts of a published dataset")?,
@@ -52,20 +53,9 @@ pub fn receive(
         point_dir: part.staging().join(&name),
         dataset: dataset.clone(),
     };
-    // Before the first write. What is complete already takes no more room.
-    if receive::complete(&place).is_none() {
-        doing.expect_writable()?;
-        // How much of a part is applied is known only when it is opened, which writes.
-        let needed = match receive::partial(&place)? {
-            Some(_) => 0,
-            None => least_needed(receipt.data_bytes, room::compresses(part.top.dir())),
-        };
-        doing.expect_room(needed)?;
-    }
+    expect_room(&doing, &place, part, receipt.data_bytes)?;
     let point_dir = prepare_dir(catalogue, part, &receipt.manifest, &name)?;
-    // Publishing was interrupted after it had gathered the local facts.
-    let gathered = read_local(&point_dir)?.and_then(|mut local| local.datasets.remove(dataset));
-    if let Some(local) = gathered {
+    if let Some(local) = gathered(&point_dir, dataset)? {
         return Ok(Opened::Complete(local));
     }
     let busy = || {
@@ -103,6 +93,33 @@ pub fn receive(
             _held: held,
         })),
     })
+}
+
+/// A dataset of a point whose publishing was interrupted after it had gathered the local facts.
+fn gathered(point_dir: &Path, dataset: &DatasetName) -> Result<Option<LocalDataset>> {
+    let local = read_local(point_dir)?.and_then(|mut local| local.datasets.remove(dataset));
+    let Some(local) = local else {
+        return Ok(None);
+    };
+    if receive::is_intact(&point_dir.join(dataset), &local) {
+        return Ok(Some(local));
+    }
+    disk::remove(&point_dir.join(LOCAL)).context("forget what was gathered of the point")?;
+    Ok(None)
+}
+
+/// Before the first write. What is complete already takes no more room.
+fn expect_room(doing: &Doing, place: &receive::Place, part: &Part, data_bytes: u64) -> Result<()> {
+    if receive::complete(place).is_some() {
+        return Ok(());
+    }
+    doing.expect_writable()?;
+    // How much of a part is applied is known only when it is opened, which writes.
+    let needed = match receive::partial(place)? {
+        Some(_) => 0,
+        None => least_needed(data_bytes, room::compresses(part.top.dir())),
+    };
+    doing.expect_room(needed)
 }
 
 /// What lies in staging, and what was published on one filesystem while another still waits.
@@ -171,11 +188,14 @@ pub fn publish(catalogue: &Catalogue<'_>, manifest: &Manifest, from: &NodeName) 
         alone.push(
             held.ok_or_else(|| FsError::Busy(format!("staging of point {}", manifest.point)))?,
         );
-        if published(part, manifest, &name)?.is_none() {
-            let dir = part.staging().join(&name);
-            let local = complete(part, &dir, manifest)?;
-            waiting.push((part, dir, local));
-        }
+        let damaged = match published(catalogue, part, manifest, &name)? {
+            Published::Whole(_) => continue,
+            Published::Damaged(damaged) => Some(damaged),
+            Published::Nothing => None,
+        };
+        let dir = part.staging().join(&name);
+        let local = complete(part, &dir, manifest)?;
+        waiting.push((part, dir, local, damaged));
     }
     if alone.is_empty() {
         let what = format!(
@@ -185,7 +205,7 @@ pub fn publish(catalogue: &Catalogue<'_>, manifest: &Manifest, from: &NodeName) 
         return Err(Failure::new(Code::Refused, what).into());
     }
     let stored = Timestamp::now();
-    for (part, dir, local) in &waiting {
+    for (part, dir, local, _) in &waiting {
         let facts = local_facts(stored, Some(from.clone()), local.clone());
         disk::write_json(&dir.join(LOCAL), &facts)?;
         freeze("publish-told");
@@ -193,8 +213,13 @@ pub fn publish(catalogue: &Catalogue<'_>, manifest: &Manifest, from: &NodeName) 
         part.top.sync()?;
     }
     freeze("publish-gathered");
-    for (part, dir, _) in &waiting {
+    for (part, dir, _, damaged) in &waiting {
         let point = part.points().join(&name);
+        // Only now that the whole one is on disk does it give way.
+        if let Some(damaged) = damaged {
+            aside::move_part(part, &name, damaged)?;
+            freeze("publish-made-way");
+        }
         part.top
             .move_to(part.relative(dir), part.relative(&point))
             .with_context(|| format!("show the point as {}", point.display()))?;
@@ -334,6 +359,7 @@ fn sources(
         };
         let source = Source {
             identity: facts.identity,
+            nested: facts.nested.clone(),
             path: catalogue.snapshot_path(&found, dataset)?,
             ctransid: found
                 .stored
@@ -360,22 +386,41 @@ fn sources(
     Ok((Some(chosen), clones))
 }
 
-/// Local facts of this part of the point, where it is visible already.
+/// What lies at a point's place on one filesystem.
+enum Published {
+    Nothing,
+    Whole(BTreeMap<DatasetName, LocalDataset>),
+    /// Not used any more: a whole copy may take its place.
+    Damaged(Damaged),
+}
+
+/// Whether this part of the point is visible already.
 fn published(
+    catalogue: &Catalogue<'_>,
     part: &Part,
     manifest: &Manifest,
     name: &str,
-) -> Result<Option<BTreeMap<DatasetName, LocalDataset>>> {
-    let dir = part.points().join(name);
-    let Some(found) = read_manifest(&dir)? else {
-        return Ok(None);
+) -> Result<Published> {
+    let (found, local) = match read_part(part, name) {
+        Ok(None) => return Ok(Published::Nothing),
+        Ok(Some(found)) => found,
+        Err(error) => {
+            let damaged = catalogue.damaged(name, &error);
+            return damaged.map(Published::Damaged).ok_or(error);
+        }
     };
     if found != *manifest {
+        // Whole by itself, but at odds with its parts on other filesystems.
+        if let Err(error) = catalogue.read(name) {
+            return catalogue
+                .damaged(name, &error)
+                .map(Published::Damaged)
+                .ok_or(error);
+        }
         let what = format!("another point is already stored as {name}");
         return Err(Failure::new(Code::Diverged, what).into());
     }
-    let local = read_local(&dir)?.context("no local facts beside the manifest")?;
-    Ok(Some(local.datasets))
+    Ok(Published::Whole(local.datasets))
 }
 
 /// Local facts of all datasets of this part; an error where one is not complete.
@@ -413,7 +458,10 @@ fn complete(
             local.ok_or_else(|| incomplete(format!("dataset {dataset} is not complete")))?;
         let path = dir.join(dataset);
         let info = subvolume::info(&path).with_context(|| format!("look at {}", path.display()))?;
-        if !info.read_only || info.uuid != local.uuid || info.received_uuid != Some(facts.identity)
+        if !info.read_only
+            || info.uuid != local.uuid
+            || info.received_uuid != Some(facts.identity)
+            || info.ctransid != local.ctransid
         {
             return Err(incomplete(format!("dataset {dataset} is not what was received")).into());
         }

@@ -262,15 +262,23 @@ fn describe(
         made.part.top.sync()?;
     }
     let mut local = BTreeMap::new();
+    let datasets: Vec<PathBuf> = sources.iter().map(|source| source.shown.clone()).collect();
     manifest.datasets.clear();
     for source in sources {
         let dataset = &source.dataset;
         let path = making_of(making, dataset)?.dir.join(dataset);
         let info = subvolume::info(&path)
             .with_context(|| format!("look at the new snapshot of {dataset}"))?;
+        let around = super::examine::look_around(&source.dir, &source.shown, &datasets)?;
         let facts = DatasetFacts {
             identity: info.received_uuid.unwrap_or(info.uuid),
-            not_replicated: super::examine::root_sentences(&top::fd_path(&source.dir))?,
+            not_replicated: around.sentences(),
+            // A name that is no text stays where it is: its empty directory is harmless.
+            nested: around
+                .stubs
+                .iter()
+                .filter_map(|path| path.to_str().map(str::to_owned))
+                .collect(),
         };
         manifest.datasets.insert(dataset.clone(), facts);
         let ours = LocalDataset {

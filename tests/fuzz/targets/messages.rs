@@ -90,6 +90,7 @@ fn name(word: &str) -> NodeName {
 
 fn manifest() -> Manifest {
     let facts = DatasetFacts {
+        nested: Vec::new(),
         identity: Uuid::from_u128(9),
         not_replicated: vec!["nested subvolume a/b".into()],
     };
@@ -157,6 +158,7 @@ fn answers() -> Vec<Answer> {
             partials: vec![partial],
             term: Some(term()),
             room: Default::default(),
+            damaged: Vec::new(),
         },
         Answer::Have { offset: 7, prefix: "ab".into() },
         Answer::Mark { offset: 1, data_bytes: 2, checkpoint: 3, file: "a/b".into(), waiting: 0.5 },

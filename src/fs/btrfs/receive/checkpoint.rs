@@ -106,12 +106,19 @@ pub(super) fn newest(dir: &Path) -> Result<Option<(State, PathBuf)>> {
             && state.offset == offset
             && state.hash.bytes == offset
             && libbtrfsutil::is_subvolume(&snapshot).unwrap_or(false)
-            && libbtrfsutil::subvolume_read_only(&snapshot).unwrap_or(false);
+            && libbtrfsutil::subvolume_read_only(&snapshot).unwrap_or(false)
+            && untouched(&snapshot);
         if whole {
             return Ok(Some((state, snapshot)));
         }
     }
     Ok(None)
+}
+
+/// Whether a snapshot holds what it was made with: a later change has a later transaction than the one that made it.
+fn untouched(snapshot: &Path) -> bool {
+    let info = super::super::subvolume::info(snapshot);
+    info.is_ok_and(|info| info.ctransid <= info.otransid)
 }
 
 /// The names that belong to a checkpoint.

@@ -21,6 +21,25 @@ use super::receiver::{Receiver, error};
 use super::{checkpoint, work};
 use crate::fs::Result;
 use crate::logic::manifest::LocalDataset;
+use crate::logic::transfer::StreamIdentity;
+
+/// What a stream of this identity does not say, and what could not be done.
+fn not_carried(lost: u64, identity: &StreamIdentity) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if lost > 0 {
+        sentences.push(format!(
+            "{lost} facts of files (flags, attributes) could not be carried over"
+        ));
+    }
+    if identity.version < 2 && identity.base.is_some() {
+        sentences.push(
+            "it came as a stream of version 1: flags (chattr) that were changed on files of the base are as they were, and \
+             holes that were made in them are zeros"
+                .to_owned(),
+        );
+    }
+    sentences
+}
 
 /// `bytes` and `hash`: the sender's, of the whole stream.
 pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<LocalDataset> {
@@ -71,6 +90,7 @@ pub(super) fn finish(receiver: Receiver, bytes: u64, hash: &str) -> Result<Local
         data_bytes: Some(data_bytes),
         stream_hash: Some(ours),
         dropped: settled.dropped,
+        not_carried: not_carried(settled.lost, &setting.identity),
     };
     work.write(work::LOCAL, &local)?;
     freeze("finish-recorded");

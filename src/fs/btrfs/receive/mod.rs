@@ -23,11 +23,12 @@ mod engine;
 mod finish;
 mod receiver;
 mod remote;
+mod stubs;
 mod wire;
 mod work;
 pub mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use uuid::Uuid;
@@ -60,6 +61,8 @@ pub struct Source {
     pub path: PathBuf,
     /// What it was when it was recorded; none: not known.
     pub ctransid: Option<u64>,
+    /// Where it may have the empty directories of nested subvolumes.
+    pub nested: Vec<String>,
 }
 
 /// Which process reads the stream.
@@ -108,9 +111,10 @@ pub fn open(
     let same = work.read::<StreamIdentity>(work::IDENTITY).as_ref() == Some(identity);
     if same {
         if let Some(local) = work.read::<LocalDataset>(work::LOCAL) {
-            if work.finished().is_dir() {
+            if is_intact(work.finished(), &local) {
                 return Ok(Opened::Complete(local));
             }
+            tracing::warn!(dataset = %place.dataset, "what was received whole was changed since; it is received again");
         }
         // Without `local.json` a subvolume in the finished place is a finish that was interrupted.
         work::remove_file(&work.dir().join(work::LOCAL))?;
@@ -156,8 +160,8 @@ pub fn partial(place: &Place) -> Result<Option<Option<u64>>> {
     if !dir.join(work::IDENTITY).is_file() {
         return Ok(None);
     }
-    let complete = work::read::<LocalDataset>(&dir.join(work::LOCAL)).is_some();
-    if complete && work::finished_of(place).is_dir() {
+    let recorded = work::read::<LocalDataset>(&dir.join(work::LOCAL));
+    if recorded.is_some_and(|local| is_intact(&work::finished_of(place), &local)) {
         return Ok(Some(None));
     }
     let newest = checkpoint::newest(&dir)?;
@@ -167,7 +171,18 @@ pub fn partial(place: &Place) -> Result<Option<Option<u64>>> {
 /// The facts of a complete dataset; none when it is not complete.
 pub fn complete(place: &Place) -> Option<LocalDataset> {
     let local = work::read(&work::dir_of(place).join(work::LOCAL))?;
-    work::finished_of(place).is_dir().then_some(local)
+    is_intact(&work::finished_of(place), &local).then_some(local)
+}
+
+/// Whether a finished subvolume is there and still what was recorded of it.
+pub fn is_intact(finished: &Path, local: &LocalDataset) -> bool {
+    let plain = finished
+        .symlink_metadata()
+        .is_ok_and(|found| found.is_dir());
+    let same = |info: super::ioctl::Subvolume| {
+        info.read_only && info.uuid == local.uuid && info.ctransid == local.ctransid
+    };
+    plain && super::subvolume::info(finished).is_ok_and(same)
 }
 
 /// Removes what lies in a place, finished or not. Idempotent. `Busy` while a receiver works there.

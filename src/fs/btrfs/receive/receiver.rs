@@ -22,7 +22,7 @@ use super::checkpoint::{self, State};
 use super::engine::{Applies, Engine, Here, Progress, Saved, Start, Trouble};
 use super::remote::Remote;
 use super::work::{self, Work};
-use super::{Applying, Source, finish};
+use super::{Applying, Source, finish, stubs};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Incoming, Limits, Result, Standing};
 use crate::logic::manifest::LocalDataset;
@@ -376,6 +376,9 @@ fn resumed(setting: &Setting) -> Result<Run> {
             .with_context(|| format!("snapshot {}", origin.display()))?,
         None => libbtrfsutil::create_subvolume(&tree)
             .with_context(|| format!("create subvolume {}", tree.display()))?,
+    }
+    if let (None, Some(base)) = (&newest, base) {
+        stubs::remove(&tree, &base.nested)?;
     }
     let (hash, saved) = match newest {
         Some((hash, state, _)) => (hash, Some(state.saved())),
