@@ -7,7 +7,7 @@
 //! It deliberately does not know streams (`receive` does) nor who sends them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use jiff::Timestamp;
