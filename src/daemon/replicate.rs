@@ -165,12 +165,11 @@ async fn rounds(
                     peer,
                     link: &link,
                 };
-                let first = !planned_anew;
                 planned_anew = !attempt(
                     &to,
                     (&ours, &found),
                     (&held, recorded),
-                    (&step, first),
+                    (&step, !planned_anew),
                     cancel,
                 )
                 .await?;
