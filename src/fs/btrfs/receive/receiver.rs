@@ -138,11 +138,13 @@ impl Receiver {
             if on_the_way.len() == WINDOW {
                 self.took(&mut on_the_way)?;
             }
-            if self.must_look() {
+            // Before more is handed over than may be lost: what is on the way counts as applied.
+            let next = piece.len() + on_the_way.iter().map(|piece| piece.len()).sum::<usize>();
+            if self.must_look(next) {
                 while !on_the_way.is_empty() {
                     self.took(&mut on_the_way)?;
                 }
-                self.look_around()?;
+                self.look_around(piece.len())?;
             }
             let put = self.run.engine.put(piece);
             put.map_err(|trouble| self.error(trouble))?;
@@ -151,7 +153,7 @@ impl Receiver {
         while !on_the_way.is_empty() {
             self.took(&mut on_the_way)?;
         }
-        self.look_around()
+        self.look_around(0)
     }
 
     /// The oldest piece on the way is through.
@@ -166,14 +168,16 @@ impl Receiver {
         Err(self.error(Trouble::Gone(what.into())))
     }
 
-    fn checkpoint_is_due(&self) -> bool {
+    /// So that a kill never costs more than one interval; `next` more bytes are about to be applied.
+    fn checkpoint_is_due(&self, next: usize) -> bool {
         let (run, limits) = (&self.run, &self.setting.limits);
-        run.hash.bytes() - run.checkpoint >= limits.checkpoint_bytes
+        let applied = run.hash.bytes() + (run.tail.len() + next) as u64;
+        applied - run.checkpoint > limits.checkpoint_bytes
             || run.checkpoint_at.elapsed() >= limits.checkpoint_every
     }
 
-    fn must_look(&self) -> bool {
-        self.checkpoint_is_due() || self.space_is_due()
+    fn must_look(&self, next: usize) -> bool {
+        self.checkpoint_is_due(next) || self.space_is_due()
     }
 
     fn space_is_due(&self) -> bool {
@@ -183,8 +187,8 @@ impl Receiver {
     }
 
     /// With nothing on the way: is a checkpoint due, is there room to go on?
-    fn look_around(&mut self) -> Result<()> {
-        if self.checkpoint_is_due() && !self.run.progress.ended {
+    fn look_around(&mut self, next: usize) -> Result<()> {
+        if self.checkpoint_is_due(next) && !self.run.progress.ended {
             self.take_checkpoint()?;
         }
         if self.space_is_due() {
