@@ -97,7 +97,7 @@ fn the_calendar_changes_it_under_a_running_transfer() {
     let eight = Instant::now() + Duration::from_secs(20);
     pair.alder.start_with(&clock.env());
     pair.wait_linked();
-    let (id, mut asked) = begin(&pair, 56);
+    let (id, mut asked) = begin(&pair, 72);
     assert!(eight - Instant::now() > MEASURED, "it took too long");
     check(&pair, 1e6);
     let peer = pair.alder.status()["peers"][0].clone();

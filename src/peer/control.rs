@@ -61,7 +61,7 @@ async fn speak(
             _ = ticks.tick() => {
                 number += 1;
                 pulse.beat_sent(number);
-                let now = Some(jiff::Timestamp::now());
+                let now = Some(pulse.our_clock());
                 Word { control: Control::Beat { number, now }, said: None }
             }
         };

@@ -19,6 +19,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use tokio::io::BufWriter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -171,6 +172,16 @@ impl Link {
     /// Round trip of the newest heartbeat that was answered, in milliseconds.
     pub fn rtt_ms(&self) -> Option<f64> {
         self.shared.pulse.rtt_ms()
+    }
+
+    /// What the peer's clock showed in its last heartbeat, and how long ago.
+    pub(super) fn clock_told(&self) -> Option<(Timestamp, Duration)> {
+        self.shared.pulse.clock()
+    }
+
+    /// See [`Pulse::our_clock_told`].
+    pub(super) fn our_clock_told(&self, now: Timestamp) {
+        self.shared.pulse.our_clock_told(now);
     }
 
     /// Their clock minus ours, in seconds: by their last heartbeat, else by their greeting. A step of either clock shows.

@@ -36,6 +36,8 @@ pub(super) struct Pulse {
     last_beat: Mutex<Option<(u64, Instant)>>,
     /// What the peer's clock showed, and when.
     clock: Mutex<Option<(Timestamp, Instant)>>,
+    /// What this node's clock showed, where another process says so.
+    ours: Mutex<Option<(Timestamp, Instant)>>,
     over: watch::Sender<Option<String>>,
     complaints: Option<Complaints>,
 }
@@ -50,6 +52,7 @@ impl Pulse {
             rtt_us: AtomicU64::new(0),
             last_beat: Mutex::new(None),
             clock: Mutex::new(None),
+            ours: Mutex::new(None),
             over: watch::Sender::new(None),
             complaints,
         })
@@ -107,6 +110,18 @@ impl Pulse {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((theirs, Instant::now()));
     }
 
+    /// In a worker: what the daemon's clock shows. Only the daemon's counts, and it may have been set meanwhile.
+    pub fn our_clock_told(&self, now: Timestamp) {
+        *self.ours.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
+    }
+
+    /// What heartbeats say of this node's clock.
+    pub fn our_clock(&self) -> Timestamp {
+        let told = *self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        told.and_then(|(now, at)| now.checked_add(at.elapsed()).ok())
+            .unwrap_or_else(Timestamp::now)
+    }
+
     /// What the peer's clock showed last, and how long ago.
     pub fn clock(&self) -> Option<(Timestamp, Duration)> {
         let told = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,7 +155,17 @@ impl Pulse {
     }
 
     /// What the link's worker says of it.
-    pub fn told(&self, traffic: Traffic, rtt_us: u64, silent: Duration) {
+    pub fn told(
+        &self,
+        traffic: Traffic,
+        rtt_us: u64,
+        silent: Duration,
+        clock: Option<(Timestamp, Duration)>,
+    ) {
+        if let Some((theirs, ago)) = clock {
+            let at = Instant::now().checked_sub(ago);
+            *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = at.map(|at| (theirs, at));
+        }
         self.sent.store(traffic.sent, Relaxed);
         self.received.store(traffic.received, Relaxed);
         self.rtt_us.store(rtt_us, Relaxed);

@@ -124,10 +124,12 @@ pub fn flags(base: Option<&Path>, snapshot: &Path) -> FileFlags {
 
 /// Streams are applied by the program as a worker, and in the process of the tests where the target's name ends so.
 pub fn applying() -> Applying {
-    if env!("CARGO_CRATE_NAME").ends_with("_here") {
-        Applying::Here
-    } else {
-        Applying::Child(env!("CARGO_BIN_EXE_standin").into())
+    match option_env!("CARGO_BIN_EXE_standin") {
+        Some(program) if !env!("CARGO_CRATE_NAME").ends_with("_here") => {
+            Applying::Child(program.into())
+        }
+        // Fuzzing is no test target: no program was built for it.
+        _ => Applying::Here,
     }
 }
 

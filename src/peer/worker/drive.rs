@@ -11,6 +11,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
@@ -80,8 +81,15 @@ async fn follow(held: &mut Held, works: Works, pulse: &Pulse, timing: Timing) ->
                     Err(error) => return broken(&error),
                 };
                 match report {
-                    Report::Pulse { traffic, rtt_us, silent_ms } => {
-                        pulse.told(traffic, rtt_us, Duration::from_millis(silent_ms));
+                    Report::Pulse { traffic, rtt_us, silent_ms, clock } => {
+                        let ms = Duration::from_millis;
+                        let clock = clock.map(|(theirs, ago)| (theirs, ms(ago)));
+                        pulse.told(traffic, rtt_us, ms(silent_ms), clock);
+                        let ours = Order::Clock { now: Timestamp::now() };
+                        let told = timeout(timing.silence, held.channel.send(&ours, None)).await;
+                        if !matches!(told, Ok(Ok(()))) {
+                            return End::There("the link's worker takes no orders".into());
+                        }
                     }
                     Report::Down { why } => return End::There(plain(&why)),
                     Report::Arrived => match lane(held, &Order::Take, timing).await {

@@ -243,6 +243,7 @@ impl Desk {
                         let (request, exchange) = waiting.pop_front().context("nothing waits")?;
                         open.spawn(lanes::incoming(request, exchange, socket(lane)?));
                     }
+                    Some((Order::Clock { now }, _)) => link.our_clock_told(now),
                     Some((Order::Close { why }, _)) => {
                         link.close(&why).await;
                         return Ok(());
@@ -291,5 +292,8 @@ fn pulse(link: &Link) -> Report {
         traffic: link.traffic(),
         rtt_us: (rtt_ms * 1000.0) as u64,
         silent_ms: link.silent_for().as_millis() as u64,
+        clock: link
+            .clock_told()
+            .map(|(theirs, ago)| (theirs, ago.as_millis() as u64)),
     }
 }

@@ -1,6 +1,7 @@
 //! What the daemon and a link's worker say to each other over their socket. Both are the same program, so nothing here is
 //! versioned; the daemon nevertheless takes every word of a worker for what a stranger might say.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::identity::Fingerprint;
@@ -52,6 +53,8 @@ pub(super) enum Order {
     Open,
     /// A socket comes along, for the oldest exchange that was reported by [`Report::Arrived`].
     Take,
+    /// What the daemon's clock shows: answer to [`Report::Pulse`].
+    Clock { now: Timestamp },
     /// Say goodbye, then end.
     Close { why: String },
 }
@@ -85,6 +88,8 @@ pub(super) enum Report {
         /// Microseconds; 0: not known yet.
         rtt_us: u64,
         silent_ms: u64,
+        /// What the peer's clock showed last, and how many milliseconds ago.
+        clock: Option<(Timestamp, u64)>,
     },
     /// The link is down.
     Down { why: String },
