@@ -20,7 +20,7 @@ pub mod link;
 pub mod message;
 pub mod pair;
 pub mod pairing;
-mod prove;
+pub mod prove;
 mod pulse;
 pub mod stdio;
 pub mod timing;

@@ -12,6 +12,7 @@
 use anyhow::{Context, Result, bail};
 use ring::signature::{ED25519, UnparsedPublicKey};
 
+use super::dial::Expected;
 use super::identity::{Fingerprint, Identity, PUBLIC_BYTES};
 use super::link::{Incoming, Link, Side};
 use super::message::{Answer, Request};
@@ -40,6 +41,23 @@ impl<'a> Ends<'a> {
             asker_key: self.signer_key,
         }
     }
+}
+
+/// The same on a link that was dialled inside this process (`dial::dial`), where no worker is in between: the other side's
+/// daemon asks for it all the same.
+pub async fn dialled(
+    identity: &Identity,
+    ours: &NodeName,
+    (link, incoming): (&Link, &mut Incoming),
+    with: &Expected,
+) -> Result<()> {
+    let ends = Ends {
+        signer: ours,
+        signer_key: identity.fingerprint(),
+        asker: &with.name,
+        asker_key: with.fingerprint,
+    };
+    prove(identity, link, incoming, Side::Dialled, ends).await
 }
 
 /// Proves this node's key and has the other side prove its own. `ends` as this node signs; `side` is ours.

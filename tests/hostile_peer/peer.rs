@@ -12,6 +12,7 @@ use standin::peer::frame::{DATA_BYTES_MAX, Frame};
 use standin::peer::identity::{Fingerprint, Identity};
 use standin::peer::link::{Incoming, Link};
 use standin::peer::message::{Answer, Hello, PROTOCOL};
+use standin::peer::prove;
 use standin::peer::timing::Timing;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -68,7 +69,11 @@ impl Scripted {
             &hello,
             Timing::default(),
         );
-        let (link, incoming) = dialled.await.unwrap();
+        let (link, mut incoming) = dialled.await.unwrap();
+        let ends = (&link, &mut incoming);
+        prove::dialled(&self.identity, &hello.node, ends, &self.expected)
+            .await
+            .unwrap();
         self.link = Some((link.clone(), incoming));
         link
     }
