@@ -294,7 +294,7 @@ fn apply(
             }
             Some(Piece::Word(SenderWord::Failed { why })) => {
                 incoming.checkpoint()?;
-                bail!("the sender's source failed: {}", plain(&why));
+                bail!("the sender failed: {}", plain(&why));
             }
             None => {
                 incoming.checkpoint()?;

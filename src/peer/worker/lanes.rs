@@ -11,11 +11,12 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::super::bulk::{BadData, Unpacker};
-use super::super::codec::{FrameReader, FrameWriter};
+use super::super::codec::{FrameReader, FrameWriter, Unreadable};
 use super::super::exchange::{Exchange, Item, Receiving, Sending};
-use super::super::frame::Frame;
+use super::super::frame::{BadFrame, Frame};
 use super::super::link::Link;
 use super::super::message::{Answer, MESSAGE_BYTES_MAX, Refusal, Request, SenderWord, plain};
+use crate::error::Code;
 
 /// What a peer says inside an exchange.
 pub(super) trait Said: Serialize + DeserializeOwned {
@@ -26,6 +27,9 @@ pub(super) trait Said: Serialize + DeserializeOwned {
 
     /// Its words for people made harmless.
     fn harmless(self) -> Self;
+
+    /// In place of what could not be read: nothing follows it.
+    fn unreadable(why: String) -> Self;
 }
 
 impl Said for Answer {
@@ -40,6 +44,10 @@ impl Said for Answer {
             other => other,
         }
     }
+
+    fn unreadable(why: String) -> Answer {
+        Answer::Refused(Refusal::new(Code::Failed, why))
+    }
 }
 
 impl Said for SenderWord {
@@ -53,6 +61,10 @@ impl Said for SenderWord {
             SenderWord::Failed { why } => SenderWord::Failed { why: plain(&why) },
             end @ SenderWord::End { .. } => end,
         }
+    }
+
+    fn unreadable(why: String) -> SenderWord {
+        SenderWord::Failed { why }
     }
 }
 
@@ -103,7 +115,7 @@ async fn carry<T: Said>(
     let (mut sending, mut receiving) = exchange.into_split();
     tokio::select! {
         carried = to_peer(&mut reader, &mut sending) => carried,
-        carried = from_peer::<T>(&mut receiving, &mut writer) => carried,
+        carried = from_peer_or_why::<T>(&mut receiving, &mut writer) => carried,
     }
 }
 
@@ -116,6 +128,27 @@ async fn to_peer(reader: &mut FrameReader<OwnedReadHalf>, sending: &mut Sending)
         }
     }
     Ok(())
+}
+
+/// Nonsense is told to the daemon as the peer's last word, so that the daemon tells the peer and its own log.
+async fn from_peer_or_why<T: Said>(
+    receiving: &mut Receiving,
+    writer: &mut FrameWriter<OwnedWriteHalf>,
+) -> Result<()> {
+    let Err(error) = from_peer::<T>(receiving, writer).await else {
+        return Ok(());
+    };
+    let nonsense = error.is::<BadData>() || error.is::<Unreadable>() || error.is::<BadFrame>();
+    if !nonsense {
+        return Err(error);
+    }
+    let why = format!(
+        "what it sent cannot be used: {}",
+        plain(&format!("{error:#}"))
+    );
+    writer.message(&T::unreadable(why)).await?;
+    // The daemon lets the exchange go when it has answered.
+    std::future::pending().await
 }
 
 async fn from_peer<T: Said>(
