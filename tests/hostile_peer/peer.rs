@@ -62,20 +62,27 @@ impl Scripted {
             now: jiff::Timestamp::now(),
             stream_version_max: 2,
         };
-        let dialled = dial(
-            &self.identity,
-            &self.target,
-            &self.expected,
-            &hello,
-            Timing::default(),
-        );
-        let (link, mut incoming) = dialled.await.unwrap();
-        let ends = (&link, &mut incoming);
-        prove::dialled(&self.identity, &hello.node, ends, &self.expected)
-            .await
-            .unwrap();
+        let (link, incoming) = self.dialled(&hello).await;
         self.link = Some((link.clone(), incoming));
         link
+    }
+
+    /// While birch still lets go of an older link of ours, a new one may be closed again: then it is dialled once more.
+    async fn dialled(&self, hello: &Hello) -> (Link, Incoming) {
+        let begun = std::time::Instant::now();
+        loop {
+            let attempt = async {
+                let (identity, with) = (&self.identity, &self.expected);
+                let dialled = dial(identity, &self.target, with, hello, Timing::default());
+                let (link, mut incoming) = dialled.await?;
+                prove::dialled(identity, &hello.node, (&link, &mut incoming), with).await?;
+                anyhow::Ok((link, incoming))
+            };
+            match attempt.await {
+                Ok(link) => return link,
+                Err(error) => assert!(begun.elapsed() < LONG, "{error:#}"),
+            }
+        }
     }
 
     /// Says the request; gives the exchange after the first answer came.
