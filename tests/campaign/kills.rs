@@ -99,8 +99,11 @@ fn arm(course: &mut Course, shots: &Shots, case: &mut Case, bytes: u64) -> Resul
     let standby = case.chance(60);
     let env = place(case, standby);
     node(course, standby).signal("TERM");
-    await_fall(course)?;
-    bury(course, case)?;
+    // Its first thread may be gone a moment before the process is.
+    while node(course, standby).is_started() {
+        await_fall(course)?;
+        bury(course, case)?;
+    }
     node(course, standby).launch(&[("STANDIN_FREEZE", &env)]);
     Ok(())
 }
