@@ -25,8 +25,9 @@ use crate::peer::message::plain;
 use crate::peer::pulse::Pulse;
 use crate::peer::timing::Timing;
 
-/// What the kernel may hold of an exchange, each way, in bytes: some frames, so that neither side waits for the other's turn.
-const LANE_BYTES: usize = 512 << 10;
+/// What the kernel may hold of an exchange, each way, in bytes: two of the largest frames or so. More would only hide from the
+/// daemon how slow the line is: what it counts as sent, and what its limiter lets pass, would wait here.
+const LANE_BYTES: usize = 96 << 10;
 
 /// What the goodbye of a worker may take beyond its own limit.
 const SLACK: Duration = Duration::from_secs(1);
