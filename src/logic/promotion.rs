@@ -1,0 +1,238 @@
+//! Whether a standby may be promoted by hand, under which term, from which point, and what that loses.
+//!
+//! Promise: a node that is known to be active, or may be and was not spoken for by the operator, stands in the way; a higher
+//! term is never overridden; a newer point within reach is fetched first; what would be lost is named exactly and must have
+//! been accepted by name. There is no way to say "whatever it takes".
+//!
+//! It deliberately does not know how peers are asked: silence is a fact it is given.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::name::NodeName;
+use super::point::{PointId, Term};
+use super::role::{Record, State};
+
+/// What a peer answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The highest term it has seen.
+    pub seen: Term,
+    /// It plays the role under that term.
+    pub plays: bool,
+    /// Its newest whole point.
+    pub newest: Option<PointId>,
+}
+
+/// What is known when the operator asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts<'a> {
+    pub record: &'a Record,
+    /// Whole points held here, oldest first.
+    pub points: &'a [PointId],
+    /// Every peer of the role; none: silent.
+    pub peers: BTreeMap<NodeName, Option<Answered>>,
+}
+
+/// What the operator said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Statements {
+    /// From this point and not from the newest.
+    pub point: Option<PointId>,
+    /// "I made sure that these serve nobody."
+    pub stopped: BTreeSet<NodeName>,
+    /// "What came after this point may be lost to the line."
+    pub loss_after: Option<PointId>,
+}
+
+/// The judgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Promote(Promotion),
+    /// This peer holds a newer point of the line: fetch it, then judge again.
+    Fetch {
+        from: NodeName,
+        point: PointId,
+    },
+    Refused(Refused),
+}
+
+/// What will be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promotion {
+    pub epoch: u64,
+    pub point: PointId,
+    /// Points held here that come after it; they are kept, as a fork.
+    pub left_behind: Vec<PointId>,
+    /// Peers that were not heard: what they wrote after `point` is not in this copy, and will be a fork there.
+    pub unheard: Vec<NodeName>,
+    /// Peers that followed another claim of the epoch: what they hold of it will be a fork there.
+    pub other_lines: Vec<NodeName>,
+}
+
+/// Why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// Not from this state.
+    State(&'static str),
+    /// This peer plays the role.
+    Active(NodeName),
+    /// This peer knows a higher term than this node did: learn it first.
+    HigherTerm { by: NodeName, term: Term },
+    /// These did not answer and were not spoken for.
+    Silent(Vec<NodeName>),
+    /// There is nothing to promote.
+    NoPoint,
+    /// The point asked for is not held here.
+    UnknownPoint(PointId),
+    /// Something may be, or will be, lost after this point, and that was not accepted by name.
+    Loss {
+        after: PointId,
+        unheard: Vec<NodeName>,
+        other_lines: Vec<NodeName>,
+        left_behind: Vec<PointId>,
+    },
+    /// The point named in the acceptance is not the one that would be promoted.
+    OtherLoss {
+        accepted: PointId,
+        promoted: PointId,
+    },
+}
+
+/// Judges a promotion by hand.
+pub fn judge(facts: &Facts, said: &Statements) -> Verdict {
+    match judged(facts, said) {
+        Ok(promotion) => Verdict::Promote(promotion),
+        Err(verdict) => verdict,
+    }
+}
+
+fn judged(facts: &Facts, said: &Statements) -> Result<Promotion, Verdict> {
+    let refused = |why| Err(Verdict::Refused(why));
+    match &facts.record.state {
+        State::Standby | State::HandedOff => {}
+        State::Promoting { .. } => return refused(Refused::State("it is being promoted already")),
+        State::Active | State::HandingOver { .. } => {
+            return refused(Refused::State("it is active already"));
+        }
+        State::Waking { .. } => {
+            return refused(Refused::State(
+                "it held the role when it ended; resume it instead",
+            ));
+        }
+        State::Fencing { .. } | State::Fenced | State::Reconciling { .. } => {
+            return refused(Refused::State(
+                "it is putting what was written here in safety first",
+            ));
+        }
+        State::Conflict { .. } => {
+            return refused(Refused::State(
+                "two nodes claim the same epoch; resolve that first",
+            ));
+        }
+    }
+    terms(facts)?;
+    let unheard: Vec<NodeName> = facts
+        .peers
+        .iter()
+        .filter(|(_, answer)| answer.is_none())
+        .map(|(name, _)| name.clone())
+        .collect();
+    let unspoken: Vec<NodeName> = unheard
+        .iter()
+        .filter(|name| !said.stopped.contains(*name))
+        .cloned()
+        .collect();
+    if !unspoken.is_empty() {
+        return refused(Refused::Silent(unspoken));
+    }
+    let point = point(facts, said)?;
+    let left_behind: Vec<PointId> = facts
+        .points
+        .iter()
+        .filter(|held| held.rank() > point.rank())
+        .cloned()
+        .collect();
+    let answered = facts
+        .peers
+        .iter()
+        .filter_map(|(name, answer)| Some((name, answer.as_ref()?)));
+    let other_lines: Vec<NodeName> = answered
+        .filter(|(_, answer)| other_line(facts, answer) && answer.newest.is_some())
+        .map(|(name, _)| name.clone())
+        .collect();
+    let whole = unheard.is_empty() && left_behind.is_empty() && other_lines.is_empty();
+    match &said.loss_after {
+        Some(accepted) if *accepted != point => refused(Refused::OtherLoss {
+            accepted: accepted.clone(),
+            promoted: point,
+        }),
+        None if !whole => refused(Refused::Loss {
+            after: point,
+            unheard,
+            other_lines,
+            left_behind,
+        }),
+        Some(_) | None => Ok(Promotion {
+            epoch: facts.record.seen.epoch + 1,
+            point,
+            left_behind,
+            unheard,
+            other_lines,
+        }),
+    }
+}
+
+/// Nobody plays the role, nobody knows a higher term. Two claims of one epoch that nobody plays are ended by a higher one.
+fn terms(facts: &Facts) -> Result<(), Verdict> {
+    let seen = &facts.record.seen;
+    let answers = || {
+        facts
+            .peers
+            .iter()
+            .filter_map(|(name, answer)| Some((name, answer.as_ref()?)))
+    };
+    // A peer that plays under a lower term will fence itself as soon as it hears; it stands in the way until it has.
+    if let Some((name, _)) = answers().find(|(_, answer)| answer.plays) {
+        return Err(Verdict::Refused(Refused::Active(name.clone())));
+    }
+    for (name, answer) in answers() {
+        let term = answer.seen.clone();
+        if term.epoch > seen.epoch {
+            return Err(Verdict::Refused(Refused::HigherTerm {
+                by: name.clone(),
+                term,
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// The peer followed another claim of the epoch: its points are of another line, whatever their numbers.
+fn other_line(facts: &Facts, answer: &Answered) -> bool {
+    answer.seen.epoch == facts.record.seen.epoch && answer.seen != facts.record.seen
+}
+
+fn point(facts: &Facts, said: &Statements) -> Result<PointId, Verdict> {
+    if let Some(asked) = &said.point {
+        let held = facts.points.contains(asked);
+        return if held {
+            Ok(asked.clone())
+        } else {
+            Err(Verdict::Refused(Refused::UnknownPoint(asked.clone())))
+        };
+    }
+    let newest = facts.points.last();
+    let farther = facts.peers.iter().filter_map(|(name, answer)| {
+        let answer = answer.as_ref()?;
+        Some((name, answer.newest.as_ref()?)).filter(|_| !other_line(facts, answer))
+    });
+    if let Some((from, point)) = farther.max_by_key(|(_, point)| point.rank()) {
+        if newest.is_none_or(|newest| newest.rank() < point.rank()) {
+            return Err(Verdict::Fetch {
+                from: from.clone(),
+                point: point.clone(),
+            });
+        }
+    }
+    newest.cloned().ok_or(Verdict::Refused(Refused::NoPoint))
+}

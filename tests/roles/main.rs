@@ -1,0 +1,5 @@
+//! The state machine of a role: its table in docs/roles.md, and what must hold whatever happens.
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod grid;

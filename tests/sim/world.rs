@@ -1,0 +1,575 @@
+//! Nodes, the messages between them, time as a queue of events, and the properties.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use standin::logic::name::NodeName;
+use standin::logic::point::{PointId, Term};
+use standin::logic::role::{
+    Action, Descent, Event, Fall, Mend, Record, Rise, State, Word, Work, step,
+};
+
+use crate::dice::Dice;
+use crate::disk::{Disk, Point};
+use crate::operator;
+
+/// Events in which everything goes wrong, and at most those in which everything must come right.
+const TROUBLE: usize = 300;
+const PEACE: usize = 3000;
+
+pub struct Node {
+    pub disk: Disk,
+    /// The daemon runs.
+    pub up: bool,
+    /// The services run: they outlive a daemon, not a machine.
+    pub serving: bool,
+    /// Work asked for and not done yet.
+    work: Option<Work>,
+    /// The point to be promoted from, as the operator was shown.
+    pub point: Option<PointId>,
+    /// An older state of the disk, for a rollback.
+    image: Option<Disk>,
+}
+
+#[derive(Debug, Clone)]
+enum Message {
+    Word {
+        term: Term,
+        plays: bool,
+        newest: Option<PointId>,
+        answer: bool,
+    },
+    Line {
+        term: Term,
+        base: Option<(Term, PointId)>,
+        points: Vec<Point>,
+    },
+    Grant {
+        term: Term,
+    },
+    Accept {
+        term: Term,
+    },
+}
+
+pub struct World {
+    pub dice: Dice,
+    pub names: Vec<NodeName>,
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// From, to, what.
+    mail: Vec<(NodeName, NodeName, Message)>,
+    /// Directions in which nothing gets through.
+    cuts: BTreeSet<(NodeName, NodeName)>,
+    writes: u64,
+    /// Writes that reached a live copy and must be somewhere.
+    promised: BTreeSet<u64>,
+    /// Terms ever held, and by whom.
+    holders: HashMap<Term, NodeName>,
+    pub peace: bool,
+    trace: bool,
+}
+
+pub fn run(seed: u64, trace: bool) -> Result<(), String> {
+    let mut world = World::new(seed, trace);
+    for _ in 0..TROUBLE {
+        world.event()?;
+    }
+    world.heal();
+    for _ in 0..PEACE {
+        world.event()?;
+        if world.settled() {
+            return world.agreed();
+        }
+    }
+    if trace {
+        for (name, node) in &world.nodes {
+            let (live, points) = (&node.disk.live, &node.disk.points);
+            println!(
+                "{name}: live {live:?}\n  points {points:?}\n  forks {:?}",
+                node.disk.forks
+            );
+        }
+    }
+    Err(format!("they do not settle: {}", world.states()))
+}
+
+impl World {
+    fn new(seed: u64, trace: bool) -> World {
+        let mut dice = Dice::new(seed);
+        let names: Vec<NodeName> = ["alder", "birch", "cedar"][..2 + dice.below(2)]
+            .iter()
+            .map(|name| NodeName::parse(name).unwrap())
+            .collect();
+        let first = Term {
+            epoch: 1,
+            holder: names[0].clone(),
+            nonce: 0,
+        };
+        let mut nodes = BTreeMap::new();
+        for name in &names {
+            let peers = names
+                .iter()
+                .filter(|other| *other != name)
+                .cloned()
+                .collect();
+            let mut record = Record::standby(name.clone(), peers, first.clone());
+            let home = *name == names[0];
+            if home {
+                record.held = Some(first.clone());
+                record.state = State::Active;
+            }
+            let live = home.then(|| (first.clone(), Vec::new()));
+            let disk = Disk {
+                record,
+                live,
+                // Every node begins with the same empty point.
+                points: vec![Point {
+                    id: PointId {
+                        term: first.clone(),
+                        sequence: 1,
+                    },
+                    content: Vec::new(),
+                }],
+                forks: Vec::new(),
+                base: None,
+            };
+            let node = Node {
+                disk,
+                up: true,
+                serving: home,
+                work: None,
+                point: None,
+                image: None,
+            };
+            nodes.insert(name.clone(), node);
+        }
+        World {
+            dice,
+            names: names.clone(),
+            nodes,
+            mail: Vec::new(),
+            cuts: BTreeSet::new(),
+            writes: 0,
+            promised: BTreeSet::new(),
+            holders: HashMap::from([(first, names[0].clone())]),
+            peace: false,
+            trace,
+        }
+    }
+
+    /// One thing happens, whatever the dice say.
+    fn event(&mut self) -> Result<(), String> {
+        let name = self.names[self.dice.below(self.names.len())].clone();
+        match self.dice.below(100) {
+            0..30 => self.deliver()?,
+            30..45 => self.write(&name),
+            45..60 => self.work(&name)?,
+            60..70 => self.replicate(&name),
+            70..76 => drop(self.happens(&name, &Event::Retry)?),
+            76..82 => self.greet(&name),
+            82..90 => operator::acts(self, &name)?,
+            _ if self.peace => {}
+            90..97 => self.crash(&name)?,
+            97..99 => self.cut(&name),
+            _ => self.image(&name),
+        }
+        self.check()
+    }
+
+    /// The step function, with a record that may be lost before it is written and actions that may be lost after.
+    pub fn happens(&mut self, name: &NodeName, event: &Event) -> Result<bool, String> {
+        let node = &self.nodes[name];
+        if !node.up {
+            return Ok(false);
+        }
+        let before = node.disk.record.clone();
+        let step = step(&before, event);
+        if self.trace {
+            println!(
+                "{name}: {} + {event:?} -> {} ({})",
+                before.state, step.record.state, step.why
+            );
+        }
+        if !self.peace && self.dice.chance(10) {
+            return self.crash(name).map(|()| false);
+        }
+        if let (Some(held), true) = (&step.record.held, step.record.held != before.held) {
+            let other = self.holders.insert(held.clone(), name.clone());
+            if other.is_some_and(|other| other != *name) {
+                return Err(format!("the term {held} is held by two nodes"));
+            }
+        }
+        if step.record.state == State::HandedOff && before.state != State::HandedOff {
+            self.delivered(name, &step.record.seen.holder)?;
+        }
+        let node = self.nodes.get_mut(name).unwrap();
+        node.disk.record = step.record;
+        for action in step.actions {
+            if !self.peace && self.dice.chance(10) {
+                return self.crash(name).map(|()| false);
+            }
+            self.act(name, action);
+        }
+        Ok(!step.refused)
+    }
+
+    /// At the release the other must have all of it, and nobody may be writing here.
+    fn delivered(&self, from: &NodeName, to: &NodeName) -> Result<(), String> {
+        let (from, to) = (&self.nodes[from], &self.nodes[to]);
+        let last = from.disk.live.as_ref().map(|(_, content)| content);
+        let theirs = to.disk.newest().map(|point| &point.content);
+        if from.serving {
+            return Err("released while the services run".to_owned());
+        }
+        if last != theirs && last.is_some_and(|content| !content.is_empty()) {
+            return Err(format!("released {last:?}, but the other has {theirs:?}"));
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, name: &NodeName, action: Action) {
+        let record = self.nodes[name].disk.record.clone();
+        let (term, plays) = (record.seen.clone(), record.plays());
+        let newest = self.nodes[name].disk.newest().map(|point| point.id.clone());
+        let word = |answer| Message::Word {
+            term: term.clone(),
+            plays,
+            newest: newest.clone(),
+            answer,
+        };
+        match action {
+            Action::Work(work) => self.nodes.get_mut(name).unwrap().work = Some(work),
+            Action::AskPeers | Action::TellAll => {
+                for peer in &record.peers {
+                    self.post(name, peer, word(false));
+                }
+            }
+            Action::Tell(peer) => self.post(name, &peer, word(true)),
+            Action::Grant => self.post(
+                name,
+                &term.holder.clone(),
+                Message::Grant { term: term.clone() },
+            ),
+            Action::Accept(peer) => self.post(name, &peer, Message::Accept { term: term.clone() }),
+            Action::Alarm { .. } => {}
+        }
+    }
+
+    fn post(&mut self, from: &NodeName, to: &NodeName, message: Message) {
+        if self.cuts.contains(&(from.clone(), to.clone())) || (!self.peace && self.dice.chance(50))
+        {
+            return;
+        }
+        if !self.peace && self.dice.chance(30) {
+            self.mail.push((from.clone(), to.clone(), message.clone()));
+        }
+        self.mail.push((from.clone(), to.clone(), message));
+    }
+
+    /// Any message that is under way arrives, not the oldest.
+    fn deliver(&mut self) -> Result<(), String> {
+        if self.mail.is_empty() {
+            return Ok(());
+        }
+        let at = self.dice.below(self.mail.len());
+        let (from, to, message) = self.mail.swap_remove(at);
+        if !self.nodes[&to].up {
+            return Ok(());
+        }
+        match message {
+            Message::Word {
+                term,
+                plays,
+                newest,
+                answer,
+            } => {
+                let ahead = self.nodes[&to].disk.lacks(newest.as_ref());
+                let word = Word { term, plays, ahead };
+                self.happens(
+                    &to,
+                    &Event::Heard {
+                        from: from.clone(),
+                        word,
+                    },
+                )?;
+                if !answer && self.nodes[&to].up {
+                    self.act(&to, Action::Tell(from));
+                }
+            }
+            Message::Line { term, base, points } => {
+                let word = Word {
+                    term: term.clone(),
+                    plays: true,
+                    ahead: false,
+                };
+                self.happens(&to, &Event::Heard { from, word })?;
+                let node = self.nodes.get_mut(&to).unwrap();
+                if node.up && node.disk.record.accepts(&term) {
+                    node.disk.follow(base.as_ref(), &points);
+                }
+            }
+            Message::Grant { term } => {
+                self.nodes.get_mut(&to).unwrap().point = None;
+                self.happens(&to, &Event::Granted { by: from, term })?;
+            }
+            Message::Accept { term } => {
+                self.happens(&to, &Event::Accepted { by: from, term })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, name: &NodeName) {
+        let node = self.nodes.get_mut(name).unwrap();
+        if let (true, Some((_, content))) = (node.serving && !self.peace, &mut node.disk.live) {
+            self.writes += 1;
+            content.push(self.writes);
+            self.promised.insert(self.writes);
+        }
+    }
+
+    fn replicate(&mut self, name: &NodeName) {
+        let node = self.nodes.get_mut(name).unwrap();
+        if !node.up || !node.disk.record.takes_points() {
+            return;
+        }
+        node.disk.take_point();
+        self.send_line(name);
+    }
+
+    fn send_line(&mut self, name: &NodeName) {
+        let disk = &self.nodes[name].disk;
+        let (record, points, base) = (disk.record.clone(), disk.points.clone(), disk.base.clone());
+        for peer in &record.peers {
+            self.post(
+                name,
+                peer,
+                Message::Line {
+                    term: record.seen.clone(),
+                    base: base.clone(),
+                    points: points.clone(),
+                },
+            );
+        }
+    }
+
+    fn greet(&mut self, name: &NodeName) {
+        if self.nodes[name].up {
+            self.act(name, Action::TellAll);
+        }
+    }
+
+    /// Work ends: its effect, then the word of it, between which the daemon may die.
+    fn work(&mut self, name: &NodeName) -> Result<(), String> {
+        let node = self.nodes.get_mut(name).unwrap();
+        let Some(work) = node.work.take().filter(|_| node.up) else {
+            return Ok(());
+        };
+        let fails = !self.peace && self.dice.chance(60);
+        let done = !fails && self.carry_out(name, work);
+        if !self.peace && self.dice.chance(40) {
+            return self.crash(name);
+        }
+        let word = if done {
+            Event::Done(work)
+        } else {
+            Event::Failed(work)
+        };
+        self.happens(name, &word).map(drop)
+    }
+
+    fn carry_out(&mut self, name: &NodeName, work: Work) -> bool {
+        let node = self.nodes.get_mut(name).unwrap();
+        let disk = &mut node.disk;
+        match work {
+            Work::Rise(Rise::Live) => {
+                let held = disk.record.held.clone().expect("holds a term");
+                let newest = disk.newest().map(|point| point.id.clone());
+                match node.point.clone().or(newest) {
+                    Some(point) if disk.points.iter().any(|held| held.id == point) => {
+                        disk.make_live(&held, &point)
+                    }
+                    Some(_) => return false,
+                    // Handed over before anything was written.
+                    None => disk.live = Some((held, Vec::new())),
+                }
+            }
+            Work::Rise(Rise::Serve) => node.serving = true,
+            Work::Rise(Rise::Address) | Work::Descent(Descent::Precopy) => {}
+            Work::Descent(Descent::Stop) | Work::Fall(Fall::Stop) => node.serving = false,
+            Work::Descent(Descent::Final) => disk.take_point(),
+            Work::Descent(Descent::Deliver) => return self.hand_in(name),
+            Work::Fall(Fall::Prove) => return !node.serving,
+            Work::Mend(Mend::Keep) => disk.keep_live(),
+            Work::Mend(Mend::Aside) => disk.live = None,
+        }
+        true
+    }
+
+    /// The last point of a hand-over, over a link that works both ways, to a node that takes it.
+    fn hand_in(&mut self, name: &NodeName) -> bool {
+        let State::HandingOver { term, .. } = &self.nodes[name].disk.record.state else {
+            return false;
+        };
+        let disk = &self.nodes[name].disk;
+        let (to, line, base) = (term.holder.clone(), disk.points.clone(), disk.base.clone());
+        let seen = self.nodes[name].disk.record.seen.clone();
+        if !self.reachable(name, &to) {
+            return false;
+        }
+        let other = self.nodes.get_mut(&to).unwrap();
+        if !other.up || !other.disk.record.accepts(&seen) {
+            return false;
+        }
+        other.disk.follow(base.as_ref(), &line);
+        // What is committed there is compared with what was sent.
+        other.disk.newest() == line.last()
+    }
+
+    /// The daemon or the whole machine ends, and mostly comes back at once.
+    fn crash(&mut self, name: &NodeName) -> Result<(), String> {
+        let machine = self.dice.chance(500);
+        let stays = self.dice.chance(300);
+        let node = self.nodes.get_mut(name).unwrap();
+        node.up = false;
+        node.work = None;
+        if machine {
+            node.serving = false;
+        }
+        if self.trace {
+            println!(
+                "{name}: {} dies",
+                if machine { "the machine" } else { "the daemon" }
+            );
+        }
+        if stays { Ok(()) } else { self.start(name) }
+    }
+
+    pub fn start(&mut self, name: &NodeName) -> Result<(), String> {
+        let node = self.nodes.get_mut(name).unwrap();
+        node.up = true;
+        let serving = node.serving;
+        self.happens(name, &Event::Started { serving }).map(drop)
+    }
+
+    fn cut(&mut self, name: &NodeName) {
+        let other = self.names[self.dice.below(self.names.len())].clone();
+        let way = (name.clone(), other);
+        if !self.cuts.remove(&way) {
+            self.cuts.insert(way);
+        }
+    }
+
+    /// Keeps an image of the disk, or comes back from one: what was written since is gone, and nobody promised it.
+    fn image(&mut self, name: &NodeName) {
+        let take = self.dice.chance(700);
+        let node = self.nodes.get_mut(name).unwrap();
+        if take {
+            node.image = Some(node.disk.clone());
+        } else if let Some(image) = node.image.take() {
+            if self.trace {
+                println!("{name}: rolled back to {}", image.record.state);
+            }
+            node.disk = image;
+            node.up = false;
+            node.serving = false;
+            node.work = None;
+            let left = self.everything();
+            self.promised.retain(|write| left.contains(write));
+        }
+    }
+
+    fn everything(&self) -> BTreeSet<u64> {
+        let mut all = BTreeSet::new();
+        for node in self.nodes.values() {
+            node.disk.writes(&mut all);
+        }
+        all
+    }
+
+    /// The properties of every moment.
+    fn check(&self) -> Result<(), String> {
+        let all = self.everything();
+        if let Some(lost) = self.promised.iter().find(|write| !all.contains(write)) {
+            return Err(format!("the write {lost} is nowhere"));
+        }
+        for (name, node) in &self.nodes {
+            let record = &node.disk.record;
+            let may_serve = match &record.state {
+                State::Standby | State::HandedOff | State::Fenced | State::Reconciling { .. } => {
+                    false
+                }
+                State::Promoting { step } => *step != Rise::Live,
+                State::Waking { up, .. } => *up,
+                State::HandingOver { step, .. } => matches!(step, Descent::Precopy | Descent::Stop),
+                State::Fencing { step } => *step == Fall::Stop,
+                State::Active => true,
+                State::Conflict { up, .. } => *up,
+            };
+            if node.serving && !may_serve {
+                return Err(format!("{name} serves while it is {}", record.state));
+            }
+        }
+        Ok(())
+    }
+
+    fn heal(&mut self) {
+        self.peace = true;
+        self.cuts.clear();
+        let down: Vec<NodeName> = self
+            .names
+            .iter()
+            .filter(|name| !self.nodes[*name].up)
+            .cloned()
+            .collect();
+        for name in down {
+            self.start(&name).expect("starting checks nothing");
+        }
+    }
+
+    /// Both ways.
+    pub fn reachable(&self, one: &NodeName, other: &NodeName) -> bool {
+        let ways = [(one.clone(), other.clone()), (other.clone(), one.clone())];
+        !ways.iter().any(|way| self.cuts.contains(way))
+    }
+
+    pub fn states(&self) -> String {
+        let states = self.nodes.iter().map(|(name, node)| {
+            format!(
+                "{name} is {} at {}",
+                node.disk.record.state, node.disk.record.seen
+            )
+        });
+        states.collect::<Vec<_>>().join(", ")
+    }
+
+    fn settled(&self) -> bool {
+        let records: Vec<&Record> = self.nodes.values().map(|node| &node.disk.record).collect();
+        let count = |wanted: State| {
+            records
+                .iter()
+                .filter(|record| record.state == wanted)
+                .count()
+        };
+        let newest = |node: &Node| node.disk.newest().map(|point| point.content.clone());
+        let first = self.nodes.values().next().and_then(newest);
+        count(State::Active) == 1
+            && count(State::Standby) == records.len() - 1
+            && records.iter().all(|record| record.seen == records[0].seen)
+            && self.nodes.values().all(|node| newest(node) == first)
+            && self.nodes.values().all(|node| {
+                let live = node.disk.live.as_ref().map(|(_, content)| content);
+                !node.disk.record.plays()
+                    || live.is_none_or(Vec::is_empty)
+                    || live == first.as_ref()
+            })
+    }
+
+    /// In the end every node's line is the same, and every write is in it or in a fork.
+    fn agreed(&self) -> Result<(), String> {
+        let lines: Vec<&Vec<Point>> = self.nodes.values().map(|node| &node.disk.points).collect();
+        if lines.iter().any(|line| *line != lines[0]) {
+            return Err("the lines differ".to_owned());
+        }
+        Ok(())
+    }
+}
