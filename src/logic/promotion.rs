@@ -76,6 +76,8 @@ pub enum Refused {
     State(&'static str),
     /// This peer plays the role.
     Active(NodeName),
+    /// The role was released to this peer, which answers: it may take it up at any moment.
+    Released(NodeName),
     /// This peer knows a higher term than this node did: learn it first.
     HigherTerm { by: NodeName, term: Term },
     /// These did not answer and were not spoken for.
@@ -195,6 +197,10 @@ fn terms(facts: &Facts) -> Result<(), Verdict> {
     if let Some((name, _)) = answers().find(|(_, answer)| answer.plays) {
         return Err(Verdict::Refused(Refused::Active(name.clone())));
     }
+    let released = matches!(facts.record.state, State::HandedOff).then_some(&seen.holder);
+    if let Some((to, _)) = answers().find(|(name, _)| Some(*name) == released) {
+        return Err(Verdict::Refused(Refused::Released(to.clone())));
+    }
     for (name, answer) in answers() {
         let term = answer.seen.clone();
         if term.epoch > seen.epoch {
@@ -235,4 +241,256 @@ fn point(facts: &Facts, said: &Statements) -> Result<PointId, Verdict> {
         }
     }
     newest.cloned().ok_or(Verdict::Refused(Refused::NoPoint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::point::Term;
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        NodeName::parse(name).unwrap()
+    }
+
+    /// `5birch`: epoch and holder.
+    fn term(word: &str) -> Term {
+        Term {
+            epoch: word[..1].parse().unwrap(),
+            holder: node(&word[1..]),
+            nonce: 0,
+        }
+    }
+
+    /// `5birch.7`
+    fn point(word: &str) -> PointId {
+        let (word, sequence) = word.split_once('.').unwrap();
+        PointId {
+            term: term(word),
+            sequence: sequence.parse().unwrap(),
+        }
+    }
+
+    fn points(words: &str) -> Vec<PointId> {
+        words.split_whitespace().map(point).collect()
+    }
+
+    /// What `judge` says to alder, which has seen 5birch. Peers: `birch ?`, `cedar 5birch 5birch.7`, `birch 5birch! ...`
+    /// (plays). Statements: `stopped birch`, `loss 5birch.7`, `point 5birch.6`.
+    fn check(held: &str, peers: &[&str], said: &[&str], expected: &str) {
+        let mut record = Record::standby(node("alder"), BTreeSet::new(), term("5birch"));
+        let mut facts_peers = BTreeMap::new();
+        for peer in peers {
+            let words: Vec<&str> = peer.split_whitespace().collect();
+            record.peers.insert(node(words[0]));
+            let answer = (words[1] != "?").then(|| Answered {
+                seen: term(words[1].trim_end_matches('!')),
+                plays: words[1].ends_with('!'),
+                newest: words.get(2).map(|word| point(word)),
+            });
+            facts_peers.insert(node(words[0]), answer);
+        }
+        let mut statements = Statements::default();
+        for words in said {
+            match words.split_once(' ').unwrap() {
+                ("stopped", name) => drop(statements.stopped.insert(node(name))),
+                ("loss", word) => statements.loss_after = Some(point(word)),
+                (_, word) => statements.point = Some(point(word)),
+            }
+        }
+        let held = points(held);
+        let facts = Facts {
+            record: &record,
+            points: &held,
+            peers: facts_peers,
+        };
+        let names = |names: &[NodeName]| {
+            names
+                .iter()
+                .map(NodeName::as_str)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let verdict = match judge(&facts, &statements) {
+            Verdict::Promote(it) => format!("epoch {} from {}", it.epoch, it.point),
+            Verdict::Fetch { from, point } => format!("fetch {point} from {}", from.as_str()),
+            Verdict::Refused(Refused::Active(name)) => format!("active: {}", name.as_str()),
+            Verdict::Refused(Refused::Released(to)) => format!("released to {}", to.as_str()),
+            Verdict::Refused(Refused::HigherTerm { by, term }) => {
+                format!("{} knows {term}", by.as_str())
+            }
+            Verdict::Refused(Refused::Silent(silent)) => format!("silent: {}", names(&silent)),
+            Verdict::Refused(Refused::NoPoint) => "no point".to_owned(),
+            Verdict::Refused(Refused::UnknownPoint(point)) => format!("no {point}"),
+            Verdict::Refused(Refused::State(why)) => why.to_owned(),
+            Verdict::Refused(Refused::Loss {
+                after,
+                unheard,
+                other_lines,
+                left_behind,
+            }) => format!(
+                "loss after {after}: [{}] [{}] {}",
+                names(&unheard),
+                names(&other_lines),
+                left_behind.len()
+            ),
+            Verdict::Refused(Refused::OtherLoss { accepted, promoted }) => {
+                format!("{accepted} was accepted, not {promoted}")
+            }
+        };
+        assert_eq!(verdict, expected, "{held:?} {peers:?} {said:?}");
+    }
+
+    #[test]
+    fn nobody_in_the_way() {
+        check("5birch.7", &[], &[], "epoch 6 from 5.7");
+        check(
+            "5birch.7",
+            &["birch 5birch 5birch.7"],
+            &[],
+            "epoch 6 from 5.7",
+        );
+        check(
+            "5birch.7",
+            &["birch 4birch 4birch.3"],
+            &[],
+            "epoch 6 from 5.7",
+        );
+        check("", &["birch 5birch"], &[], "no point");
+    }
+
+    #[test]
+    fn the_active_node_is_not_overridden() {
+        check(
+            "5birch.7",
+            &["birch 5birch! 5birch.7"],
+            &[],
+            "active: birch",
+        );
+        check(
+            "5birch.7",
+            &["birch 5birch! 5birch.7"],
+            &["stopped birch", "loss 5birch.7"],
+            "active: birch",
+        );
+        check(
+            "5birch.7",
+            &["birch ?", "cedar 4cedar! 4cedar.1"],
+            &["stopped birch"],
+            "active: cedar",
+        );
+    }
+
+    #[test]
+    fn what_was_released_is_not_taken_back_from_a_living_peer() {
+        let mut record = Record::standby(
+            node("alder"),
+            BTreeSet::from([node("birch")]),
+            term("5birch"),
+        );
+        record.state = State::HandedOff;
+        let points = points("4alder.7");
+        let mut facts = Facts {
+            record: &record,
+            points: &points,
+            peers: BTreeMap::new(),
+        };
+        let answer = Answered {
+            seen: term("4alder"),
+            plays: false,
+            newest: None,
+        };
+        facts.peers.insert(node("birch"), Some(answer));
+        let verdict = judge(&facts, &Statements::default());
+        assert_eq!(verdict, Verdict::Refused(Refused::Released(node("birch"))));
+        facts.peers.insert(node("birch"), None);
+        let said = Statements {
+            stopped: BTreeSet::from([node("birch")]),
+            loss_after: Some(point("4alder.7")),
+            point: None,
+        };
+        assert!(matches!(judge(&facts, &said), Verdict::Promote(_)));
+    }
+
+    #[test]
+    fn a_higher_term_is_never_overridden() {
+        check(
+            "5birch.7",
+            &["birch ?", "cedar 6birch"],
+            &["stopped birch", "loss 5birch.7"],
+            "cedar knows 6 (birch)",
+        );
+    }
+
+    #[test]
+    fn silence_wants_a_statement_and_its_price() {
+        check("5birch.7", &["birch ?"], &[], "silent: birch");
+        check(
+            "5birch.7",
+            &["birch ?", "cedar ?"],
+            &["stopped birch"],
+            "silent: cedar",
+        );
+        check(
+            "5birch.7",
+            &["birch ?"],
+            &["stopped birch"],
+            "loss after 5.7: [birch] [] 0",
+        );
+        check(
+            "5birch.7",
+            &["birch ?"],
+            &["stopped birch", "loss 5birch.6"],
+            "5.6 was accepted, not 5.7",
+        );
+        check(
+            "5birch.7",
+            &["birch ?"],
+            &["stopped birch", "loss 5birch.7"],
+            "epoch 6 from 5.7",
+        );
+    }
+
+    #[test]
+    fn a_newer_point_is_fetched_first() {
+        let peers = ["birch ?", "cedar 5birch 5birch.8"];
+        check(
+            "5birch.7",
+            &peers,
+            &["stopped birch"],
+            "fetch 5.8 from cedar",
+        );
+        check("", &peers, &["stopped birch"], "fetch 5.8 from cedar");
+        // Of a line that nobody plays any more: not newer, other.
+        let other = ["birch ?", "cedar 5cedar 5cedar.9"];
+        check(
+            "5birch.7",
+            &other,
+            &["stopped birch"],
+            "loss after 5.7: [birch] [cedar] 0",
+        );
+        check(
+            "5birch.7",
+            &other,
+            &["stopped birch", "loss 5birch.7"],
+            "epoch 6 from 5.7",
+        );
+    }
+
+    #[test]
+    fn an_older_point_leaves_some_behind() {
+        let held = "5birch.5 5birch.6 5birch.7";
+        check(
+            held,
+            &["birch 5birch"],
+            &["point 5birch.5"],
+            "loss after 5.5: [] [] 2",
+        );
+        check(
+            held,
+            &["birch 5birch"],
+            &["point 5birch.5", "loss 5birch.5"],
+            "epoch 6 from 5.5",
+        );
+        check(held, &["birch 5birch"], &["point 5birch.4"], "no 5.4");
+    }
 }

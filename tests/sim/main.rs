@@ -16,6 +16,7 @@
 mod dice;
 mod disk;
 mod operator;
+mod plans;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +31,11 @@ fn main() -> ExitCode {
         return long(&words[1..]);
     }
     let arguments = libtest_mimic::Arguments::from_args();
+    let crashes = libtest_mimic::Trial::test("every_plan_with_a_crash_at_every_place", || {
+        let runs = plans::all()?;
+        println!("{runs} runs");
+        Ok(())
+    });
     let trial = libtest_mimic::Trial::test("seeds", || {
         let (_, failed) = seeds(1, SHORT, false);
         if failed == 0 {
@@ -38,7 +44,7 @@ fn main() -> ExitCode {
             Err(format!("{failed} seeds failed").into())
         }
     });
-    libtest_mimic::run(&arguments, vec![trial]).exit_code()
+    libtest_mimic::run(&arguments, vec![crashes, trial]).exit_code()
 }
 
 fn long(words: &[String]) -> ExitCode {

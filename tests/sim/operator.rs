@@ -27,10 +27,18 @@ pub fn acts(world: &mut World, name: &NodeName) -> Result<(), String> {
         // In peace only what is needed; in trouble anybody promotes, resumes and calls off at any time.
         State::Standby | State::HandedOff if !world.peace || !active => promote(world, name),
         State::Waking { .. } if !world.peace && world.dice.chance(100) => {
+            let seen = &world.nodes[name].disk.record.seen;
+            let outdone = world
+                .nodes
+                .values()
+                .any(|node| node.disk.record.seen.epoch > seen.epoch);
+            if world.honest && outdone {
+                return Ok(());
+            }
             world.happens(name, &Event::Resume).map(drop)
         }
         State::Active if !world.peace => hand_over(world, name),
-        State::HandingOver { .. } if world.dice.chance(100) => {
+        State::HandingOver { .. } if !world.peace && world.dice.chance(100) => {
             world.happens(name, &Event::Cancel).map(drop)
         }
         State::Conflict { .. } => resolve(world, name),
@@ -38,7 +46,8 @@ pub fn acts(world: &mut World, name: &NodeName) -> Result<(), String> {
     }
 }
 
-fn claim(world: &mut World, name: &NodeName, holder: &NodeName) -> Term {
+/// A higher term for a node.
+pub fn claim(world: &mut World, name: &NodeName, holder: &NodeName) -> Term {
     let epoch = world.nodes[name].disk.record.seen.epoch + 1;
     Term {
         epoch,
@@ -72,18 +81,20 @@ fn resolve(world: &mut World, name: &NodeName) -> Result<(), String> {
     } else {
         world.dice.chance(500)
     };
-    let event = if stays {
-        Event::Stay {
-            term: claim(world, name, name),
-        }
-    } else {
-        Event::Yield
-    };
-    world.happens(name, &event).map(drop)
+    if !stays {
+        return world.happens(name, &Event::Yield).map(drop);
+    }
+    let term = claim(world, name, name);
+    if world.happens(name, &Event::Stay { term: term.clone() })? {
+        // The new term goes on from what this node took last.
+        let disk = &mut world.nodes.get_mut(name).unwrap().disk;
+        disk.base = disk.newest().map(|newest| (term, newest.id.clone()));
+    }
+    Ok(())
 }
 
 /// Asks who can be asked, states what is needed (true or not), and promotes when that is enough.
-fn promote(world: &mut World, name: &NodeName) -> Result<(), String> {
+pub fn promote(world: &mut World, name: &NodeName) -> Result<(), String> {
     if !world.peace && world.dice.chance(600) {
         return Ok(());
     }
@@ -138,6 +149,15 @@ fn promote(world: &mut World, name: &NodeName) -> Result<(), String> {
                     .unwrap()
                     .disk
                     .follow(base.as_ref(), &line);
+                return Ok(());
+            }
+            // Whoever says "it is stopped" has been there and pulled the plug.
+            Verdict::Refused(Refused::Silent(nodes))
+                if world.honest
+                    && nodes
+                        .iter()
+                        .any(|node| world.nodes[node].up || world.nodes[node].serving) =>
+            {
                 return Ok(());
             }
             Verdict::Refused(Refused::Silent(nodes)) => said.stopped = BTreeSet::from_iter(nodes),

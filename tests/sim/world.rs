@@ -51,6 +51,26 @@ enum Message {
     },
 }
 
+/// One crash at a chosen place.
+#[derive(Debug, Clone, Copy)]
+pub struct Crash {
+    /// Counts such places, from 1.
+    pub at: usize,
+    pub moment: Moment,
+    /// The whole machine, services included.
+    pub machine: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// It was decided, and is not on disk.
+    BeforeRecord,
+    /// It is on disk, and nothing of it was done.
+    AfterRecord,
+    /// Work was done, and nobody knows.
+    AfterEffect,
+}
+
 pub struct World {
     pub dice: Dice,
     pub names: Vec<NodeName>,
@@ -61,11 +81,19 @@ pub struct World {
     cuts: BTreeSet<(NodeName, NodeName)>,
     writes: u64,
     /// Writes that reached a live copy and must be somewhere.
-    promised: BTreeSet<u64>,
+    pub promised: BTreeSet<u64>,
     /// Terms ever held, and by whom.
     holders: HashMap<Term, NodeName>,
     pub peace: bool,
     trace: bool,
+    crash: Option<Crash>,
+    places: usize,
+    pub crashed: bool,
+    /// The operator does nothing of their own.
+    pub unattended: bool,
+    /// What operators state is true, and what was sent to a node that died does not reach it when it is back. Then no two
+    /// nodes may serve, ever.
+    pub honest: bool,
 }
 
 pub fn run(seed: u64, trace: bool) -> Result<(), String> {
@@ -99,6 +127,7 @@ impl World {
             .iter()
             .map(|name| NodeName::parse(name).unwrap())
             .collect();
+        let honest = dice.chance(500);
         let first = Term {
             epoch: 1,
             holder: names[0].clone(),
@@ -153,11 +182,55 @@ impl World {
             holders: HashMap::from([(first, names[0].clone())]),
             peace: false,
             trace,
+            crash: None,
+            places: 0,
+            crashed: false,
+            unattended: false,
+            honest,
         }
     }
 
+    /// Two nodes, no trouble but this crash.
+    pub fn quiet(seed: u64, crash: Crash) -> World {
+        let mut world = World::new(seed, false);
+        if world.names.len() > 2 {
+            // Seeds decide how many nodes there are; two are enough here.
+            return World::quiet(seed + 1_000_003, crash);
+        }
+        world.peace = true;
+        world.unattended = true;
+        world.crash = Some(crash);
+        world
+    }
+
+    /// Whether the chosen crash is here, and if so makes it.
+    fn crashes(&mut self, name: &NodeName, moment: Moment) -> bool {
+        let Some(crash) = self.crash.filter(|crash| crash.moment == moment) else {
+            return false;
+        };
+        self.places += 1;
+        if self.places != crash.at {
+            return false;
+        }
+        self.crashed = true;
+        let node = self.nodes.get_mut(name).unwrap();
+        node.up = false;
+        node.work = None;
+        node.serving &= !crash.machine;
+        true
+    }
+
+    /// Writes reach the live copy.
+    pub fn written(&mut self, name: &NodeName, count: usize) {
+        let peace = std::mem::replace(&mut self.peace, false);
+        for _ in 0..count {
+            self.write(name);
+        }
+        self.peace = peace;
+    }
+
     /// One thing happens, whatever the dice say.
-    fn event(&mut self) -> Result<(), String> {
+    pub fn event(&mut self) -> Result<(), String> {
         let name = self.names[self.dice.below(self.names.len())].clone();
         match self.dice.below(100) {
             0..30 => self.deliver()?,
@@ -166,10 +239,12 @@ impl World {
             60..70 => self.replicate(&name),
             70..76 => drop(self.happens(&name, &Event::Retry)?),
             76..82 => self.greet(&name),
+            82..90 if self.unattended => {}
             82..90 => operator::acts(self, &name)?,
             _ if self.peace => {}
             90..97 => self.crash(&name)?,
             97..99 => self.cut(&name),
+            _ if self.honest => {}
             _ => self.image(&name),
         }
         self.check()
@@ -192,6 +267,9 @@ impl World {
         if !self.peace && self.dice.chance(10) {
             return self.crash(name).map(|()| false);
         }
+        if self.crashes(name, Moment::BeforeRecord) {
+            return Ok(false);
+        }
         if let (Some(held), true) = (&step.record.held, step.record.held != before.held) {
             let other = self.holders.insert(held.clone(), name.clone());
             if other.is_some_and(|other| other != *name) {
@@ -203,6 +281,9 @@ impl World {
         }
         let node = self.nodes.get_mut(name).unwrap();
         node.disk.record = step.record;
+        if self.crashes(name, Moment::AfterRecord) {
+            return Ok(false);
+        }
         for action in step.actions {
             if !self.peace && self.dice.chance(10) {
                 return self.crash(name).map(|()| false);
@@ -255,6 +336,10 @@ impl World {
     }
 
     fn post(&mut self, from: &NodeName, to: &NodeName, message: Message) {
+        // A connection to a node that is down carries nothing, not even later.
+        if self.honest && !self.nodes[to].up {
+            return;
+        }
         if self.cuts.contains(&(from.clone(), to.clone())) || (!self.peace && self.dice.chance(50))
         {
             return;
@@ -369,6 +454,9 @@ impl World {
         if !self.peace && self.dice.chance(40) {
             return self.crash(name);
         }
+        if self.crashes(name, Moment::AfterEffect) {
+            return Ok(());
+        }
         let word = if done {
             Event::Done(work)
         } else {
@@ -435,6 +523,9 @@ impl World {
         if machine {
             node.serving = false;
         }
+        if self.honest {
+            self.mail.retain(|(_, to, _)| to != name);
+        }
         if self.trace {
             println!(
                 "{name}: {} dies",
@@ -488,6 +579,14 @@ impl World {
 
     /// The properties of every moment.
     fn check(&self) -> Result<(), String> {
+        let serving: Vec<&NodeName> = self
+            .names
+            .iter()
+            .filter(|name| self.nodes[*name].serving)
+            .collect();
+        if self.honest && serving.len() > 1 {
+            return Err(format!("{serving:?} serve at once: {}", self.states()));
+        }
         let all = self.everything();
         if let Some(lost) = self.promised.iter().find(|write| !all.contains(write)) {
             return Err(format!("the write {lost} is nowhere"));
@@ -512,8 +611,9 @@ impl World {
         Ok(())
     }
 
-    fn heal(&mut self) {
+    pub fn heal(&mut self) {
         self.peace = true;
+        self.unattended = false;
         self.cuts.clear();
         let down: Vec<NodeName> = self
             .names
@@ -542,7 +642,7 @@ impl World {
         states.collect::<Vec<_>>().join(", ")
     }
 
-    fn settled(&self) -> bool {
+    pub fn settled(&self) -> bool {
         let records: Vec<&Record> = self.nodes.values().map(|node| &node.disk.record).collect();
         let count = |wanted: State| {
             records
@@ -565,7 +665,7 @@ impl World {
     }
 
     /// In the end every node's line is the same, and every write is in it or in a fork.
-    fn agreed(&self) -> Result<(), String> {
+    pub fn agreed(&self) -> Result<(), String> {
         let lines: Vec<&Vec<Point>> = self.nodes.values().map(|node| &node.disk.points).collect();
         if lines.iter().any(|line| *line != lines[0]) {
             return Err("the lines differ".to_owned());

@@ -1,1 +1,0 @@
-//! A crash after every step.
