@@ -8,13 +8,13 @@ use standin::logic::role::Record;
 
 pub type Content = Vec<u64>;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Point {
     pub id: PointId,
     pub content: Content,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Disk {
     pub record: Record,
     /// Whose live copy it is: the term under which it was made.
@@ -35,6 +35,10 @@ impl Disk {
         for content in live.chain(points).chain(&self.forks) {
             into.extend(content);
         }
+    }
+
+    pub fn holds(&self, point: &PointId) -> bool {
+        self.points.iter().any(|held| held.id == *point)
     }
 
     pub fn newest(&self) -> Option<&Point> {

@@ -15,6 +15,8 @@
 
 mod dice;
 mod disk;
+mod model;
+mod node;
 mod operator;
 mod plans;
 mod world;
@@ -36,6 +38,17 @@ fn main() -> ExitCode {
         println!("{runs} runs");
         Ok(())
     });
+    let model = libtest_mimic::Trial::test("every_order_of_two_nodes", || {
+        let bounds = model::Bounds {
+            crashes: 1,
+            claims: 2,
+            writes: 1,
+            points: 1,
+            mail: 2,
+        };
+        println!("{} states", model::search(bounds)?);
+        Ok(())
+    });
     let trial = libtest_mimic::Trial::test("seeds", || {
         let (_, failed) = seeds(1, SHORT, false);
         if failed == 0 {
@@ -44,7 +57,7 @@ fn main() -> ExitCode {
             Err(format!("{failed} seeds failed").into())
         }
     });
-    libtest_mimic::run(&arguments, vec![crashes, trial]).exit_code()
+    libtest_mimic::run(&arguments, vec![crashes, model, trial]).exit_code()
 }
 
 fn long(words: &[String]) -> ExitCode {

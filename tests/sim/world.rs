@@ -4,52 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use standin::logic::name::NodeName;
 use standin::logic::point::{PointId, Term};
-use standin::logic::role::{
-    Action, Descent, Event, Fall, Mend, Record, Rise, State, Word, Work, step,
-};
+use standin::logic::role::{Action, Descent, Event, Record, State, Work, step};
 
 use crate::dice::Dice;
 use crate::disk::{Disk, Point};
+use crate::node::{self, Message, Node};
 use crate::operator;
 
 /// Events in which everything goes wrong, and at most those in which everything must come right.
 const TROUBLE: usize = 300;
 const PEACE: usize = 3000;
-
-pub struct Node {
-    pub disk: Disk,
-    /// The daemon runs.
-    pub up: bool,
-    /// The services run: they outlive a daemon, not a machine.
-    pub serving: bool,
-    /// Work asked for and not done yet.
-    work: Option<Work>,
-    /// The point to be promoted from, as the operator was shown.
-    pub point: Option<PointId>,
-    /// An older state of the disk, for a rollback.
-    image: Option<Disk>,
-}
-
-#[derive(Debug, Clone)]
-enum Message {
-    Word {
-        term: Term,
-        plays: bool,
-        newest: Option<PointId>,
-        answer: bool,
-    },
-    Line {
-        term: Term,
-        base: Option<(Term, PointId)>,
-        points: Vec<Point>,
-    },
-    Grant {
-        term: Term,
-    },
-    Accept {
-        term: Term,
-    },
-}
 
 /// One crash at a chosen place.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +39,8 @@ pub struct World {
     pub dice: Dice,
     pub names: Vec<NodeName>,
     pub nodes: BTreeMap<NodeName, Node>,
+    /// Older states of disks, for a rollback.
+    images: BTreeMap<NodeName, Disk>,
     /// From, to, what.
     mail: Vec<(NodeName, NodeName, Message)>,
     /// Directions in which nothing gets through.
@@ -167,7 +133,6 @@ impl World {
                 serving: home,
                 work: None,
                 point: None,
-                image: None,
             };
             nodes.insert(name.clone(), node);
         }
@@ -175,6 +140,7 @@ impl World {
             dice,
             names: names.clone(),
             nodes,
+            images: BTreeMap::new(),
             mail: Vec::new(),
             cuts: BTreeSet::new(),
             writes: 0,
@@ -214,9 +180,7 @@ impl World {
         }
         self.crashed = true;
         let node = self.nodes.get_mut(name).unwrap();
-        node.up = false;
-        node.work = None;
-        node.serving &= !crash.machine;
+        node.die(crash.machine);
         true
     }
 
@@ -277,7 +241,7 @@ impl World {
             }
         }
         if step.record.state == State::HandedOff && before.state != State::HandedOff {
-            self.delivered(name, &step.record.seen.holder)?;
+            node::released(&self.nodes[name], &self.nodes[&step.record.seen.holder])?;
         }
         let node = self.nodes.get_mut(name).unwrap();
         node.disk.record = step.record;
@@ -293,45 +257,10 @@ impl World {
         Ok(!step.refused)
     }
 
-    /// At the release the other must have all of it, and nobody may be writing here.
-    fn delivered(&self, from: &NodeName, to: &NodeName) -> Result<(), String> {
-        let (from, to) = (&self.nodes[from], &self.nodes[to]);
-        let last = from.disk.live.as_ref().map(|(_, content)| content);
-        let theirs = to.disk.newest().map(|point| &point.content);
-        if from.serving {
-            return Err("released while the services run".to_owned());
-        }
-        if last != theirs && last.is_some_and(|content| !content.is_empty()) {
-            return Err(format!("released {last:?}, but the other has {theirs:?}"));
-        }
-        Ok(())
-    }
-
     fn act(&mut self, name: &NodeName, action: Action) {
-        let record = self.nodes[name].disk.record.clone();
-        let (term, plays) = (record.seen.clone(), record.plays());
-        let newest = self.nodes[name].disk.newest().map(|point| point.id.clone());
-        let word = |answer| Message::Word {
-            term: term.clone(),
-            plays,
-            newest: newest.clone(),
-            answer,
-        };
-        match action {
-            Action::Work(work) => self.nodes.get_mut(name).unwrap().work = Some(work),
-            Action::AskPeers | Action::TellAll => {
-                for peer in &record.peers {
-                    self.post(name, peer, word(false));
-                }
-            }
-            Action::Tell(peer) => self.post(name, &peer, word(true)),
-            Action::Grant => self.post(
-                name,
-                &term.holder.clone(),
-                Message::Grant { term: term.clone() },
-            ),
-            Action::Accept(peer) => self.post(name, &peer, Message::Accept { term: term.clone() }),
-            Action::Alarm { .. } => {}
+        let messages = self.nodes.get_mut(name).unwrap().act(action);
+        for (peer, message) in messages {
+            self.post(name, &peer, message);
         }
     }
 
@@ -360,44 +289,16 @@ impl World {
         if !self.nodes[&to].up {
             return Ok(());
         }
-        match message {
-            Message::Word {
-                term,
-                plays,
-                newest,
-                answer,
-            } => {
-                let ahead = self.nodes[&to].disk.lacks(newest.as_ref());
-                let word = Word { term, plays, ahead };
-                self.happens(
-                    &to,
-                    &Event::Heard {
-                        from: from.clone(),
-                        word,
-                    },
-                )?;
-                if !answer && self.nodes[&to].up {
-                    self.act(&to, Action::Tell(from));
-                }
-            }
-            Message::Line { term, base, points } => {
-                let word = Word {
-                    term: term.clone(),
-                    plays: true,
-                    ahead: false,
-                };
-                self.happens(&to, &Event::Heard { from, word })?;
-                let node = self.nodes.get_mut(&to).unwrap();
-                if node.up && node.disk.record.accepts(&term) {
-                    node.disk.follow(base.as_ref(), &points);
-                }
-            }
-            Message::Grant { term } => {
-                self.nodes.get_mut(&to).unwrap().point = None;
-                self.happens(&to, &Event::Granted { by: from, term })?;
-            }
-            Message::Accept { term } => {
-                self.happens(&to, &Event::Accepted { by: from, term })?;
+        if matches!(message, Message::Grant { .. }) {
+            self.nodes.get_mut(&to).unwrap().point = None;
+        }
+        let event = self.nodes[&to].event(&from, &message);
+        self.happens(&to, &event)?;
+        let node = self.nodes.get_mut(&to).unwrap();
+        if node.up {
+            node.take_in(&message);
+            if matches!(message, Message::Word { answer: false, .. }) {
+                self.act(&to, Action::Tell(from));
             }
         }
         Ok(())
@@ -422,18 +323,10 @@ impl World {
     }
 
     fn send_line(&mut self, name: &NodeName) {
-        let disk = &self.nodes[name].disk;
-        let (record, points, base) = (disk.record.clone(), disk.points.clone(), disk.base.clone());
-        for peer in &record.peers {
-            self.post(
-                name,
-                peer,
-                Message::Line {
-                    term: record.seen.clone(),
-                    base: base.clone(),
-                    points: points.clone(),
-                },
-            );
+        let node = &self.nodes[name];
+        let (peers, line) = (node.disk.record.peers.clone(), node.line());
+        for peer in &peers {
+            self.post(name, peer, line.clone());
         }
     }
 
@@ -465,52 +358,21 @@ impl World {
         self.happens(name, &word).map(drop)
     }
 
+    /// The last point of a hand-over needs a link that works both ways.
     fn carry_out(&mut self, name: &NodeName, work: Work) -> bool {
-        let node = self.nodes.get_mut(name).unwrap();
-        let disk = &mut node.disk;
-        match work {
-            Work::Rise(Rise::Live) => {
-                let held = disk.record.held.clone().expect("holds a term");
-                let newest = disk.newest().map(|point| point.id.clone());
-                match node.point.clone().or(newest) {
-                    Some(point) if disk.points.iter().any(|held| held.id == point) => {
-                        disk.make_live(&held, &point)
-                    }
-                    Some(_) => return false,
-                    // Handed over before anything was written.
-                    None => disk.live = Some((held, Vec::new())),
-                }
-            }
-            Work::Rise(Rise::Serve) => node.serving = true,
-            Work::Rise(Rise::Address) | Work::Descent(Descent::Precopy) => {}
-            Work::Descent(Descent::Stop) | Work::Fall(Fall::Stop) => node.serving = false,
-            Work::Descent(Descent::Final) => disk.take_point(),
-            Work::Descent(Descent::Deliver) => return self.hand_in(name),
-            Work::Fall(Fall::Prove) => return !node.serving,
-            Work::Mend(Mend::Keep) => disk.keep_live(),
-            Work::Mend(Mend::Aside) => disk.live = None,
+        if work != Work::Descent(Descent::Deliver) {
+            return self.nodes.get_mut(name).unwrap().carry_out(work);
         }
-        true
-    }
-
-    /// The last point of a hand-over, over a link that works both ways, to a node that takes it.
-    fn hand_in(&mut self, name: &NodeName) -> bool {
-        let State::HandingOver { term, .. } = &self.nodes[name].disk.record.state else {
+        let Some(to) = self.nodes[name].hands_over_to().cloned() else {
             return false;
         };
-        let disk = &self.nodes[name].disk;
-        let (to, line, base) = (term.holder.clone(), disk.points.clone(), disk.base.clone());
-        let seen = self.nodes[name].disk.record.seen.clone();
         if !self.reachable(name, &to) {
             return false;
         }
-        let other = self.nodes.get_mut(&to).unwrap();
-        if !other.up || !other.disk.record.accepts(&seen) {
-            return false;
-        }
-        other.disk.follow(base.as_ref(), &line);
-        // What is committed there is compared with what was sent.
-        other.disk.newest() == line.last()
+        let mut other = self.nodes[&to].clone();
+        let whole = self.nodes[name].deliver(&mut other);
+        self.nodes.insert(to, other);
+        whole
     }
 
     /// The daemon or the whole machine ends, and mostly comes back at once.
@@ -518,11 +380,7 @@ impl World {
         let machine = self.dice.chance(500);
         let stays = self.dice.chance(300);
         let node = self.nodes.get_mut(name).unwrap();
-        node.up = false;
-        node.work = None;
-        if machine {
-            node.serving = false;
-        }
+        node.die(machine);
         if self.honest {
             self.mail.retain(|(_, to, _)| to != name);
         }
@@ -555,15 +413,13 @@ impl World {
         let take = self.dice.chance(700);
         let node = self.nodes.get_mut(name).unwrap();
         if take {
-            node.image = Some(node.disk.clone());
-        } else if let Some(image) = node.image.take() {
+            self.images.insert(name.clone(), node.disk.clone());
+        } else if let Some(image) = self.images.remove(name) {
             if self.trace {
                 println!("{name}: rolled back to {}", image.record.state);
             }
             node.disk = image;
-            node.up = false;
-            node.serving = false;
-            node.work = None;
+            node.die(true);
             let left = self.everything();
             self.promised.retain(|write| left.contains(write));
         }
@@ -591,24 +447,7 @@ impl World {
         if let Some(lost) = self.promised.iter().find(|write| !all.contains(write)) {
             return Err(format!("the write {lost} is nowhere"));
         }
-        for (name, node) in &self.nodes {
-            let record = &node.disk.record;
-            let may_serve = match &record.state {
-                State::Standby | State::HandedOff | State::Fenced | State::Reconciling { .. } => {
-                    false
-                }
-                State::Promoting { step } => *step != Rise::Live,
-                State::Waking { up, .. } => *up,
-                State::HandingOver { step, .. } => matches!(step, Descent::Precopy | Descent::Stop),
-                State::Fencing { step } => *step == Fall::Stop,
-                State::Active => true,
-                State::Conflict { up, .. } => *up,
-            };
-            if node.serving && !may_serve {
-                return Err(format!("{name} serves while it is {}", record.state));
-            }
-        }
-        Ok(())
+        self.nodes.values().try_for_each(Node::check)
     }
 
     pub fn heal(&mut self) {

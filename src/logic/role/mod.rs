@@ -48,6 +48,8 @@ pub struct Record {
     pub seen: Term,
     /// The term under which the live copy here was made writable and may still hold what no point holds.
     pub held: Option<Term>,
+    /// The last term that was held here and given up. It is never taken up again, whoever grants it once more.
+    pub spent: Option<Term>,
     pub state: State,
     /// Set by the operator: nothing starts by itself.
     pub paused: bool,
@@ -139,6 +141,7 @@ impl Record {
             peers,
             seen,
             held: None,
+            spent: None,
             state: State::Standby,
             paused: false,
         }

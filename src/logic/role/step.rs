@@ -165,7 +165,7 @@ fn promoting(record: &Record, at: Rise, event: &Event) -> Step {
         Event::Failed(Work::Rise(failed)) if *failed == at => match at {
             Rise::Live => with(record, |r| {
                 r.state = State::Standby;
-                r.held = None;
+                r.spent = r.held.take();
             })
             .because("nothing was made writable: the term is burnt, which harms nobody"),
             Rise::Serve | Rise::Address => keep(record)
@@ -387,7 +387,7 @@ fn reconciling(record: &Record, at: Mend, event: &Event) -> Step {
                 .because("the fork is kept: takes the live copy from its path"),
             Mend::Aside => with(record, |r| {
                 r.state = State::Standby;
-                r.held = None;
+                r.spent = r.held.take();
             })
             .because("stands in, and catches up by the difference"),
         },
@@ -468,7 +468,9 @@ fn claim(record: &Record, term: &Term) -> Step {
 /// The same, by a grant. The term may be known already: from the greeting of the node that released it.
 fn granted(record: &Record, by: &NodeName, term: &Term) -> Step {
     let fresh = term.epoch > record.seen.epoch || *term == record.seen;
-    if !fresh || term.holder != record.node {
+    // A grant that was said twice must not revive a term that this node has let go.
+    let spent = record.spent.as_ref() == Some(term);
+    if !fresh || spent || term.holder != record.node {
         return keep(record)
             .doing([Action::Tell(by.clone())])
             .because("an old grant: told what is known here");
@@ -507,7 +509,7 @@ fn wake(record: &Record, at: Rise, up: bool) -> Step {
 fn released(record: &Record, term: &Term) -> Step {
     with(record, |r| {
         r.seen = term.clone();
-        r.held = None;
+        r.spent = r.held.take();
         r.state = State::HandedOff;
     })
     .doing([Action::Grant])
