@@ -110,27 +110,8 @@ pub fn judge(facts: &Facts, said: &Statements) -> Verdict {
 
 fn judged(facts: &Facts, said: &Statements) -> Result<Promotion, Verdict> {
     let refused = |why| Err(Verdict::Refused(why));
-    match &facts.record.state {
-        State::Standby | State::HandedOff => {}
-        State::Promoting { .. } => return refused(Refused::State("it is being promoted already")),
-        State::Active | State::HandingOver { .. } => {
-            return refused(Refused::State("it is active already"));
-        }
-        State::Waking { .. } => {
-            return refused(Refused::State(
-                "it held the role when it ended; resume it instead",
-            ));
-        }
-        State::Fencing { .. } | State::Fenced | State::Reconciling { .. } => {
-            return refused(Refused::State(
-                "it is putting what was written here in safety first",
-            ));
-        }
-        State::Conflict { .. } => {
-            return refused(Refused::State(
-                "two nodes claim the same epoch; resolve that first",
-            ));
-        }
+    if let Some(why) = busy(&facts.record.state) {
+        return refused(Refused::State(why));
     }
     terms(facts)?;
     let unheard: Vec<NodeName> = facts
@@ -181,6 +162,20 @@ fn judged(facts: &Facts, said: &Statements) -> Result<Promotion, Verdict> {
             unheard,
             other_lines,
         }),
+    }
+}
+
+/// What the node is busy with, when it can not be promoted from this state.
+fn busy(state: &State) -> Option<&'static str> {
+    match state {
+        State::Standby | State::HandedOff => None,
+        State::Promoting { .. } => Some("it is being promoted already"),
+        State::Active | State::HandingOver { .. } => Some("it is active already"),
+        State::Waking { .. } => Some("it held the role when it ended; resume it instead"),
+        State::Fencing { .. } | State::Fenced | State::Reconciling { .. } => {
+            Some("it is putting what was written here in safety first")
+        }
+        State::Conflict { .. } => Some("two nodes claim the same epoch; resolve that first"),
     }
 }
 

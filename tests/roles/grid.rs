@@ -175,6 +175,19 @@ fn events(record: &Record) -> Vec<(&'static str, Event)> {
                 term: term(4, "alder", 1),
             },
         ),
+    ];
+    events.extend(rest(now));
+    if let Some(work) = work(&record.state) {
+        // For the one state whose own work the other two above are.
+        events.retain(|(_, event)| *event != Event::Done(work) && *event != Event::Failed(work));
+        events.push(("its work is done", Event::Done(work)));
+        events.push(("its work failed", Event::Failed(work)));
+    }
+    events
+}
+
+fn rest(now: Term) -> Vec<(&'static str, Event)> {
+    vec![
         (
             "its grant is accepted",
             Event::Accepted {
@@ -201,14 +214,7 @@ fn events(record: &Record) -> Vec<(&'static str, Event)> {
         ("time to retry", Event::Retry),
         ("pause", Event::Pause),
         ("unpause", Event::Unpause),
-    ];
-    if let Some(work) = work(&record.state) {
-        // For the one state whose own work the other two above are.
-        events.retain(|(_, event)| *event != Event::Done(work) && *event != Event::Failed(work));
-        events.push(("its work is done", Event::Done(work)));
-        events.push(("its work failed", Event::Failed(work)));
-    }
-    events
+    ]
 }
 
 fn page() -> String {

@@ -84,6 +84,14 @@ fn resolve(world: &mut World, name: &NodeName) -> Result<(), String> {
     if !stays {
         return world.happens(name, &Event::Yield).map(drop);
     }
+    // Whoever keeps one node has stopped the other first.
+    let others = world
+        .nodes
+        .iter()
+        .any(|(other, node)| other != name && node.serving);
+    if world.honest && others {
+        return Ok(());
+    }
     let term = claim(world, name, name);
     if world.happens(name, &Event::Stay { term: term.clone() })? {
         // The new term goes on from what this node took last.
