@@ -88,7 +88,7 @@ fn resolve(world: &mut World, name: &NodeName) -> Result<(), String> {
     let others = world
         .nodes
         .iter()
-        .any(|(other, node)| other != name && node.serving);
+        .any(|(other, node)| other != name && (node.serving || node.disk.record.plays()));
     if world.honest && others {
         return Ok(());
     }
