@@ -68,7 +68,10 @@ fn long(words: &[String]) -> ExitCode {
         let taken = match word.as_str() {
             "--seeds" => number().map(|n| count = n),
             "--from" => number().map(|n| from = n),
-            "--trace" => Some(trace = true),
+            "--trace" => {
+                trace = true;
+                Some(())
+            }
             _ => None,
         };
         if taken.is_none() {

@@ -9,9 +9,11 @@ use crate::world::{Crash, Moment, World};
 /// Steps a plan may take until everybody agrees again.
 const PATIENCE: usize = 5000;
 
+type Plan = fn(&mut World) -> Result<(), String>;
+
 /// Runs every plan with every crash; what failed.
 pub fn all() -> Result<u64, String> {
-    let plans: [(&str, fn(&mut World) -> Result<(), String>); 4] = [
+    let plans: [(&str, Plan); 4] = [
         ("promote, the other is gone", promote),
         ("hand over", hand_over),
         ("hand over and fail back", fail_back),
