@@ -260,12 +260,18 @@ fn tell_why_again(
     }
 }
 
-/// Whether another step would be planned now.
+/// Whether another step would be planned now, by the rules of [`rounds`].
 async fn replanned(to: &Towards<'_>, ours: &Lineage, tried: &plan::Step) -> bool {
-    let Ok(theirs) = ask(to.run, to.record, to.peer, to.link).await else {
+    let asked = ask(to.run, to.record, to.peer, to.link).await;
+    let absence = to.node.state.absence(&to.run.name, to.peer);
+    let (Ok(theirs), Ok(absence)) = (asked, absence) else {
         return false;
     };
-    match plan::plan(ours, &theirs.lineage, &theirs.partials) {
+    let partials = readable(to.run, theirs.partials);
+    let anew = absence
+        .released
+        .and_then(|_| plan::anew(ours, &theirs.lineage, &partials));
+    match anew.map_or_else(|| plan::plan(ours, &theirs.lineage, &partials), Plan::Send) {
         Plan::Send(step) => (&tried.to, &tried.bases) != (&step.to, &step.bases),
         Plan::Nothing | Plan::Blocked(_) => false,
     }
