@@ -10,6 +10,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::config;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 
+mod moves;
+
+pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
+
 /// Keeps a second server ready to take over: snapshot replication and failover for btrfs.
 #[derive(Debug, Parser)]
 #[command(
@@ -68,6 +72,12 @@ pub enum Verb {
     Status(Status),
     Points(Points),
     Restore(Restore),
+    Promote(Promote),
+    Handover(Handover),
+    Failback(Failback),
+    Resume(Resume),
+    Resolve(Resolve),
+    Pause(Pause),
     Rescan(Rescan),
     Prune(Prune),
     Check(Check),

@@ -19,6 +19,7 @@ mod interrupt;
 mod link;
 mod logging;
 mod misuse;
+mod moves;
 mod pair;
 mod points;
 mod prune;
@@ -57,6 +58,12 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Status(args) => status::run(global, args),
         Verb::Points(args) => points::run(global, args),
         Verb::Restore(args) => restore::run(global, args),
+        Verb::Promote(args) => moves::promote(global, args),
+        Verb::Handover(args) => moves::handover(global, args),
+        Verb::Failback(args) => moves::failback(global, args),
+        Verb::Resume(args) => moves::resume(global, args),
+        Verb::Resolve(args) => moves::resolve(global, args),
+        Verb::Pause(args) => moves::pause(global, args),
         Verb::Rescan(args) => rescan::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
         Verb::Check(args) => check::run(global, args),

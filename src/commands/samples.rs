@@ -116,6 +116,8 @@ pub fn status() -> Status {
                 "5f0c2a52-6a0e-4c3e-9d35-0d7b0f2f9a11".parse().unwrap(),
             )),
             state: "active".into(),
+            paused: false,
+            trouble: None,
             term: Some(term()),
             active: Some(node("alder")),
             every: "5m".into(),

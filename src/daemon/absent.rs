@@ -71,7 +71,7 @@ pub async fn keep(node: Arc<Node>) {
 }
 
 async fn look_at(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<()> {
-    if !node.record(run)?.is_some_and(|record| record.active) {
+    if !node.record(run)?.is_some_and(|record| record.active()) {
         return Ok(());
     }
     let fs = run.fs.clone();

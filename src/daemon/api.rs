@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Code;
+use crate::host::part::RoleRecord;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointName, RoleId, Term};
 use crate::logic::progress::TransferView;
@@ -45,6 +47,26 @@ pub enum Request {
         role: Option<RoleName>,
         dry_run: bool,
     },
+    /// Makes this node active. Events as with `Run`. Done: [`MoveReport`].
+    Promote(PromoteRequest),
+    /// Moves a role from this node to a peer; `to` none: to its home. Events as with `Run`. Done: [`MoveReport`].
+    HandOver {
+        role: RoleName,
+        to: Option<NodeName>,
+        dry_run: bool,
+    },
+    /// Calls a hand-over off, as long as it can be. Done: [`MoveReport`].
+    HandOverCancel { role: RoleName },
+    /// Goes on as the active node after a restart without hearing every peer. Done: [`MoveReport`].
+    Resume { role: RoleName, dry_run: bool },
+    /// Ends a conflict of two claims. Done: [`MoveReport`].
+    Resolve {
+        role: RoleName,
+        keep: NodeName,
+        dry_run: bool,
+    },
+    /// Nothing starts by itself, or with `off` does again. Done: [`MoveReport`].
+    Pause { role: RoleName, off: bool },
     /// Done: [`CheckReport`].
     Check,
     /// Done: [`Invitation`].
@@ -147,8 +169,14 @@ pub struct PeerStatus {
 pub struct RoleStatus {
     pub name: RoleName,
     pub id: Option<RoleId>,
-    /// `active` or `standby` (more states with role moves).
+    /// `active`, `standby`, or what it is on the way between them (docs/roles.md).
     pub state: String,
+    /// Nothing starts by itself: `standin pause`.
+    #[serde(default)]
+    pub paused: bool,
+    /// What is in the way of the state it is in.
+    #[serde(default)]
+    pub trouble: Option<String>,
     pub term: Option<Term>,
     /// The node that is active, as far as this node knows.
     pub active: Option<NodeName>,
@@ -345,6 +373,54 @@ pub struct RestoreReport {
     /// The point that holds what was live before; none when nothing live was replaced.
     pub kept: Option<PointSummary>,
     pub steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromoteRequest {
+    pub role: RoleName,
+    /// From this point and not from the newest; as in [`RestoreRequest`].
+    pub point: Option<String>,
+    /// Peers of which the operator states that they serve nobody.
+    pub stopped: Vec<NodeName>,
+    /// The point after which the operator accepts loss.
+    pub accept_loss_after: Option<String>,
+    pub dry_run: bool,
+}
+
+/// A role that moves, or is told how to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MoveReport {
+    pub dry_run: bool,
+    pub role: RoleName,
+    /// The plan and, unless it was a dry run, what came of it.
+    pub steps: Vec<Step>,
+    /// This node in the role, afterwards; none after a dry run.
+    pub state: Option<String>,
+    pub term: Option<Term>,
+    pub seconds: f64,
+    /// From the first service that stopped until the role was up on the other node, in seconds.
+    pub down_s: Option<f64>,
+}
+
+impl MoveReport {
+    pub fn new(role: &RoleName, dry_run: bool) -> MoveReport {
+        MoveReport {
+            dry_run,
+            role: role.clone(),
+            steps: Vec::new(),
+            state: None,
+            term: None,
+            seconds: 0.0,
+            down_s: None,
+        }
+    }
+
+    /// Over: what this node is now.
+    pub fn settle(&mut self, record: &RoleRecord, took: Duration) {
+        self.state = Some(record.part.state.to_string());
+        self.term = Some(record.term().clone());
+        self.seconds = took.as_secs_f64();
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

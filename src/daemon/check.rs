@@ -164,7 +164,7 @@ fn peer(run: &PeerRun) -> Finding {
 async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>) -> Result<()> {
     let subject = format!("role {}", run.name);
     let active = match node.record(run) {
-        Ok(record) => record.is_some_and(|record| record.active),
+        Ok(record) => record.is_some_and(|record| record.active()),
         Err(error) => {
             findings.push(problem(
                 &subject,

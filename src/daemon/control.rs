@@ -16,7 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{CycleReport, Event, PruneReport, Reply, Request, RolePrune};
 use super::node::{Node, lock};
-use super::{check, cycle, pairing, points, prune, rescan, restore, status};
+use super::{check, cycle, handover, pairing, points, promote, prune, rescan, restore, status};
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
 use crate::logic::name::RoleName;
@@ -182,6 +182,23 @@ async fn answer(
             };
             value(&follow(node, client, reports).await?)
         }
+        Request::Promote(request) => {
+            value(&follow(node, client, promote::promote(node, request)).await?)
+        }
+        Request::HandOver { role, to, dry_run } => {
+            let moved = handover::handover(node, &role, to.as_ref(), dry_run);
+            value(&follow(node, client, moved).await?)
+        }
+        Request::HandOverCancel { role } => value(&handover::cancel(node, &role).await?),
+        Request::Resume { role, dry_run } => {
+            value(&follow(node, client, promote::resume(node, &role, dry_run)).await?)
+        }
+        Request::Resolve {
+            role,
+            keep,
+            dry_run,
+        } => value(&follow(node, client, promote::resolve(node, &role, &keep, dry_run)).await?),
+        Request::Pause { role, off } => value(&promote::pause(node, &role, off).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
         Request::Check => value(&check::check(node).await?),
         Request::PairInvite { expires_s, address } => {
@@ -206,7 +223,7 @@ async fn run(
     let mut running = Vec::new();
     for run in node.chosen(role)? {
         // Without a name, roles for which this node stands in are simply not this node's to run.
-        if role.is_none() && !node.record(&run)?.is_some_and(|record| record.active) {
+        if role.is_none() && !node.record(&run)?.is_some_and(|record| record.active()) {
             continue;
         }
         // Refused before a cycle is begun: a standby's refusal is an answer, not a failed cycle.

@@ -18,11 +18,12 @@ use super::{prune, replicate};
 use crate::error::{Code, Failure};
 use crate::fs::Inspection;
 use crate::fs::btrfs::freeze::freeze;
-use crate::host::state::RoleRecord;
+use crate::host::part::RoleRecord;
 use crate::logic::cycle::{Decision, Facts, decide};
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::{MANIFEST_VERSION, Manifest, Reason, Stored};
-use crate::logic::point::PointId;
+use crate::logic::point::{PointId, Term};
+use crate::logic::role::State;
 
 /// Starts a cycle, or says that one is running. With `attach`, joins that one.
 pub fn start(
@@ -271,22 +272,41 @@ fn set_phase(cycle: &RunningCycle, phase: &str) {
 
 /// The record of a role in which this node is active.
 pub fn active_record(node: &Node, run: &RoleRun) -> Result<RoleRecord> {
-    let record = node.record(run)?;
-    match record {
-        Some(record) if record.active => Ok(record),
-        other => {
-            let active = other.map_or(run.role.home.clone(), |record| record.term.holder);
-            let failure = Failure::new(
-                Code::Refused,
-                format!(
-                    "take a point of role {}: this node stands in for it",
-                    run.name
-                ),
-            );
-            Err(failure
-                .hint(format!("{active} is active; run it there"))
-                .into())
-        }
+    let record = match node.record(run)? {
+        Some(record) if record.active() => return Ok(record),
+        record => record,
+    };
+    let name = &run.name;
+    let refused = |what: String, hint: String| {
+        let what = format!("take a point of role {name}: {what}");
+        Err(Failure::new(Code::Refused, what).hint(hint).into())
+    };
+    let Some(record) = record else {
+        let home = &run.role.home;
+        return refused(
+            "this node stands in for it".to_owned(),
+            format!("{home} is active; run it there"),
+        );
+    };
+    match &record.part.state {
+        State::Waking { .. } => refused(
+            "this node was active when it ended, and asks its peers before it goes on".to_owned(),
+            format!(
+                "where they cannot be reached and nobody else plays the role: standin resume {name}"
+            ),
+        ),
+        State::Conflict { .. } => refused(
+            "two nodes claim it".to_owned(),
+            format!("choose one: standin resolve {name} --keep NODE"),
+        ),
+        State::Standby | State::HandedOff => refused(
+            "this node stands in for it".to_owned(),
+            format!("{} is active; run it there", record.term().holder),
+        ),
+        other => refused(
+            format!("this node is {other}"),
+            format!("wait until it is done; `standin status {name}` shows it"),
+        ),
     }
 }
 
@@ -319,7 +339,7 @@ pub async fn take_locked(
     blocking(move || {
         let newest = run.fs.list()?.pop();
         let facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
-        match decide(&facts, &record.term) {
+        match decide(&facts, record.term()) {
             Decision::Nothing { .. } => Ok(Taken::Unchanged(
                 newest.context("find the newest point")?.manifest.point,
             )),
@@ -357,25 +377,50 @@ pub fn draft(
     sequence: u64,
     reason: Reason,
 ) -> Result<Manifest> {
+    draft_under(node, run, record, record.term(), sequence, reason)
+}
+
+/// The same, under a term that may be over.
+pub fn draft_under(
+    node: &Node,
+    run: &RoleRun,
+    record: &RoleRecord,
+    term: &Term,
+    sequence: u64,
+    reason: Reason,
+) -> Result<Manifest> {
     let damaged = run.fs.inspect()?.damaged;
     let lying = damaged.iter().map(|damaged| damaged.name.sequence + 1);
     let sequence = sequence.max(node.state.sequence(&run.name)? + 1);
     let sequence = sequence.max(lying.max().unwrap_or(0));
     node.state.record_sequence(&run.name, sequence)?;
     freeze("sequence-recorded");
-    Ok(Manifest {
+    let mut manifest = unnumbered(node, run, record, term, reason);
+    manifest.point.sequence = sequence;
+    Ok(manifest)
+}
+
+/// A manifest that is not used for a point, where one has to be named.
+pub fn unnumbered(
+    node: &Node,
+    run: &RoleRun,
+    record: &RoleRecord,
+    term: &Term,
+    reason: Reason,
+) -> Manifest {
+    Manifest {
         version: MANIFEST_VERSION,
         role: record.id,
         role_name: run.name.clone(),
         point: PointId {
-            term: record.term.clone(),
-            sequence,
+            term: term.clone(),
+            sequence: 0,
         },
         taken: Timestamp::now(),
         node: node.name(),
         reason,
         datasets: Default::default(),
-    })
+    }
 }
 
 /// What a cycle would do now.
@@ -430,7 +475,7 @@ async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<(Option<PointId>
     blocking(move || {
         let newest = run.fs.list()?.pop();
         let facts = facts(&run, newest.as_ref(), Reason::Asked)?;
-        Ok((facts.newest.clone(), decide(&facts, &record.term)))
+        Ok((facts.newest.clone(), decide(&facts, record.term())))
     })
     .await
 }

@@ -11,13 +11,14 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{cycle, grant, prune, receiving, returning};
+use super::{cycle, grant, handover, moves, prune, receiving, returning, words};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::fs::FsError;
 use crate::fs::btrfs::freeze::freeze;
-use crate::host::state::RoleRecord;
+use crate::host::part::RoleRecord;
 use crate::logic::claim::{self, Claim, Known};
+use crate::logic::line::Line;
 use crate::logic::manifest::Manifest;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{RoleId, Term};
@@ -40,36 +41,35 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             let what = "a link is proved once, when it begins";
             refuse(&mut exchange, Failure::new(Code::Refused, what).into()).await
         }
-        Request::Lineage {
-            role,
-            role_id,
-            term,
-            datasets,
-        } => {
-            let from = &peer.peer.name;
-            let run = admit_role(&node, from, &role, role_id, &term).and_then(|run| {
-                if !datasets.is_empty() {
-                    same_datasets(&node, &run, datasets.iter())?;
-                }
-                Ok(run)
-            });
-            let answer = match run {
-                Ok(run) => lineage(&node, &run).await,
-                Err(error) => Err(error),
-            };
-            match answer {
+        asked @ Request::Lineage { .. } => match list(&node, &peer.peer.name, asked).await {
+            Ok(answer) => exchange.send(&answer).await,
+            Err(error) => refuse(&mut exchange, error).await,
+        },
+        Request::Offer(offer) => {
+            let term = offer.term.as_ref();
+            match admit(&node, &peer.peer.name, &offer.manifest, term).await {
+                Ok(run) => receiving::receive(&node, &run, &peer, *offer, exchange).await,
+                Err(error) => refuse(&mut exchange, error).await,
+            }
+        }
+        Request::Commit { manifest, term } => {
+            match commit(&node, &peer.peer.name, manifest, term.as_ref()).await {
+                Ok(()) => exchange.send(&Answer::Committed).await,
+                Err(error) => refuse(&mut exchange, error).await,
+            }
+        }
+        asked @ (Request::Word { .. } | Request::Grant { .. }) => {
+            match words::answer(&node, &peer.peer.name, asked).await {
                 Ok(answer) => exchange.send(&answer).await,
                 Err(error) => refuse(&mut exchange, error).await,
             }
         }
-        Request::Offer(offer) => match admit(&node, &peer.peer.name, &offer.manifest) {
-            Ok(run) => receiving::receive(&node, &run, &peer, *offer, exchange).await,
-            Err(error) => refuse(&mut exchange, error).await,
-        },
-        Request::Commit { manifest } => match commit(&node, &peer.peer.name, manifest).await {
-            Ok(()) => exchange.send(&Answer::Committed).await,
-            Err(error) => refuse(&mut exchange, error).await,
-        },
+        Request::Ready { role, role_id } => {
+            match handover::ready(&node, &peer.peer.name, &role, role_id).await {
+                Ok(problems) => exchange.send(&Answer::Ready { problems }).await,
+                Err(error) => refuse(&mut exchange, error).await,
+            }
+        }
         asked @ (Request::Holds { .. } | Request::Fetch { .. }) => {
             match returning::answer(&node, &peer.peer.name, asked).await {
                 Ok(answer) => exchange.send(&answer).await,
@@ -95,9 +95,12 @@ fn asked_for(request: &Request) -> String {
                 offer.dataset, offer.manifest.role_name, offer.manifest.point
             )
         }
-        Request::Commit { manifest } => {
+        Request::Commit { manifest, .. } => {
             format!("publish {} {}", manifest.role_name, manifest.point)
         }
+        Request::Word { role, .. } => format!("say what is known of role {role}"),
+        Request::Grant { role, .. } => format!("take role {role} over"),
+        Request::Ready { role, .. } => format!("say whether role {role} could be taken over"),
         Request::Holds { role, .. } => format!("list what can be fetched of role {role}"),
         Request::Fetch { role, point, .. } => format!("send {role} {point} again"),
         Request::Ping => "answer a ping".to_owned(),
@@ -131,46 +134,43 @@ fn refused(code: Code, what: String, hint: String) -> anyhow::Error {
     Failure::new(code, what).hint(hint).into()
 }
 
-/// Whether the peer may act on the role here, and the role is the one it means.
-fn admit_role(
-    node: &Node,
+/// Whether the peer may act on the role here, under this term, and the role is the one it means.
+async fn admit_role(
+    node: &Arc<Node>,
     peer: &NodeName,
     name: &RoleName,
     id: RoleId,
-    term: &Term,
+    (term, line): (&Term, Line),
 ) -> Result<Arc<RoleRun>> {
     let run = permitted(node, peer, name, Grant::Send)?;
-    let record = node.record(&run)?;
-    let known = record.as_ref().map(|record| Known {
+    let Some(record) = node.record(&run)? else {
+        node.join(&run, id, term, line)?;
+        return Ok(run);
+    };
+    let known = Known {
         id: record.id,
-        term: &record.term,
-        active: record.active,
-    });
-    match (claim::judge(known, id, term), record) {
-        (Claim::Current, _) => {}
-        (Claim::Higher, Some(record)) => {
-            // Seen terms are remembered before anything is done under them (P3).
-            let term = term.clone();
-            let active = false;
-            node.state.record_role(
-                name,
-                &RoleRecord {
-                    term,
-                    active,
-                    ..record
-                },
-            )?;
+        term: record.term(),
+        active: record.part.held.is_some(),
+    };
+    let record = match claim::judge(Some(known), id, term) {
+        Claim::OtherRole | Claim::Lower => {
+            let claim = claim::judge(Some(known), id, term);
+            return Err(unacceptable(node, peer, name, (id, term), claim, &record));
         }
-        (Claim::New | Claim::Higher, _) => {
-            let (term, active) = (term.clone(), false);
-            let text = format!("joined the role with id {id}, active on {}", term.holder);
-            node.state
-                .record_role(name, &RoleRecord { id, term, active })?;
-            node.hub.note(Some(name), text);
+        Claim::Current if record.line.term() == Some(term) => record,
+        // Seen terms are remembered before anything is done under them (P3).
+        Claim::New | Claim::Current | Claim::Higher | Claim::BothActive | Claim::SameEpoch => {
+            words::heard_sending(&run, peer, term, line).await?
         }
-        (claim, record) => return Err(unacceptable(node, peer, name, (id, term), claim, record)),
+    };
+    if record.part.accepts(term) {
+        return Ok(run);
     }
-    Ok(run)
+    let claim = match record.term() == term {
+        true => Claim::BothActive,
+        false => Claim::SameEpoch,
+    };
+    Err(unacceptable(node, peer, name, (id, term), claim, &record))
 }
 
 /// The role, when the config grants the peer this on it.
@@ -207,16 +207,12 @@ fn unacceptable(
     name: &RoleName,
     (id, term): (RoleId, &Term),
     claim: Claim,
-    record: Option<RoleRecord>,
+    record: &RoleRecord,
 ) -> anyhow::Error {
     let ours = node.name();
-    let Some(record) = record else {
-        return anyhow::anyhow!("judge the claim of {peer} to role {name}");
-    };
-    let known = &record.term;
-    let one_home = format!("both configs must name the same `home` for role {name}");
+    let known = record.term();
     match claim {
-        Claim::OtherRole if record.active => refused(
+        Claim::OtherRole if record.part.held.is_some() => refused(
             Code::Refused,
             format!("{ours} has begun a role {name} of its own: its config names {ours} as home"),
             format!(
@@ -241,9 +237,15 @@ fn unacceptable(
         Claim::BothActive => refused(
             Code::Refused,
             format!(
-                "{ours} is itself active in role {name} (term {known}); {peer} claims term {term}"
+                "{ours} takes nothing of role {name} now: it is {} under term {known}",
+                record.part.state
             ),
-            one_home,
+            match record.part.held.is_some() {
+                true => format!(
+                    "what was written on {ours} is put in safety first; the next cycle tries again"
+                ),
+                false => format!("see `standin status {name}` on {ours}"),
+            },
         ),
         Claim::SameEpoch => refused(
             Code::Diverged,
@@ -251,7 +253,7 @@ fn unacceptable(
                 "two nodes claim epoch {} of role {name}: {} and {}",
                 term.epoch, known.holder, term.holder
             ),
-            one_home,
+            format!("choose one: standin resolve {name} --keep NODE"),
         ),
         Claim::New | Claim::Current | Claim::Higher => {
             anyhow::anyhow!("judge the claim of {peer} to role {name}")
@@ -259,33 +261,26 @@ fn unacceptable(
     }
 }
 
-fn admit(node: &Node, peer: &NodeName, manifest: &Manifest) -> Result<Arc<RoleRun>> {
+async fn admit(
+    node: &Arc<Node>,
+    peer: &NodeName,
+    manifest: &Manifest,
+    term: Option<&Term>,
+) -> Result<Arc<RoleRun>> {
     if let Some(run) = asked_back(node, peer, manifest)? {
         return Ok(run);
     }
-    let run = admit_role(
-        node,
-        peer,
-        &manifest.role_name,
-        manifest.role,
-        &manifest.point.term,
-    )?;
+    let under = term.unwrap_or(&manifest.point.term);
+    let said = (under, Line::default());
+    let run = admit_role(node, peer, &manifest.role_name, manifest.role, said).await?;
     if let Some(record) = node.record(&run)? {
-        if record.active {
-            bail!(
-                Failure::new(
-                    Code::Refused,
-                    format!(
-                        "{} is active in role {} and takes no points",
-                        node.name(),
-                        run.name
-                    )
-                )
-                .hint(format!(
-                    "both configs must name the same `home` for role {}",
-                    run.name
-                ))
+        let line = &record.line;
+        if line.term() == Some(under) && !line.contains(&manifest.point) {
+            let what = format!(
+                "{} is not of the line of role {}: term {under} went on without it",
+                manifest.point, run.name
             );
+            return Err(Failure::new(Code::Diverged, what).into());
         }
     }
     same_datasets(node, &run, manifest.datasets.keys())?;
@@ -330,6 +325,33 @@ fn same_datasets<'a>(
     Ok(())
 }
 
+/// Answers `Lineage`.
+async fn list(node: &Arc<Node>, peer: &NodeName, asked: Request) -> Result<Answer> {
+    let Request::Lineage {
+        role,
+        role_id,
+        term,
+        datasets,
+        line,
+        bases,
+    } = asked
+    else {
+        bail!("answer {asked:?} as if it asked for a lineage");
+    };
+    let run = admit_role(node, peer, &role, role_id, (&term, line)).await?;
+    if !datasets.is_empty() {
+        same_datasets(node, &run, datasets.iter())?;
+    }
+    moves::keep_to_the_line(node, &run).await?;
+    for (other, base) in bases {
+        // Should this node have to serve them one day, it goes on from there.
+        if run.role.peers.contains(&other) && other != *peer {
+            node.state.record_base(&run.name, &other, &base)?;
+        }
+    }
+    lineage(node, &run).await
+}
+
 async fn lineage(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Answer> {
     let (lineage, found) = cycle::our_lineage(run).await?;
     let fs = run.fs.clone();
@@ -339,7 +361,7 @@ async fn lineage(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Answer> {
         Ok((fs.partials()?, room))
     })
     .await?;
-    let term = node.state.role(&run.name)?.map(|record| record.term);
+    let term = node.state.role(&run.name)?.map(|record| record.part.seen);
     Ok(Answer::Lineage {
         lineage,
         partials,
@@ -349,8 +371,13 @@ async fn lineage(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Answer> {
     })
 }
 
-async fn commit(node: &Arc<Node>, peer: &NodeName, manifest: Manifest) -> Result<()> {
-    let run = admit(node, peer, &manifest)?;
+async fn commit(
+    node: &Arc<Node>,
+    peer: &NodeName,
+    manifest: Manifest,
+    term: Option<&Term>,
+) -> Result<()> {
+    let run = admit(node, peer, &manifest, term).await?;
     let point = manifest.point.clone();
     {
         let _catalogue = run.catalogue.lock().await;

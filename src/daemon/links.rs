@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::absent;
 use super::node::{Linked, Node, PeerRun, lock};
-use super::{incoming, pairing, replicate};
+use super::{incoming, pairing, replicate, words};
 use crate::logic::name::NodeName;
 use crate::peer::accept::{Accepted, Acceptor};
 use crate::peer::dial::{Expected, Target};
@@ -206,6 +206,7 @@ fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, d
         .iter()
         .filter(|role| role.role.peers.contains(&run.peer.name))
     {
+        words::exchange(node, role, &run.peer.name);
         replicate::catch_up(node, role, &run.peer.name);
     }
     tokio::spawn(serve(node.clone(), run.clone(), link, incoming));

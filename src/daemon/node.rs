@@ -19,11 +19,12 @@ use super::absent::Watched;
 use super::api::RoleCycle;
 use super::hub::Hub;
 use super::retry::{Lacking, Waiting};
+use super::supervisor::Supervisor;
 use crate::config::{Config, Dataset, Grant, Peer, Role};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::{Btrfs, receive::Applying};
 use crate::fs::{Filesystem, Limits};
-use crate::host::state::{RoleRecord, State};
+use crate::host::state::State;
 use crate::host::user;
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::Bandwidth;
@@ -31,7 +32,7 @@ use crate::logic::clock::Doubt;
 use crate::logic::damage::Damaged;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
-use crate::logic::point::{PointId, RoleId, Term};
+use crate::logic::point::PointId;
 use crate::peer::identity::Identity;
 use crate::peer::limit::Limiter;
 use crate::peer::link::Link;
@@ -88,6 +89,8 @@ pub struct RoleRun {
     pub looked: Arc<super::status::Looked>,
     /// When points were taken, since the boot: ages that no step of the wall clock changes.
     pub ages: Arc<Mutex<VecDeque<(PointId, Duration)>>>,
+    /// Who alone changes this node's part in the role.
+    pub supervisor: Arc<Supervisor>,
 }
 
 /// A cycle in progress.
@@ -328,45 +331,6 @@ impl Node {
         self.reloaded.notify_waiters();
         Ok(())
     }
-
-    /// What is remembered of a role. Where nothing is: read from the newest point on disk, else, on the node that is
-    /// the role's home, begun: a new id and the first term.
-    pub fn record(&self, run: &RoleRun) -> Result<Option<RoleRecord>> {
-        let home = run.role.home == self.name();
-        let remembered = self.state.role(&run.name)?;
-        if let Some(record) = remembered.filter(|record| home || !record.active) {
-            return Ok(Some(record));
-        }
-        let found = run.fs.list()?.pop().map(|stored| stored.manifest);
-        if let (Some(record), Some(_)) = (self.state.role(&run.name)?, &found) {
-            return Ok(Some(record));
-        }
-        // Begun here while the config named this node as home, which it no longer does; no point exists: nothing is lost.
-        let record = match found {
-            Some(newest) => RoleRecord {
-                id: newest.role,
-                active: home && newest.point.term.holder == self.name(),
-                term: newest.point.term,
-            },
-            None if home => {
-                let nonce =
-                    crate::host::random::number().context("draw a nonce for the first term")?;
-                let term = Term {
-                    epoch: 1,
-                    holder: self.name(),
-                    nonce,
-                };
-                RoleRecord {
-                    id: RoleId(uuid::Uuid::new_v4()),
-                    term,
-                    active: true,
-                }
-            }
-            None => return Ok(None),
-        };
-        self.state.record_role(&run.name, &record)?;
-        Ok(Some(record))
-    }
 }
 
 impl RoleRun {
@@ -398,6 +362,7 @@ impl RoleRun {
             watched: Mutex::default(),
             looked: Arc::default(),
             ages: Arc::default(),
+            supervisor: Arc::default(),
         })
     }
 
@@ -408,6 +373,7 @@ impl RoleRun {
             lock(&self.unreadable).clone_from(&lock(&old.unreadable));
             *lock(&self.last_start) = *lock(&old.last_start);
             self.ages = old.ages.clone();
+            self.supervisor = old.supervisor.clone();
         }
         self
     }

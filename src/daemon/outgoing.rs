@@ -19,7 +19,7 @@ use crate::fs::Measured;
 use crate::logic::lineage::Lineage;
 use crate::logic::manifest::Manifest;
 use crate::logic::name::DatasetName;
-use crate::logic::point::{PointId, PointName};
+use crate::logic::point::{PointId, PointName, Term};
 use crate::logic::progress::{Bottleneck, Direction};
 use crate::peer::exchange::{Exchange, Receiving, Sending};
 use crate::peer::link::Link;
@@ -40,6 +40,8 @@ pub struct Job {
     pub manifest: Manifest,
     pub dataset: DatasetName,
     pub base: Option<PointId>,
+    /// The term under which it is sent.
+    pub term: Option<Term>,
 }
 
 /// Where a transfer begins, after the peer's answer.
@@ -74,6 +76,7 @@ pub async fn send_dataset(
         base: job.base.clone(),
         identity: measured.identity.clone(),
         data_bytes: measured.data_bytes,
+        term: job.term.clone(),
         flags: measured.flags,
     };
     let mut exchange = link.open(&Request::Offer(Box::new(offer))).await?;

@@ -154,5 +154,7 @@ fn word(reason: Reason) -> &'static str {
         Reason::Schedule => "schedule",
         Reason::Asked => "asked",
         Reason::BeforeRestore => "before-restore",
+        Reason::BeforePromotion => "before-promotion",
+        Reason::Fenced => "fenced",
     }
 }

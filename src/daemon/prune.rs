@@ -29,7 +29,7 @@ pub async fn prune(
 ) -> Result<Vec<VerdictView>> {
     let fs = run.fs.clone();
     let stored = blocking(move || fs.list()).await?;
-    let active = node.record(run)?.is_some_and(|record| record.active);
+    let active = node.record(run)?.is_some_and(|record| record.active());
     if active && !dry_run {
         absent::look(node, run, &stored)
             .await

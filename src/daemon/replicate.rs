@@ -16,15 +16,16 @@ use super::grant;
 use super::node::{Node, RoleRun, lock};
 use super::outgoing::{Job, answer, send_dataset};
 use super::retry::{self, Lacking};
+use super::words;
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
 use crate::fs::{FsError, Inspection};
-use crate::host::state::RoleRecord;
+use crate::host::part::RoleRecord;
 use crate::logic::again;
 use crate::logic::damage::Damaged;
 use crate::logic::lineage::{Entry, Lineage};
-use crate::logic::manifest::Stored;
+use crate::logic::manifest::{Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName};
 use crate::logic::plan::{self, Conflict, Plan};
 use crate::logic::point::PointId;
@@ -86,7 +87,7 @@ pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) -> JoinHa
     let (node, run, peer) = (node.clone(), run.clone(), peer.clone());
     tokio::spawn(async move {
         let record = match node.record(&run) {
-            Ok(Some(record)) if record.active => record,
+            Ok(Some(record)) if record.active() => record,
             Ok(_) => return,
             Err(error) => {
                 node.hub.warn(
@@ -128,7 +129,19 @@ async fn rounds(
     let mut planned_anew = false;
     loop {
         let (ours, found) = our_lineage(run).await?;
-        let mut held = ask(run, record, peer, &link).await?;
+        let to = Towards {
+            node,
+            run,
+            record,
+            peer,
+            link: &link,
+        };
+        let asked = ask(&to).await;
+        if asked.as_ref().is_err_and(speaks_for_another_term) {
+            // It knows better, or something else: the word tells, and what follows from it is the supervisor's.
+            words::exchange(node, run, peer);
+        }
+        let mut held = asked?;
         held.partials = readable(run, held.partials);
         let theirs = &held.lineage;
         let absence = node.state.absence(&run.name, peer)?;
@@ -158,13 +171,6 @@ async fn rounds(
             }
             Plan::Blocked(conflict) => return Err(diverged(peer, &conflict)),
             Plan::Send(step) => {
-                let to = Towards {
-                    node,
-                    run,
-                    record,
-                    peer,
-                    link: &link,
-                };
                 planned_anew = !attempt(
                     &to,
                     (&ours, &found),
@@ -179,6 +185,10 @@ async fn rounds(
             }
         }
     }
+}
+
+fn speaks_for_another_term(error: &anyhow::Error) -> bool {
+    matches!(Failure::code_of(error), Code::Fenced | Code::Diverged)
 }
 
 /// A conversation with a peer about a role.
@@ -262,7 +272,7 @@ fn tell_why_again(
 
 /// Whether another step would be planned now, by the rules of [`rounds`].
 async fn replanned(to: &Towards<'_>, ours: &Lineage, tried: &plan::Step) -> bool {
-    let asked = ask(to.run, to.record, to.peer, to.link).await;
+    let asked = ask(to).await;
     let absence = to.node.state.absence(&to.run.name, to.peer);
     let (Ok(theirs), Ok(absence)) = (asked, absence) else {
         return false;
@@ -358,12 +368,21 @@ fn learn(
     }
 }
 
-async fn ask(run: &RoleRun, record: &RoleRecord, peer: &NodeName, link: &Link) -> Result<Held> {
+async fn ask(to: &Towards<'_>) -> Result<Held> {
+    let Towards {
+        node,
+        run,
+        record,
+        peer,
+        link,
+    } = to;
     let request = Request::Lineage {
         role: run.name.clone(),
         role_id: record.id,
-        term: record.term.clone(),
+        term: record.term().clone(),
         datasets: run.fs.datasets().keys().cloned().collect(),
+        line: record.line.clone(),
+        bases: node.state.bases(&run.name)?.into_iter().collect(),
     };
     let mut exchange = link.open(&request).await?;
     match answer(exchange.recv()).await? {
@@ -376,7 +395,7 @@ async fn ask(run: &RoleRun, record: &RoleRecord, peer: &NodeName, link: &Link) -
         } => {
             let lineage = lineage.with_damaged(&damaged);
             let mut replicas = lock(&run.replicas);
-            replicas.entry(peer.clone()).or_default().damaged = damaged;
+            replicas.entry((*peer).clone()).or_default().damaged = damaged;
             Ok(Held {
                 lineage,
                 partials,
@@ -385,6 +404,26 @@ async fn ask(run: &RoleRun, record: &RoleRecord, peer: &NodeName, link: &Link) -
         }
         other => bail!("{peer} answered a question for its lineage with {other:?}"),
     }
+}
+
+/// Whether the peer says that it holds this very point, whole.
+pub async fn holds(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    record: &RoleRecord,
+    peer: &NodeName,
+    manifest: &Manifest,
+) -> Result<bool> {
+    let link = node.link(peer)?;
+    let to = Towards {
+        node,
+        run,
+        record,
+        peer,
+        link: &link,
+    };
+    let held = ask(&to).await?;
+    Ok(held.lineage.holds(&Entry::of(manifest)))
 }
 
 /// Sends every dataset of the step's point, then has the point committed.
@@ -407,12 +446,14 @@ pub async fn send(
         bail!("reach {peer}: it was removed");
     };
     node.hub.note(Some(&run.name), sentence(step, peer));
+    let term = node.record(run)?.map(|record| record.part.seen);
     let mut sends = tokio::task::JoinSet::new();
     for (dataset, base) in &step.bases {
         let job = Job {
             manifest: stored.manifest.clone(),
             dataset: dataset.clone(),
             base: base.clone(),
+            term: term.clone(),
         };
         let (node, run, peer_run, link) =
             (node.clone(), run.clone(), peer_run.clone(), link.clone());
@@ -439,6 +480,7 @@ pub async fn send(
     let mut exchange = link
         .open(&Request::Commit {
             manifest: stored.manifest.clone(),
+            term,
         })
         .await?;
     let committed = answer(exchange.recv()).await;
@@ -535,7 +577,14 @@ async fn preview_plan(
     };
     let link = node.link(peer)?;
     let (ours, _) = our_lineage(run).await?;
-    let held = ask(run, &record, peer, &link).await?;
+    let to = Towards {
+        node,
+        run,
+        record: &record,
+        peer,
+        link: &link,
+    };
+    let held = ask(&to).await?;
     let (theirs, partials) = (held.lineage, readable(run, held.partials));
     let base = newest_common(&ours, &theirs).map(|entry| entry.point.to_string());
     Ok((plan::plan(&ours, &theirs, &partials), base))

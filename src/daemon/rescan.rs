@@ -16,7 +16,7 @@ use super::api::{RoleCycle, Step};
 use super::cycle::{done, failed, our_lineage, planned, sum};
 use super::node::{Node, RoleRun, blocking, lock};
 use crate::error::{Code, Failure};
-use crate::host::state::RoleRecord;
+use crate::host::part::RoleRecord;
 use crate::logic::damage::Damaged;
 use crate::logic::lineage::Lineage;
 use crate::logic::name::NodeName;
@@ -130,7 +130,7 @@ async fn ask(
     let request = Request::Holds {
         role: run.name.clone(),
         role_id: record.id,
-        term: record.term.clone(),
+        term: record.term().clone(),
     };
     let mut exchange = node.link(peer)?.open(&request).await?;
     match super::outgoing::answer(exchange.recv()).await? {
@@ -166,12 +166,39 @@ async fn perform(
     }
 }
 
+/// Fetches a point of the line that this node does not hold, on top of what both have.
+pub async fn fetch_newer(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    peer: &NodeName,
+    point: &PointId,
+) -> Result<()> {
+    let record = node.record(run)?;
+    let theirs = ask(node, run, record.as_ref(), peer).await?;
+    let (ours, _) = our_lineage(run).await?;
+    let entry = theirs.get(point).cloned();
+    let entry = entry.with_context(|| format!("find {point} whole on {peer}"))?;
+    let bases = repair::bases(ours.entries(), &theirs, &entry);
+    let peer = peer.clone();
+    fetch_whole(node, run, &Fetch { peer, entry, bases }).await
+}
+
 async fn fetch_point(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
     fetch: &Fetch,
     damaged: &Damaged,
 ) -> Result<()> {
+    fetch_whole(node, run, fetch).await?;
+    // Their word is not ours.
+    let (_, found) = our_lineage(run).await?;
+    if found.damaged.iter().any(|other| other.name == damaged.name) {
+        bail!("find {} whole after it was fetched", fetch.entry.point);
+    }
+    Ok(())
+}
+
+async fn fetch_whole(node: &Arc<Node>, run: &Arc<RoleRun>, fetch: &Fetch) -> Result<()> {
     let record = node.record(run)?;
     let record = record.context("find the record of the role")?;
     let point = &fetch.entry.point;
@@ -179,7 +206,7 @@ async fn fetch_point(
     let request = Request::Fetch {
         role: run.name.clone(),
         role_id: record.id,
-        term: record.term,
+        term: record.part.seen,
         point: point.clone(),
         bases: fetch.bases.clone(),
     };
@@ -194,8 +221,8 @@ async fn fetch_point(
         other => bail!("{} answered a fetch with {other:?}", fetch.peer),
     }
     // Their word is not ours.
-    let (ours, found) = our_lineage(run).await?;
-    if ours.get(point).is_none() || found.damaged.iter().any(|other| other.name == damaged.name) {
+    let (ours, _) = our_lineage(run).await?;
+    if ours.get(point).is_none() {
         bail!("find {point} whole after it was fetched");
     }
     Ok(())

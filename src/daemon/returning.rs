@@ -38,7 +38,7 @@ pub async fn answer(node: &Arc<Node>, peer: &NodeName, request: Request) -> Resu
                 lineage,
                 partials: Vec::new(),
                 room: BTreeMap::new(),
-                term: node.state.role(&role)?.map(|record| record.term),
+                term: node.state.role(&role)?.map(|record| record.part.seen),
                 damaged: Vec::new(),
             })
         }
@@ -76,13 +76,13 @@ fn admit(
     };
     let known = Known {
         id: record.id,
-        term: &record.term,
+        term: record.term(),
         active: false,
     };
     match claim::judge(Some(known), id, term) {
         Claim::New | Claim::Current | Claim::Higher => Ok(run),
         Claim::Lower | Claim::SameEpoch | Claim::BothActive => {
-            let known = &record.term;
+            let known = record.term();
             let what = format!(
                 "{peer} speaks for term {term} of role {name}, but {ours} knows term {known}"
             );

@@ -60,7 +60,7 @@ async fn role(node: Arc<Node>, run: Arc<RoleRun>) {
 
 /// Does what is due, and says how long to wait.
 async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Duration> {
-    let active = node.record(run)?.filter(|record| record.active);
+    let active = node.record(run)?.filter(|record| record.active());
     let Some(record) = active else {
         prune::prune(node, run, false).await?;
         return Ok(STANDBY_PRUNE_EVERY);
@@ -124,7 +124,7 @@ fn until(due: Timestamp, now: Timestamp) -> Duration {
 
 /// When the role is due next, for `status`.
 pub fn next_run(node: &Node, run: &RoleRun) -> Result<Option<Timestamp>> {
-    if !node.record(run)?.is_some_and(|record| record.active) {
+    if !node.record(run)?.is_some_and(|record| record.active()) {
         return Ok(None);
     }
     let last = node.state.cycle(&run.name)?.started;

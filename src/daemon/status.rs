@@ -95,6 +95,9 @@ fn began(written: Timestamp, ago: Duration, now: Timestamp) -> Timestamp {
     }
 }
 
+/// Transfers from which the time of the next one is predicted.
+const TRANSFERS_TO_JUDGE_BY: usize = 5;
+
 /// The role, and sentences about damaged points, here and on its peers.
 async fn role(
     node: &Arc<Node>,
@@ -102,7 +105,7 @@ async fn role(
     now: Timestamp,
 ) -> Result<(RoleStatus, Vec<String>)> {
     let record = node.record(run)?;
-    let active = record.as_ref().is_some_and(|record| record.active);
+    let active = record.as_ref().is_some_and(|record| record.active());
     let (fs, names, looked) = (
         run.fs.clone(),
         run.fs.datasets().clone(),
@@ -143,13 +146,14 @@ async fn role(
     let status = RoleStatus {
         name: run.name.clone(),
         id: record.as_ref().map(|record| record.id),
-        state: if active {
-            "active".to_owned()
-        } else {
-            "standby".to_owned()
-        },
-        term: record.as_ref().map(|record| record.term.clone()),
-        active: record.map(|record| record.term.holder),
+        state: record.as_ref().map_or_else(
+            || "standby".to_owned(),
+            |record| record.part.state.to_string(),
+        ),
+        paused: record.as_ref().is_some_and(|record| record.part.paused),
+        trouble: run.supervisor.trouble(),
+        term: record.as_ref().map(|record| record.term().clone()),
+        active: record.map(|record| record.part.seen.holder),
         every: run.role.every.to_string(),
         next_run: schedule::next_run(node, run)?,
         last_good: cycle.good,
@@ -298,4 +302,14 @@ fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
             role.name, newest.short
         ));
     }
+}
+
+/// How long nobody is served in a hand-over to the peer, from the last transfers to it.
+pub fn predicted_handover_s(node: &Node, run: &RoleRun, peer: &NodeName) -> Result<Option<f64>> {
+    let last = node
+        .state
+        .last_transfers(&run.name, peer, TRANSFERS_TO_JUDGE_BY)?;
+    let count = last.len() as f64;
+    let total: f64 = last.iter().sum();
+    Ok((count > 0.0).then(|| total / count))
 }

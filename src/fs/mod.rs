@@ -183,6 +183,7 @@ pub struct Restored {
     pub nested_moved: Vec<PathBuf>,
     /// Those that could not be moved; they are in `aside`.
     pub nested_aside: Vec<PathBuf>,
+    pub uuid: Uuid,
     /// Where the old live copy is kept, when it could not be removed.
     pub aside: Option<Aside>,
 }
@@ -275,9 +276,21 @@ pub trait Filesystem: Send + Sync {
         &self,
         dataset: &DatasetName,
         point: &PointId,
-        kept: &Stored,
+        kept: Option<&Stored>,
         keep: Manifest,
     ) -> Result<Restored>;
+
+    fn retire_live(
+        &self,
+        _dataset: &DatasetName,
+        _kept: Option<&Stored>,
+        _keep: Manifest,
+    ) -> Result<Restored> {
+        anyhow::bail!("later")
+    }
+    fn live_identity(&self, _dataset: &DatasetName) -> Result<Option<Uuid>> {
+        Ok(None)
+    }
 
     /// A writable copy of the point's dataset at `target`, which must not exist and lies in no live dataset of the role.
     /// Missing parents are made.

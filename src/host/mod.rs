@@ -6,6 +6,7 @@ pub mod clock;
 pub mod copy;
 pub mod lock;
 pub mod mounts;
+pub mod part;
 pub mod random;
 pub mod state;
 pub mod user;

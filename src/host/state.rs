@@ -15,11 +15,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, params};
 use serde::{Deserialize, Serialize};
 
-use super::absence;
+use super::{absence, part};
 use crate::error::{Code, Failure};
 use crate::logic::clock::Watch;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
-use crate::logic::point::{PointId, RoleId, Term};
+use crate::logic::point::PointId;
 
 /// Version of the tables, in SQLite's `user_version`.
 const SCHEMA_VERSION: i64 = 1;
@@ -61,16 +61,6 @@ CREATE TABLE invite (
 const CLOCK: &str = "
 CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), watch TEXT NOT NULL) STRICT;
 ";
-
-/// What a node remembers of a role.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleRecord {
-    pub id: RoleId,
-    /// The highest term seen for the role, from anywhere; never goes down.
-    pub term: Term,
-    /// Whether this node holds that term.
-    pub active: bool,
-}
 
 /// What a node remembers of a role's cycles.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -143,45 +133,6 @@ impl State {
         self.connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn role(&self, role: &RoleName) -> Result<Option<RoleRecord>> {
-        let row = self
-            .lock()
-            .query_row(
-                "SELECT id, term, active FROM role WHERE name = ?1",
-                [role.as_str()],
-                |row| {
-                    Ok((
-                        row.get::<_, String>(0)?,
-                        row.get::<_, String>(1)?,
-                        row.get::<_, bool>(2)?,
-                    ))
-                },
-            )
-            .optional()?;
-        row.map(|(id, term, active)| {
-            let id = RoleId(
-                id.parse()
-                    .with_context(|| format!("read id of role {role}"))?,
-            );
-            let term = parse(&term).with_context(|| format!("read term of role {role}"))?;
-            Ok(RoleRecord { id, term, active })
-        })
-        .transpose()
-    }
-
-    pub fn record_role(&self, role: &RoleName, record: &RoleRecord) -> Result<()> {
-        self.change(
-            "INSERT INTO role (name, id, term, active) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (name) DO UPDATE SET id = ?2, term = ?3, active = ?4",
-            params![
-                role.as_str(),
-                record.id.to_string(),
-                json(&record.term)?,
-                record.active
-            ],
-        )
     }
 
     /// What is remembered of this node's clock.
@@ -420,8 +371,9 @@ fn prepare(connection: &Connection) -> Result<()> {
             "it was written by a newer standin (version {newer}, this one knows {SCHEMA_VERSION})"
         ),
     }
-    let later = [CLOCK, absence::TABLE].concat();
-    connection.execute_batch(&later).context("create tables")
+    let later = [CLOCK, absence::TABLE, part::TABLES].concat();
+    connection.execute_batch(&later).context("create tables")?;
+    part::add_columns(connection).context("add columns")
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Result<String> {
@@ -445,6 +397,11 @@ fn integer(bytes: u64) -> i64 {
 mod tests {
     use super::*;
 
+    use crate::host::part::RoleRecord;
+    use crate::logic::line::Line;
+    use crate::logic::point::{RoleId, Term};
+    use crate::logic::role::Record;
+
     fn term(epoch: u64) -> Term {
         Term {
             epoch,
@@ -460,8 +417,8 @@ mod tests {
         let peer = NodeName::parse("birch").unwrap();
         let record = RoleRecord {
             id: RoleId(uuid::Uuid::new_v4()),
-            term: term(3),
-            active: true,
+            part: Record::standby(peer.clone(), Default::default(), term(3)),
+            line: Line::first(term(3)),
         };
         let point = |sequence| PointId {
             term: term(3),

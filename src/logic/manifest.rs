@@ -32,6 +32,10 @@ pub enum Reason {
     Asked,
     /// The live state kept before a restore replaced it.
     BeforeRestore,
+    /// What lay at a live path before a promotion put another copy there. Part of a fork, never sent.
+    BeforePromotion,
+    /// What was live when the node lost the role. Part of a fork, never sent.
+    Fenced,
 }
 
 /// One recovery point, as the node that took it describes it. The same bytes of meaning on every node.

@@ -9,6 +9,8 @@ pub mod claim;
 pub mod clock;
 pub mod cycle;
 pub mod damage;
+pub mod fork;
+pub mod line;
 pub mod lineage;
 pub mod manifest;
 pub mod name;

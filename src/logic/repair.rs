@@ -89,7 +89,7 @@ fn held<'a>(theirs: &'a Lineage, damaged: &Damaged) -> Option<&'a Entry> {
 }
 
 /// The nearest older common point that has the dataset, else the nearest newer one.
-fn bases(
+pub fn bases(
     ours: &[Entry],
     theirs: &Lineage,
     wanted: &Entry,

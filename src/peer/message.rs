@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Failure};
 use crate::logic::damage::Damaged;
+use crate::logic::line::Line;
 use crate::logic::lineage::Lineage;
 use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
@@ -94,11 +95,22 @@ pub enum Request {
         /// The asking node's datasets of the role; empty where it does not say.
         #[serde(default)]
         datasets: Vec<DatasetName>,
+        /// The line under that term; empty where it does not say.
+        #[serde(default, skip_serializing_if = "Line::is_empty")]
+        line: Line,
+        /// Points that other peers of the role may need as a base, should the asked node have to serve them.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        bases: BTreeMap<NodeName, PointId>,
     },
     /// "Take this dataset of this point." Answer: `Have`, `Stored` or `Refused`; then frames, marks, `Stored`.
     Offer(Box<Offer>),
     /// "Every dataset is with you: make the point visible." Answer: `Committed`.
-    Commit { manifest: Manifest },
+    Commit {
+        manifest: Manifest,
+        /// As in [`Offer`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        term: Option<Term>,
+    },
     /// "What could I fetch from you?" Answer: `Lineage`, of whole points.
     Holds {
         role: RoleName,
@@ -115,6 +127,22 @@ pub enum Request {
         /// Every dataset of the point; held whole by both, none: in full.
         bases: BTreeMap<DatasetName, Option<PointId>>,
     },
+    /// "This is what I know of the role; and you?" Answer: `Word`, when what it follows from mine is on disk.
+    Word {
+        role: RoleName,
+        role_id: RoleId,
+        word: Box<RoleWord>,
+    },
+    /// "I have released the role: it is yours, under this term." Answer: `Word`, when the term is on disk.
+    Grant {
+        role: RoleName,
+        role_id: RoleId,
+        term: Term,
+        /// Ends with that term, and the point from which it goes on.
+        line: Line,
+    },
+    /// "Could you take the role over now?" Answer: `Ready`. Nothing is changed by it.
+    Ready { role: RoleName, role_id: RoleId },
     /// "Are you there, and how far?" Answer: `Pong`.
     Ping,
     /// "Show that you hold your key", the first exchange of a link, opened by both sides (see `prove`). Answer: `Proof`.
@@ -122,6 +150,26 @@ pub enum Request {
         /// 32 random bytes, hex.
         nonce: String,
     },
+}
+
+/// What a node knows of a role, and what it is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleWord {
+    /// The highest term it has seen.
+    pub seen: Term,
+    /// It plays the role under that term.
+    pub plays: bool,
+    /// The term under which it may still hold what no point holds.
+    #[serde(default)]
+    pub held: Option<Term>,
+    /// Its newest whole point.
+    #[serde(default)]
+    pub newest: Option<PointId>,
+    #[serde(default, skip_serializing_if = "Line::is_empty")]
+    pub line: Line,
+    /// Its state, for people.
+    #[serde(default)]
+    pub state: String,
 }
 
 /// One dataset's transfer, from base (or nothing) to a point.
@@ -133,6 +181,9 @@ pub struct Offer {
     pub identity: StreamIdentity,
     /// File data in the stream, exact, in bytes.
     pub data_bytes: u64,
+    /// The term under which it is sent, where that is not the one under which the point was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<Term>,
     /// Flags of its new files.
     #[serde(default, skip_serializing_if = "FileFlags::is_empty")]
     pub flags: FileFlags,
@@ -175,6 +226,14 @@ pub enum Answer {
     Committed,
     Pong {
         now: Timestamp,
+    },
+    /// None: nobody has named the role to the answering node yet.
+    Word {
+        word: Option<Box<RoleWord>>,
+    },
+    Ready {
+        /// What stands against it, a sentence each; empty: nothing.
+        problems: Vec<String>,
     },
     Proof {
         /// The public key, hex.
@@ -298,211 +357,4 @@ pub enum PairAnswer {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde::de::DeserializeOwned;
-    use serde_json::{Value, json};
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::logic::manifest::Reason;
-    use crate::logic::point::PointName;
-
-    /// Says it, hears it, and hears it again with words of a newer version added to every object.
-    fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(said: T) {
-        let text = serde_json::to_string(&said).unwrap();
-        assert_eq!(serde_json::from_str::<T>(&text).unwrap(), said, "{text}");
-        let mut value: Value = serde_json::from_str(&text).unwrap();
-        if let Value::Object(fields) = &mut value {
-            fields.insert("from-the-future".into(), json!({"deep": [1, 2, 3]}));
-        }
-        assert_eq!(
-            serde_json::from_value::<T>(value).unwrap(),
-            said,
-            "unknown fields are ignored: {text}"
-        );
-    }
-
-    fn node() -> NodeName {
-        NodeName::parse("alder").unwrap()
-    }
-
-    fn term() -> Term {
-        Term {
-            epoch: 3,
-            holder: node(),
-            nonce: 77,
-        }
-    }
-
-    fn manifest() -> Manifest {
-        Manifest {
-            version: 1,
-            role: RoleId(Uuid::from_u128(5)),
-            role_name: RoleName::parse("web").unwrap(),
-            point: PointId {
-                term: term(),
-                sequence: 42,
-            },
-            taken: Timestamp::UNIX_EPOCH,
-            node: node(),
-            reason: Reason::Schedule,
-            datasets: BTreeMap::new(),
-        }
-    }
-
-    fn hello() -> Hello {
-        Hello {
-            node: node(),
-            version: "0.1.0".into(),
-            protocol: PROTOCOL,
-            capabilities: vec!["zstd".into()],
-            now: Timestamp::UNIX_EPOCH,
-            stream_version_max: 2,
-        }
-    }
-
-    #[test]
-    fn greetings_and_control() {
-        check(Greeting::Hello(hello()));
-        check(Greeting::Refused(
-            Refusal::new(Code::Refused, "no").hint("pair first"),
-        ));
-        check(Greeting::Pair(PairRequest {
-            node: node(),
-            invite: "7".into(),
-            proof: "00".into(),
-            address: Some("alder:7170".into()),
-        }));
-        check(Control::Beat {
-            number: u64::MAX,
-            now: Some(Timestamp::UNIX_EPOCH),
-        });
-        let old: Control = serde_json::from_str(r#"{"type":"beat","number":3}"#).unwrap();
-        check(old);
-        check(Control::Echo { number: 0 });
-        check(Control::Bye {
-            why: "restart".into(),
-        });
-    }
-
-    #[test]
-    fn requests() {
-        check(Request::Ping);
-        check(Request::Prove { nonce: "ab".into() });
-        check(Request::Lineage {
-            role: RoleName::parse("web").unwrap(),
-            role_id: RoleId(Uuid::from_u128(5)),
-            term: term(),
-            datasets: vec![DatasetName::parse("files").unwrap()],
-        });
-        check(Request::Commit {
-            manifest: manifest(),
-        });
-        check(Request::Holds {
-            role: RoleName::parse("web").unwrap(),
-            role_id: RoleId(Uuid::from_u128(5)),
-            term: term(),
-        });
-        check(Request::Fetch {
-            role: RoleName::parse("web").unwrap(),
-            role_id: RoleId(Uuid::from_u128(5)),
-            term: term(),
-            point: manifest().point,
-            bases: BTreeMap::from([(DatasetName::parse("db").unwrap(), None)]),
-        });
-        check(Request::Offer(Box::new(Offer {
-            manifest: manifest(),
-            dataset: DatasetName::parse("db").unwrap(),
-            base: Some(manifest().point),
-            identity: StreamIdentity {
-                snapshot: Uuid::from_u128(1),
-                base: None,
-                version: 2,
-            },
-            data_bytes: 1 << 40,
-            flags: serde_json::from_str(r#"{"nocow":[257,3],"append":[300,0]}"#).unwrap(),
-        })));
-    }
-
-    #[test]
-    fn answers() {
-        check(Answer::Lineage {
-            lineage: Lineage::default(),
-            partials: vec![],
-            term: Some(term()),
-            room: BTreeMap::from([(DatasetName::parse("files").unwrap(), 7)]),
-            damaged: vec![Damaged {
-                name: PointName::of(&manifest().point, Timestamp::UNIX_EPOCH),
-                entry: None,
-                why: "was changed".into(),
-            }],
-        });
-        check(Answer::Have {
-            offset: 7,
-            prefix: "ab".into(),
-        });
-        check(Answer::Mark {
-            offset: 1,
-            data_bytes: 2,
-            checkpoint: 3,
-            file: "a/b".into(),
-            waiting: 0.5,
-        });
-        check(Answer::Stored);
-        check(Answer::Committed);
-        check(Answer::Pong {
-            now: Timestamp::UNIX_EPOCH,
-        });
-        check(Answer::Proof {
-            key: "ab".into(),
-            signature: "cd".into(),
-        });
-        check(Answer::Refused(Refusal::new(Code::Fenced, "a higher term")));
-        check(SenderWord::Restart {
-            why: "prefix differs".into(),
-        });
-        check(SenderWord::End {
-            bytes: 9,
-            hash: "cd".into(),
-        });
-        check(SenderWord::Failed {
-            why: "send ioctl".into(),
-        });
-        check(PairAnswer::Paired {
-            node: node(),
-            proof: "ef".into(),
-        });
-        check(PairAnswer::Refused(Refusal::new(Code::Refused, "no")));
-    }
-
-    #[test]
-    fn words_of_a_newer_version() {
-        let word: Control = serde_json::from_str(r#"{"type":"dance","steps":[1]}"#).unwrap();
-        assert_eq!(word, Control::Unknown);
-        for (code, heard) in [
-            ("fenced", Code::Fenced),
-            ("eclipsed", Code::Failed),
-            ("done", Code::Failed),
-        ] {
-            let text = format!(r#"{{"type":"refused","code":"{code}","why":"x"}}"#);
-            let Ok(Answer::Refused(refusal)) = serde_json::from_str(&text) else {
-                panic!("{text}")
-            };
-            assert_eq!(refusal.code, heard);
-        }
-    }
-
-    #[test]
-    fn a_name_that_is_none_is_refused_while_reading() {
-        let text = serde_json::to_string(&hello())
-            .unwrap()
-            .replace("alder", "../../etc");
-        assert!(serde_json::from_str::<Hello>(&text).is_err());
-    }
-
-    #[test]
-    fn a_peers_words_are_harmless() {
-        assert_eq!(plain("a\u{1b}[2Jb\nc"), "a [2Jb c");
-        assert_eq!(plain(&"x".repeat(9999)).len(), 504);
-    }
-}
+mod tests;

@@ -91,7 +91,7 @@ pub fn undo(request: &RestoreRequest, report: &RestoreReport) -> Option<String> 
 }
 
 /// Where somebody wanted it to stop, a step that did not end is no failure.
-fn step_lines(steps: &[Step], cancelled: bool) -> Vec<String> {
+pub fn step_lines(steps: &[Step], cancelled: bool) -> Vec<String> {
     let mut lines = Vec::new();
     for step in steps {
         let mark = match step.ok {

@@ -136,6 +136,9 @@ fn role_title(role: &RoleStatus, now: Timestamp) -> String {
     if let Some(term) = &role.term {
         facts.push(format!("term {term}"));
     }
+    if role.paused {
+        facts.push(attention("paused"));
+    }
     match (&role.phase, role.next_run) {
         (Some(phase), _) => facts.push(format!("running: {phase}")),
         (None, Some(next)) => facts.push(format!(
@@ -156,6 +159,11 @@ fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
         newest(role.newest.as_ref(), now),
         human::count(role.points, "point"),
     )];
+    lines.extend(
+        role.trouble
+            .as_deref()
+            .map(|why| format!("  {}", trouble(why))),
+    );
     let of_replicas = role.replicas.iter().filter_map(|r| r.last_error.as_deref());
     let of_replicas: Vec<&str> = of_replicas.map(first_line).collect();
     match role.last_error.as_deref().map(first_line) {

@@ -302,7 +302,7 @@ impl Filesystem for Btrfs {
         &self,
         dataset: &DatasetName,
         point: &PointId,
-        kept: &Stored,
+        kept: Option<&Stored>,
         keep: Manifest,
     ) -> Result<Restored> {
         let what = format!("restore {dataset} of {point} over its live copy");

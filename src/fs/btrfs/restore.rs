@@ -71,7 +71,7 @@ pub fn restore_live(
     catalogue: &Catalogue<'_>,
     dataset: &DatasetName,
     point: &PointId,
-    kept: &Stored,
+    kept: Option<&Stored>,
     keep: Manifest,
 ) -> Result<Restored> {
     let (part, place) = catalogue.place(dataset)?;
@@ -109,7 +109,10 @@ pub fn restore_live(
         new: subvolume::info(&tree)
             .context("look at the writable copy")?
             .uuid,
-        kept: mark(catalogue, dataset, &kept.manifest.point)?,
+        kept: match kept {
+            Some(kept) => mark(catalogue, dataset, &kept.manifest.point)?,
+            None => None,
+        },
         keep,
         late_writes: None,
     };
@@ -326,6 +329,7 @@ fn settle(
     let mut restored = Restored {
         dataset: intent.dataset.clone(),
         path: intent.live.clone(),
+        uuid: intent.new,
         late_writes: false,
         nested_moved: Vec::new(),
         nested_aside: Vec::new(),

@@ -11,9 +11,9 @@
 //!      │  │     └──(crash)───── fencing ◄──── higher term ─────┼──┴──┼───────┘  │ failed   │  └─ released ──┘
 //!      │  │                         │                          │     └──────────┴──────────┘       accepted, or
 //!      │  └── fork kept ── reconciling ──► fenced (not kept)   │ kept here                        a higher term
-//!      │                                                       │                                      │
-//!      └───────────────────────────────────────────────── conflict ◄── same epoch, another claim      ▼
-//!                                                                                                 standby
+//!      │                      ▲                                │                                      │
+//!      │                      └────────────────────────────────┼── live copy taken away ──────────────┘
+//!      └───────────────────────────────────────────────── conflict ◄── same epoch, another claim
 //! ```
 //!
 //! Promise: [`step`] decides from the record, the event and nothing else; every arm gives its reason; the table of all of
@@ -172,9 +172,11 @@ impl Record {
         match &self.state {
             State::Active => true,
             State::HandingOver { step, .. } => *step != Descent::Stop,
+            // The services outlived the daemon and go on writing. Should another node have taken over meanwhile, the
+            // points become part of the fork.
+            State::Waking { up, .. } => *up,
             State::Standby
             | State::Promoting { .. }
-            | State::Waking { .. }
             | State::HandedOff
             | State::Fencing { .. }
             | State::Fenced

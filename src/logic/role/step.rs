@@ -61,7 +61,8 @@ fn outranked(record: &Record, from: &NodeName, word: &Word) -> Option<Step> {
     };
     Some(match &record.state {
         State::Standby => higher(State::Standby).because("follows the higher term"),
-        State::HandedOff => higher(State::Standby)
+        State::HandedOff => higher(State::Reconciling { step: Mend::Aside })
+            .doing([Action::Work(Work::Mend(Mend::Aside))])
             .because("the role went on under a higher term; everything written here was delivered before the release"),
         State::Promoting { .. } | State::Active | State::Waking { .. } | State::HandingOver { .. } | State::Conflict { .. } => {
             higher(State::Fencing { step: Fall::Stop })
@@ -299,13 +300,13 @@ fn handed_off(record: &Record, event: &Event) -> Step {
     match event {
         Event::Started { .. } => grant().because("released before it ended: grants again"),
         Event::Retry => grant().because("no answer yet: grants again"),
-        Event::Heard { from, word } if word.plays && from == to => {
-            with(record, |r| r.state = State::Standby).because("the other plays the role")
-        }
+        Event::Heard { from, word } if word.plays && from == to => mend(record, Mend::Aside)
+            .because("the other plays the role: takes the live copy from its path"),
         Event::Heard { .. } => keep(record).because("nothing new"),
         Event::Accepted { by, term } if by == to && *term == record.seen => {
-            with(record, |r| r.state = State::Standby)
-                .because("the other holds the term: stands in, nothing was lost")
+            mend(record, Mend::Aside).because(
+                "the other holds the term, nothing was lost: takes the live copy from its path",
+            )
         }
         Event::Promote { term } => claim(record, term),
         Event::Resume => refuse(
@@ -387,7 +388,8 @@ fn reconciling(record: &Record, at: Mend, event: &Event) -> Step {
                 .because("the fork is kept: takes the live copy from its path"),
             Mend::Aside => with(record, |r| {
                 r.state = State::Standby;
-                r.spent = r.held.take();
+                // After a hand-over it was given up already.
+                r.spent = r.held.take().or(r.spent.take());
             })
             .because("stands in, and catches up by the difference"),
         },

@@ -41,6 +41,15 @@ impl Said for Answer {
                 hint: refusal.hint.as_deref().map(plain),
                 shortage: refusal.shortage,
             }),
+            Answer::Word {
+                word: Some(mut word),
+            } => {
+                word.state = plain(&word.state);
+                Answer::Word { word: Some(word) }
+            }
+            Answer::Ready { problems } => Answer::Ready {
+                problems: problems.iter().map(|problem| plain(problem)).collect(),
+            },
             other => other,
         }
     }

@@ -1,0 +1,467 @@
+//! Who alone changes this node's part in a role: one task a role, which takes one event after the other.
+//!
+//! For each event: decide (`logic::role::step`), write the new record, then carry out what follows. Promise: nothing is
+//! carried out before the record that calls for it is on disk, so after a crash anywhere `Started` finds what to do again; one
+//! piece of work runs at a time, and the one before it has ended before it begins; what fails is tried again for as long as
+//! the state asks for it.
+//!
+//! A stop of the daemon leaves services as they are and work half done: that is what `Started` is for. It deliberately does
+//! not know how work is done (`moves`) nor how peers are asked (`words`).
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::node::{Node, RoleRun, lock};
+use super::{moves, play, replicate, words};
+use crate::error::{Code, Failure};
+use crate::fs::btrfs::freeze::freeze;
+use crate::host::part::RoleRecord;
+use crate::logic::line::Line;
+use crate::logic::name::RoleName;
+use crate::logic::point::PointId;
+use crate::logic::role::{Action, Event, State, Work, step};
+use crate::peer::timing::hurried;
+
+/// First and longest pause before something is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// An alarm that goes on is repeated after this time.
+const ALARM_AGAIN: Duration = Duration::from_secs(600);
+
+/// The way to the task of a role; lives as long as the role is in the config.
+pub struct Supervisor {
+    orders: mpsc::UnboundedSender<Order>,
+    /// Taken by the task.
+    inbox: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
+    /// Changes with every record.
+    changes: watch::Sender<u64>,
+    /// Why the work at hand could not be done the last time.
+    trouble: Mutex<Option<String>>,
+    /// The same, when it is over.
+    before: Mutex<Option<String>>,
+    /// When the services of a hand-over began to stop.
+    stopping: Mutex<Option<Instant>>,
+}
+
+struct Order {
+    event: Event,
+    /// What is known of the line beside it.
+    beside: Beside,
+    reply: Option<oneshot::Sender<Result<Told>>>,
+}
+
+/// What an event says of the line.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// The line of whoever spoke.
+    pub line: Option<Line>,
+    /// The point from which a term that begins with this event goes on.
+    pub base: Option<PointId>,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone)]
+pub struct Told {
+    pub record: RoleRecord,
+    pub why: &'static str,
+    /// The event was not followed.
+    pub refused: bool,
+}
+
+impl Default for Supervisor {
+    fn default() -> Supervisor {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        Supervisor {
+            orders,
+            inbox: Mutex::new(Some(inbox)),
+            changes: watch::Sender::new(0),
+            trouble: Mutex::default(),
+            before: Mutex::default(),
+            stopping: Mutex::default(),
+        }
+    }
+}
+
+impl Supervisor {
+    /// Has an event decided; returns when the record is on disk and what follows is under way.
+    pub async fn tell(&self, event: Event, beside: Beside) -> Result<Told> {
+        let (reply, told) = oneshot::channel();
+        let reply = Some(reply);
+        let order = Order {
+            event,
+            beside,
+            reply,
+        };
+        self.orders
+            .send(order)
+            .ok()
+            .context("reach the supervisor of the role: it ended")?;
+        told.await
+            .context("hear from the supervisor of the role: it ended")?
+    }
+
+    /// The same, for whoever does not wait.
+    pub fn mention(&self, event: Event, beside: Beside) {
+        let reply = None;
+        // Ended with the role or the daemon: nobody is left to care.
+        let _ = self.orders.send(Order {
+            event,
+            beside,
+            reply,
+        });
+    }
+
+    /// Rings when a record was written.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// A record was written by somebody else: the role was joined.
+    pub fn joined(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// From here on nobody is served until the other node plays the role.
+    pub fn services_stop(&self) {
+        lock(&self.stopping).get_or_insert_with(Instant::now);
+    }
+
+    /// How long ago that was; forgets it.
+    pub fn stopped_for(&self) -> Option<Duration> {
+        lock(&self.stopping).take().map(|at| at.elapsed())
+    }
+
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
+    }
+
+    /// What was in the way last, though it is no more.
+    pub fn last_trouble(&self) -> Option<String> {
+        lock(&self.before).clone()
+    }
+
+    /// Something new begins.
+    pub fn forget_trouble(&self) {
+        *lock(&self.before) = None;
+        *lock(&self.stopping) = None;
+    }
+
+    fn over(&self) {
+        let was = lock(&self.trouble).take();
+        if was.is_some() {
+            *lock(&self.before) = was;
+        }
+    }
+}
+
+/// Runs a task for each role until the daemon stops; looks anew after each reload.
+pub async fn keep(node: Arc<Node>) {
+    loop {
+        for run in node.roles() {
+            if let Some(inbox) = lock(&run.supervisor.inbox).take() {
+                tokio::spawn(role(node.clone(), run.name.clone(), inbox));
+            }
+        }
+        tokio::select! {
+            () = node.stop.cancelled() => return,
+            () = node.reloaded.notified() => {}
+        }
+    }
+}
+
+/// Work under way.
+struct Running {
+    work: Work,
+    cancel: CancellationToken,
+    task: JoinHandle<Result<Beside>>,
+}
+
+/// The task of a role.
+struct Role {
+    node: Arc<Node>,
+    name: RoleName,
+    running: Option<Running>,
+    pause: Duration,
+    alarmed: Option<Instant>,
+}
+
+async fn role(node: Arc<Node>, name: RoleName, mut inbox: mpsc::UnboundedReceiver<Order>) {
+    let mut role = Role {
+        node: node.clone(),
+        name,
+        running: None,
+        pause: hurried(RETRY.0),
+        alarmed: None,
+    };
+    role.start().await;
+    loop {
+        let retry = role.retry();
+        tokio::select! {
+            () = node.stop.cancelled() => return role.stop(),
+            order = inbox.recv() => match order {
+                Some(order) => role.obey(order).await,
+                None => return role.stop(),
+            },
+            (work, ended) = finished(&mut role.running) => role.ended(work, ended).await,
+            () = retry => {
+                role.pause = (role.pause * 2).min(hurried(RETRY.1));
+                role.happened(Event::Retry, Beside::default()).await;
+            }
+        }
+        if node.role(&role.name).is_err() {
+            // Taken out of the config.
+            return role.stop();
+        }
+    }
+}
+
+/// When the work under way has ended; never, where there is none.
+async fn finished(running: &mut Option<Running>) -> (Work, Result<Beside>) {
+    let Some(run) = running else {
+        return std::future::pending().await;
+    };
+    let ended = (&mut run.task).await;
+    let work = run.work;
+    *running = None;
+    let ended = ended.unwrap_or_else(|error| Err(anyhow::anyhow!("the work ended early: {error}")));
+    (work, ended)
+}
+
+impl Role {
+    fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.cancel.cancel();
+        }
+    }
+
+    fn run(&self) -> Result<Arc<RoleRun>> {
+        self.node.role(&self.name)
+    }
+
+    /// The daemon started: what the record says is not believed before it is asked for.
+    async fn start(&mut self) {
+        let serving = match self.serving().await {
+            Ok(serving) => serving,
+            Err(error) => {
+                let text = format!("could not tell whether its services run: {error:#}");
+                self.node.hub.warn(Some(&self.name), text);
+                false
+            }
+        };
+        self.happened(Event::Started { serving }, Beside::default())
+            .await;
+    }
+
+    /// Whether this is still the boot in which the daemon ran last, and the services of the role run.
+    async fn serving(&self) -> Result<bool> {
+        let run = self.run()?;
+        let Some(_) = self.node.record(&run)? else {
+            return Ok(false);
+        };
+        let boot = crate::host::clock::read()?.boot;
+        let before = self.node.state.boot(&run.name)?;
+        self.node.state.record_boot(&run.name, &boot)?;
+        Ok(before.as_deref() == Some(boot.as_str()) && play::runs(&self.node, &run).await?)
+    }
+
+    async fn obey(&mut self, order: Order) {
+        let told = self.decide(order.event, order.beside).await;
+        match (order.reply, told) {
+            (Some(reply), told) => drop(reply.send(told)),
+            (None, Ok(_)) => {}
+            (None, Err(error)) => self.warn(&error),
+        }
+    }
+
+    async fn happened(&mut self, event: Event, beside: Beside) {
+        if let Err(error) = self.decide(event, beside).await {
+            self.warn(&error);
+        }
+    }
+
+    fn warn(&self, error: &anyhow::Error) {
+        // A role that nobody has named yet has nothing to decide.
+        if Failure::code_of(error) != Code::NotFound {
+            let text = format!("could not {error:#}");
+            self.node.hub.warn(Some(&self.name), text);
+        }
+    }
+
+    async fn ended(&mut self, work: Work, ended: Result<Beside>) {
+        let Ok(run) = self.run() else { return };
+        if self.node.stop.is_cancelled() {
+            return;
+        }
+        match ended {
+            Ok(beside) => {
+                run.supervisor.over();
+                self.happened(Event::Done(work), beside).await;
+            }
+            Err(error) => {
+                let text = format!("could not {error:#}");
+                let new = lock(&run.supervisor.trouble).replace(text.clone()) != Some(text.clone());
+                if new {
+                    self.node.hub.warn(Some(&self.name), text);
+                }
+                self.happened(Event::Failed(work), Beside::default()).await;
+            }
+        }
+    }
+
+    /// Decide, record, carry out.
+    async fn decide(&mut self, event: Event, beside: Beside) -> Result<Told> {
+        let run = self.run()?;
+        let nobody = || {
+            let what = format!("decide about role {}: no peer has named it yet", run.name);
+            Failure::new(Code::NotFound, what).hint("it is joined when its active node reaches us")
+        };
+        let mut before = self.node.record(&run)?.ok_or_else(nobody)?;
+        before.part.peers = run.role.peers.iter().cloned().collect();
+        let decided = step(&before.part, &event);
+        let mut record = RoleRecord {
+            part: decided.record,
+            ..before.clone()
+        };
+        follow_line(&mut record, beside);
+        if record != before {
+            self.node
+                .state
+                .record_role(&run.name, &record)
+                .with_context(|| {
+                    format!("remember that role {} is {}", run.name, record.part.state)
+                })?;
+            freeze("role-recorded");
+        }
+        if record.part.state != before.part.state {
+            self.pause = hurried(RETRY.0);
+            let (was, is) = (&before.part.state, &record.part.state);
+            let text = format!("{was} -> {is}: {}", decided.why);
+            self.node.hub.note(Some(&run.name), text);
+            self.changed(&run, &before, &record);
+        }
+        for action in decided.actions {
+            self.carry_out(&run, &record, action);
+        }
+        run.supervisor.joined();
+        Ok(Told {
+            record,
+            why: decided.why,
+            refused: decided.refused,
+        })
+    }
+
+    fn changed(&mut self, run: &Arc<RoleRun>, before: &RoleRecord, record: &RoleRecord) {
+        if before.active() && !record.active() {
+            // Points that are under way are of no use to anybody now.
+            if let Some(cycle) = lock(&run.cycle).as_ref() {
+                cycle.cancel.cancel();
+            }
+        }
+        if !matches!(record.part.state, State::Conflict { .. }) {
+            self.alarmed = None;
+        }
+        let resting = matches!(record.part.state, State::Active | State::Standby);
+        if resting {
+            run.supervisor.over();
+        }
+        if record.part.state == State::Active {
+            for peer in &run.role.peers {
+                replicate::catch_up(&self.node, run, peer);
+            }
+        }
+        run.wake.notify_one();
+    }
+
+    fn carry_out(&mut self, run: &Arc<RoleRun>, record: &RoleRecord, action: Action) {
+        match action {
+            Action::Work(work) => self.work(run, work),
+            Action::AskPeers | Action::TellAll => {
+                for peer in &record.part.peers {
+                    words::exchange(&self.node, run, peer);
+                }
+            }
+            // The answer to what it said, or the question it was asked, has told it already.
+            Action::Tell(_) | Action::Accept(_) => {}
+            Action::Grant => words::grant(&self.node, run, record),
+            Action::Alarm { other } => {
+                if self.alarmed.is_none_or(|at| at.elapsed() > ALARM_AGAIN) {
+                    self.alarmed = Some(Instant::now());
+                    self.node.hub.warn(
+                        Some(&run.name),
+                        format!(
+                            "two nodes claim epoch {} of role {}: {} and {}; nobody's data is touched. Choose with: standin resolve {} --keep NODE",
+                            other.epoch, run.name, record.part.seen.holder, other.holder, run.name
+                        ),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Begins the work when the one before it has ended.
+    fn work(&mut self, run: &Arc<RoleRun>, work: Work) {
+        let before = self.running.take();
+        if let Some(before) = &before {
+            before.cancel.cancel();
+        }
+        let cancel = CancellationToken::new();
+        let (node, run, token) = (self.node.clone(), run.clone(), cancel.clone());
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                // What it came to is of no interest any more.
+                let _ = before.task.await;
+            }
+            moves::perform(&node, &run, work, &token).await
+        });
+        self.running = Some(Running { work, cancel, task });
+    }
+
+    /// Ends when it is time to try again; never, where there is nothing to try.
+    fn retry(&self) -> impl Future<Output = ()> + use<> {
+        let wanted = self.running.is_none() && self.unsettled();
+        let pause = self.pause;
+        async move {
+            if wanted {
+                tokio::time::sleep(pause).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn unsettled(&self) -> bool {
+        let Ok(run) = self.run() else { return false };
+        let Ok(Some(record)) = self.node.record(&run) else {
+            return false;
+        };
+        match record.part.state {
+            State::Standby | State::Active | State::HandingOver { .. } => false,
+            State::Promoting { .. }
+            | State::Waking { .. }
+            | State::HandedOff
+            | State::Fencing { .. }
+            | State::Fenced
+            | State::Reconciling { .. }
+            | State::Conflict { .. } => true,
+        }
+    }
+}
+
+/// The line changes with the term: told by its holder, or begun here.
+fn follow_line(record: &mut RoleRecord, beside: Beside) {
+    let seen = record.part.seen.clone();
+    if record.line.term() == Some(&seen) {
+        return;
+    }
+    let told = beside.line.filter(|line| line.term() == Some(&seen));
+    if let Some(line) = told {
+        record.line = line;
+    } else if record.part.held.as_ref() == Some(&seen) || record.part.state == State::HandedOff {
+        record.line.begin(seen, beside.base);
+    }
+}

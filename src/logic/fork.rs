@@ -1,0 +1,6 @@
+//! Placeholder.
+pub enum Why {
+    Returned,
+    LeftBehind,
+    Foreign,
+}
