@@ -363,7 +363,7 @@ async fn over_live(
         )?;
         let late_point = late.point.clone();
         let (fs, name, id, kept) = (run.fs.clone(), dataset.clone(), id.clone(), kept.clone());
-        let restored = blocking(move || fs.restore_live(&name, &id, &kept, late)).await;
+        let restored = blocking(move || fs.restore_live(&name, &id, Some(&kept), late)).await;
         let restored = restored.with_context(|| format!("restore {dataset} over its live copy"))?;
         let text = format!(
             "put {dataset} of {} in place of {}",
