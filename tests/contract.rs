@@ -44,6 +44,7 @@ fn contract(fs: &dyn Filesystem) {
     streams_are_measured_and_repeatable(fs);
     a_point_in_use_is_not_destroyed(fs);
     live_data_is_replaced_without_loss(fs);
+    live_data_comes_and_goes(fs);
     fs.sweep().unwrap();
 }
 
@@ -214,7 +215,7 @@ fn live_data_is_replaced_without_loss(fs: &dyn Filesystem) {
         let before = fs.live(dataset, Scan::Root).unwrap();
         let keep = manifest(2, sequence);
         let restored = fs
-            .restore_live(dataset, &good.manifest.point, &kept, keep)
+            .restore_live(dataset, &good.manifest.point, Some(&kept), keep)
             .unwrap();
         assert!(!restored.late_writes);
         assert_eq!((read(path), &restored.path), ("good".to_owned(), path));
@@ -229,7 +230,7 @@ fn live_data_is_replaced_without_loss(fs: &dyn Filesystem) {
     let (dataset, path) = fs.datasets().iter().next().unwrap();
     fs::write(path.join("state"), "late").unwrap();
     let restored = fs
-        .restore_live(dataset, &good.manifest.point, &kept, manifest(2, 51))
+        .restore_live(dataset, &good.manifest.point, Some(&kept), manifest(2, 51))
         .unwrap();
     assert!(restored.late_writes);
     assert_eq!(read(path), "good");
@@ -250,6 +251,64 @@ fn live_data_is_replaced_without_loss(fs: &dyn Filesystem) {
         )),
     }
     for point in [id(2, 40), id(2, 41), id(2, 50), id(2, 51)] {
+        fs.destroy(&point).unwrap();
+    }
+}
+
+/// A role that moves away and comes back: nothing is live in between, and nothing is kept that a point holds.
+fn live_data_comes_and_goes(fs: &dyn Filesystem) {
+    let (web, path) = fs.datasets().iter().next_back().unwrap();
+    let read = || fs::read_to_string(path.join("state")).unwrap();
+    let write = |word: &str| fs::write(path.join("state"), word).unwrap();
+    let live = || fs.live_identity(web).unwrap();
+    write("one");
+    let one = take(fs, 3, 1);
+    write("two");
+    let two = take(fs, 3, 2);
+    assert!(live().is_some());
+
+    let mut sequence = 2;
+    let mut keep = || {
+        sequence += 1;
+        manifest(3, sequence)
+    };
+    for kept in [Some(&two), None] {
+        // Repeated, it is done already.
+        let retired = fs.retire_live(web, kept, keep()).unwrap();
+        let none = (false, uuid::Uuid::nil(), None);
+        assert_eq!((retired.late_writes, retired.uuid, retired.aside), none);
+        assert_eq!(live(), None);
+        assert!(is_missing(fs.live(web, Scan::Root)));
+    }
+    assert_eq!(listed(fs), [(3, 1), (3, 2)]);
+
+    let restored = fs
+        .restore_live(web, &one.manifest.point, None, keep())
+        .unwrap();
+    assert_eq!((restored.late_writes, live()), (false, Some(restored.uuid)));
+    // An attempt that came as far as the exchange is repeated, with the same point and with another.
+    let again = fs
+        .restore_live(web, &one.manifest.point, None, keep())
+        .unwrap();
+    assert_eq!(again.uuid, restored.uuid);
+    let other = fs
+        .restore_live(web, &two.manifest.point, None, keep())
+        .unwrap();
+    assert_eq!((other.late_writes, live()), (false, Some(other.uuid)));
+    assert_ne!(other.uuid, restored.uuid);
+    assert_eq!(listed(fs), [(3, 1), (3, 2)], "an untouched copy is held");
+    assert_eq!(read(), "two");
+
+    write("late");
+    let late = keep();
+    let retired = fs.retire_live(web, Some(&two), late.clone()).unwrap();
+    assert!(retired.late_writes && live().is_none());
+    let shown = fs.snapshot_path(web, &late.point).unwrap();
+    assert_eq!(fs::read_to_string(shown.join("state")).unwrap(), "late");
+    fs.restore_live(web, &one.manifest.point, None, keep())
+        .unwrap();
+    assert_eq!(read(), "one");
+    for point in [one.manifest.point, two.manifest.point, late.point] {
         fs.destroy(&point).unwrap();
     }
 }
@@ -278,7 +337,10 @@ fn as_a_mount_of_its_own() {
     let db = disk.mount_subvolume("db", "relatime", "@db");
     let options = |path: &Path| must("findmnt", &["-n", "-o", "VFS-OPTIONS", text(path)]);
     let before = (options(&web), options(&db));
-    contract(&btrfs(&[("web", &web), ("db", &db)]));
+    let lines = [disk.line(&web, "@web"), disk.line(&db, "/@db")];
+    let lines = lines.map(|line| line.replace("noatime", "nosuid,noatime"));
+    let fstab = disk.fstab(&lines);
+    contract(&btrfs(&[("web", &web), ("db", &db)]).fstab(fstab));
     assert_eq!((options(&web), options(&db)), before);
     let roots = must("findmnt", &["-n", "-o", "FSROOT", text(&web)]);
     assert_eq!(roots.trim(), "/@web", "one mount, of the name in fstab");

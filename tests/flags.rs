@@ -341,7 +341,12 @@ fn files_that_a_restore_brings_back() {
     pair.step("without it");
     let (one, two) = (pair.points[0].clone(), pair.points[1].clone());
     pair.from
-        .restore_live(&dataset("web"), &one.manifest.point, &two, manifest(1, 3))
+        .restore_live(
+            &dataset("web"),
+            &one.manifest.point,
+            Some(&two),
+            manifest(1, 3),
+        )
         .unwrap();
     let back = take(&pair.from, 1, 4);
     let (receipt, received) = pair.send(Some(&two.manifest.point), &back, "brought back");

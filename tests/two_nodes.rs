@@ -106,7 +106,7 @@ fn replicate(
 fn promote(fs: &dyn Filesystem, point: &Stored, kept: &Stored, sequence: u64) {
     for dataset in fs.datasets().keys() {
         let keep = manifest(point.manifest.point.term.epoch, sequence);
-        fs.restore_live(dataset, &point.manifest.point, kept, keep)
+        fs.restore_live(dataset, &point.manifest.point, Some(kept), keep)
             .unwrap();
     }
 }
@@ -200,8 +200,13 @@ fn nested_datasets_go_there_and_back() {
     );
     replicate_received(&a, &b, None, &one);
     for name in ["web", "cache"] {
-        b.restore_live(&dataset(name), &one.manifest.point, &one, manifest(1, 90))
-            .unwrap();
+        b.restore_live(
+            &dataset(name),
+            &one.manifest.point,
+            Some(&one),
+            manifest(1, 90),
+        )
+        .unwrap();
     }
     assert_eq!(fs::read_to_string(cache_b.join("hit")).unwrap(), "one");
 
@@ -226,7 +231,7 @@ fn nested_datasets_go_there_and_back() {
     for name in ["web", "cache"] {
         let keep = manifest(3, if name == "web" { 3 } else { 4 });
         let done = a
-            .restore_live(&dataset(name), &two.manifest.point, &one, keep)
+            .restore_live(&dataset(name), &two.manifest.point, Some(&one), keep)
             .unwrap();
         let aside: Vec<&str> = done.nested_aside.iter().map(|path| text(path)).collect();
         match name {

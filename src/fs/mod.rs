@@ -170,22 +170,39 @@ pub struct Space {
     pub room: u64,
 }
 
-/// How a restore of a whole dataset ends.
+/// How a restore of a whole dataset ends, or a retirement of its live copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     pub dataset: DatasetName,
+    /// The live path.
     pub path: PathBuf,
-    /// Something was written to the old live copy between the point kept before and the exchange; it was kept in this
-    /// point too.
+    /// The new live subvolume; nil where nothing is live now.
+    pub uuid: Uuid,
+    /// The old live copy held something that no point held (written after the point kept before, mostly); it was made the
+    /// point `keep`.
     pub late_writes: bool,
     /// Nested subvolumes, which no point holds, that were moved from the old live copy to the same path (inside the
     /// dataset) in the new one.
     pub nested_moved: Vec<PathBuf>,
     /// Those that could not be moved; they are in `aside`.
     pub nested_aside: Vec<PathBuf>,
-    pub uuid: Uuid,
     /// Where the old live copy is kept, when it could not be removed.
     pub aside: Option<Aside>,
+}
+
+impl Restored {
+    /// Nothing was there that had to be dealt with.
+    pub(crate) fn at(dataset: &DatasetName, path: &Path, uuid: Uuid) -> Restored {
+        Restored {
+            dataset: dataset.clone(),
+            path: path.to_owned(),
+            uuid,
+            late_writes: false,
+            nested_moved: Vec::new(),
+            nested_aside: Vec::new(),
+            aside: None,
+        }
+    }
 }
 
 /// An old live copy that nothing else may hold.
@@ -194,6 +211,17 @@ pub struct Aside {
     /// For people: a path they can go to, or the device and the path in its top level.
     pub path: String,
     pub why: String,
+}
+
+/// What a reboot will show at a live path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AfterReboot {
+    /// One sentence.
+    pub sentence: String,
+    /// What to do about it, where it is not as it should be.
+    pub hint: Option<String>,
+    /// The live copy will not be there, or the machine may not come up.
+    pub is_problem: bool,
 }
 
 /// What a role needs of the disk. One value serves one role on this node; all methods may be called from several threads.
@@ -269,9 +297,12 @@ pub trait Filesystem: Send + Sync {
     fn sweep(&self) -> Result<()>;
 
     /// Puts a writable copy of the point's dataset in place of the live one, atomically. A dataset that is nested in another
-    /// one comes after it, where neither is live. What was live is returned to the
-    /// caller as a new point through `keep` when it changed after that point was taken (P5); otherwise it is removed.
+    /// one comes after it, where neither is live. `kept` is the point that was taken from what is live, where there is one.
+    /// What was live and is in no point becomes the point `keep` (P5); it is in one when that was taken from it and it was
+    /// not changed since, and when it is itself a copy of one that nobody touched. Then it is removed.
     /// Subvolumes nested in the old copy are moved over where that can be done; what is not moved is kept and named.
+    /// Repeating it is safe: where an untouched copy of `point` is live already, that is the answer. A live path that
+    /// fstab names and that is not mounted is mounted.
     fn restore_live(
         &self,
         dataset: &DatasetName,
@@ -280,17 +311,23 @@ pub trait Filesystem: Send + Sync {
         keep: Manifest,
     ) -> Result<Restored>;
 
+    /// Takes the live copy from its path, and nothing takes its place. What becomes of it is as in `restore_live`, but
+    /// that nested subvolumes stay in it: it is kept aside with them, and named. So of datasets that lie in one another the
+    /// innermost comes first; those that are still live in it go aside with it otherwise. A live path that is a mount of its own is
+    /// unmounted: refused, with the processes that use it, while it is busy, and where nothing but the mount says which
+    /// subvolume belongs there. Nothing live is success.
     fn retire_live(
         &self,
-        _dataset: &DatasetName,
-        _kept: Option<&Stored>,
-        _keep: Manifest,
-    ) -> Result<Restored> {
-        anyhow::bail!("later")
-    }
-    fn live_identity(&self, _dataset: &DatasetName) -> Result<Option<Uuid>> {
-        Ok(None)
-    }
+        dataset: &DatasetName,
+        kept: Option<&Stored>,
+        keep: Manifest,
+    ) -> Result<Restored>;
+
+    /// The live subvolume; none where there is none (nothing, or an empty directory).
+    fn live_identity(&self, dataset: &DatasetName) -> Result<Option<Uuid>>;
+
+    /// What a reboot will show at the live path, as far as fstab tells.
+    fn after_reboot(&self, dataset: &DatasetName) -> Result<AfterReboot>;
 
     /// A writable copy of the point's dataset at `target`, which must not exist and lies in no live dataset of the role.
     /// Missing parents are made.

@@ -24,7 +24,7 @@ fn a_restore_makes_what_was_not_there() {
         fs.restore_live(
             &dataset("web"),
             &point.manifest.point,
-            &point,
+            Some(&point),
             manifest(1, sequence),
         )
     };
@@ -80,7 +80,7 @@ fn carries(disk: &Disk, web: &Path) {
         fs.restore_live(
             &dataset("web"),
             &point.manifest.point,
-            &kept,
+            Some(&kept),
             manifest(1, sequence),
         )
         .unwrap()

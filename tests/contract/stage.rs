@@ -44,14 +44,37 @@ impl Disk {
 
     /// Mounts one of its subvolumes by itself.
     pub fn mount_subvolume(&mut self, name: &str, options: &str, subvolume: &str) -> PathBuf {
-        let device = must("findmnt", &["-n", "-o", "SOURCE", text(self.path())]);
-        let device = device.trim().split('[').next().unwrap();
+        let device = self.device();
         let point = self.mounts.path().canonicalize().unwrap().join(name);
         fs::create_dir(&point).unwrap();
         let options = format!("{options},subvol={subvolume}");
-        must("mount", &["-o", &options, device, text(&point)]);
+        must("mount", &["-o", &options, &device, text(&point)]);
         self.points.push(point.clone());
         point
+    }
+
+    pub fn device(&self) -> String {
+        let device = must("findmnt", &["-n", "-o", "SOURCE", text(self.path())]);
+        device.trim().split('[').next().unwrap().to_owned()
+    }
+
+    pub fn uuid(&self) -> String {
+        must("findmnt", &["-n", "-o", "UUID", text(self.path())])
+            .trim()
+            .to_owned()
+    }
+
+    /// A file in place of /etc/fstab.
+    pub fn fstab(&self, lines: &[String]) -> PathBuf {
+        let path = self.mounts.path().join("fstab");
+        fs::write(&path, lines.join("\n")).unwrap();
+        path
+    }
+
+    /// A line that mounts a subvolume by its path.
+    pub fn line(&self, point: &Path, subvolume: &str) -> String {
+        let (device, point) = (self.device(), text(point));
+        format!("{device} {point} btrfs noatime,nofail,subvol={subvolume} 0 0")
     }
 
     pub fn subvolume(&self, name: &str) -> PathBuf {
@@ -64,6 +87,11 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         for point in &self.points {
+            // A live copy that was taken away is not mounted.
+            let mounted = Command::new("mountpoint").arg("-q").arg(point).status();
+            if mounted.is_ok_and(|status| !status.success()) {
+                continue;
+            }
             let unmounted = Command::new("umount").arg("-l").arg(point).status();
             if !unmounted.is_ok_and(|status| status.success()) {
                 eprintln!("{} stays mounted", point.display());

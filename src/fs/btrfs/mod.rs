@@ -5,25 +5,28 @@
 //! restart is like a first start.
 //!
 //! The pieces: `top` reaches the filesystem, `place` the datasets in it, `layout` names our own directories; `catalogue` lists,
-//! `take`, `remove`, `staging` and `restore` change; `send` and `receive` (with `stream`, `scan`, `flags` and `apply`) move bytes.
+//! `take`, `remove`, `staging`, `restore`
+//! and `retire` (with `settle`) change; `send` and `receive` (with `stream`, `scan`, `flags` and `apply`) move bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
+use uuid::Uuid;
 
 use self::catalogue::Catalogue;
+use self::fstab::Fstab;
 use self::layout::Part;
-use self::place::Place;
+use self::place::{Occupant, Place};
 use self::receive::Applying;
 use self::room::Gauge;
 use self::told::Doing;
 use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
-    Filesystem, FsError, Inspection, KeptAside, Limits, Live, Measured, Opened, Outgoing, Receipt,
-    Restored, Result, Scan, Space,
+    AfterReboot, Filesystem, FsError, Inspection, KeptAside, Limits, Live, Measured, Opened,
+    Outgoing, Receipt, Restored, Result, Scan, Space,
 };
 use crate::logic::damage::Damaged;
 use crate::logic::manifest::{Manifest, Stored};
@@ -34,22 +37,27 @@ use crate::logic::transfer::Partial;
 mod apply;
 mod aside;
 mod catalogue;
+mod copyout;
 mod disk;
 mod examine;
 pub mod flags;
 pub(crate) mod freeze;
+mod fstab;
 mod ioctl;
 mod layout;
 mod mountinfo;
 mod nested;
 mod place;
+mod reboot;
 pub mod receive;
 mod remount;
 mod remove;
 mod restore;
+mod retire;
 mod room;
 pub mod scan;
 mod send;
+mod settle;
 mod staging;
 pub mod stream;
 mod subvolume;
@@ -58,6 +66,7 @@ mod told;
 mod top;
 pub mod trial;
 mod unreadable;
+mod users;
 mod uses;
 
 /// Newest send stream version that this program and the running kernel can both read and write. In a debug build
@@ -75,6 +84,12 @@ pub fn stream_version_max() -> u32 {
     capped.map_or(newest, |capped: u32| newest.min(capped.max(1)))
 }
 
+/// In a debug build `STANDIN_FSTAB` names another file.
+fn fstab_in_force() -> PathBuf {
+    let named = cfg!(debug_assertions).then(|| std::env::var_os("STANDIN_FSTAB"));
+    named.flatten().map_or(fstab::FSTAB.into(), PathBuf::from)
+}
+
 /// A role's datasets on btrfs.
 #[derive(Debug)]
 pub struct Btrfs {
@@ -82,6 +97,8 @@ pub struct Btrfs {
     datasets: BTreeMap<DatasetName, PathBuf>,
     limits: Limits,
     applying: Applying,
+    /// Where fstab is.
+    fstab: PathBuf,
     /// Keeps the mounts alive between calls.
     tops: Mutex<Vec<Arc<Top>>>,
     reported: Mutex<BTreeSet<String>>,
@@ -109,6 +126,7 @@ impl Btrfs {
             datasets,
             limits,
             applying: Applying::Here,
+            fstab: fstab_in_force(),
             tops: Mutex::default(),
             reported: Mutex::default(),
         })
@@ -118,6 +136,12 @@ impl Btrfs {
     #[must_use]
     pub fn applying(self, applying: Applying) -> Btrfs {
         Btrfs { applying, ..self }
+    }
+
+    /// Has another file read in place of /etc/fstab.
+    #[must_use]
+    pub fn fstab(self, fstab: PathBuf) -> Btrfs {
+        Btrfs { fstab, ..self }
     }
 
     /// Looks up all datasets, by filesystem.
@@ -175,7 +199,8 @@ impl Btrfs {
     }
 
     fn place(&self, dataset: &DatasetName, path: &Path) -> Result<Place> {
-        let place = Place::find(dataset, path)
+        let place = Fstab::read(&self.fstab)
+            .and_then(|fstab| Place::find(dataset, path, &fstab))
             .with_context(|| format!("find dataset {dataset} of {}", self.role))?;
         let mut tops = self.tops.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = tops.iter().any(|top| top.fsid == place.top.fsid);
@@ -311,10 +336,42 @@ impl Filesystem for Btrfs {
         })
     }
 
+    fn retire_live(
+        &self,
+        dataset: &DatasetName,
+        kept: Option<&Stored>,
+        keep: Manifest,
+    ) -> Result<Restored> {
+        let what = format!("take the live copy of {dataset} away");
+        self.run(what, |catalogue| {
+            retire::retire_live(catalogue, dataset, kept, keep)
+        })
+    }
+
+    fn live_identity(&self, dataset: &DatasetName) -> Result<Option<Uuid>> {
+        let look = || {
+            let place = self.place_of(dataset)?;
+            match place.occupant {
+                Occupant::Nothing | Occupant::EmptyDirectory => Ok(None),
+                Occupant::Subvolume | Occupant::Directory => {
+                    let info = ioctl::subvolume(place.open_live()?)
+                        .with_context(|| format!("look at {}", place.live.display()))?;
+                    Ok(Some(info.uuid))
+                }
+            }
+        };
+        look().map_err(told::plain)
+    }
+
+    fn after_reboot(&self, dataset: &DatasetName) -> Result<AfterReboot> {
+        let place = self.place_of(dataset).map_err(told::plain)?;
+        Ok(reboot::after(&place))
+    }
+
     fn restore_to(&self, dataset: &DatasetName, point: &PointId, target: &Path) -> Result<()> {
         let what = format!("restore {dataset} of {point} to {}", target.display());
         self.run(what, |catalogue| {
-            restore::restore_to(catalogue, dataset, point, target)
+            copyout::restore_to(catalogue, dataset, point, target)
         })
     }
 

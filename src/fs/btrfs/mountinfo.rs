@@ -91,7 +91,7 @@ fn path(field: &[u8]) -> PathBuf {
 }
 
 /// Undoes `\ooo`; a backslash that begins no such escape stands for itself.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {

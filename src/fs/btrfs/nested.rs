@@ -55,6 +55,15 @@ pub fn carry_over(top: &Top, old: &Path, new: &Path) -> Result<Carried> {
     Ok(carried)
 }
 
+/// The answer where nothing takes the place of `old`: all of it stays there.
+pub fn all_left(top: &Top, old: &Path) -> Result<Carried> {
+    let nested = subvolume::nested(&top.path().join(old)).context("list nested subvolumes")?;
+    Ok(Carried {
+        moved: Vec::new(),
+        left: outermost(nested),
+    })
+}
+
 /// Those that lie in no other of them: the rest goes where these go. `nested` is sorted.
 pub fn outermost(nested: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut outer: Vec<PathBuf> = Vec::new();

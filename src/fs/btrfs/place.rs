@@ -1,7 +1,8 @@
 //! Where a dataset lies: its filesystem, its live path as people see it, and the same place spelled from the top level.
 //!
 //! Promise: looked up anew each time, so that what was mounted, created or exchanged since is seen; a path that cannot hold
-//! a dataset (another filesystem, a plain directory with files in it) is refused with the way out. Writes nothing.
+//! a dataset (another filesystem, a plain directory with files in it) is refused with the way out. A path that /etc/fstab
+//! mounts, and that is not mounted now, is found where that line says, never on the filesystem below. Writes nothing.
 //!
 //! It deliberately does not know points.
 
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use rustix::fs::OFlags;
 
-use super::ioctl;
+use super::fstab::{Entry, Fstab};
 use super::top::Top;
+use super::{ioctl, mountinfo};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Result};
 use crate::logic::name::DatasetName;
@@ -46,13 +48,36 @@ pub struct Place {
     /// The same from the top level.
     pub relative: PathBuf,
     pub occupant: Occupant,
+    /// Something is mounted at the live path itself.
+    pub is_mount: bool,
+    /// What fstab says of the live path itself.
+    pub entry: Option<Entry>,
 }
 
 impl Place {
     /// Finds `dataset` by its configured path. The nearest existing parent tells the filesystem where there is nothing yet.
-    pub fn find(dataset: &DatasetName, configured: &Path) -> Result<Place> {
+    pub fn find(dataset: &DatasetName, configured: &Path, fstab: &Fstab) -> Result<Place> {
         let (existing, missing) =
             nearest(configured).with_context(|| format!("look for {}", configured.display()))?;
+        let live = join(existing.clone(), &missing);
+        let mounts = mountinfo::read()?;
+        let mounted = mountinfo::holding(&mounts, &live).map(|mount| &mount.point);
+        let entry = [configured, &live]
+            .iter()
+            .find_map(|path| fstab.covering(path));
+        let is_nearer = |entry: &&Entry| {
+            mounted
+                .is_none_or(|point| entry.point.components().count() > point.components().count())
+        };
+        if let Some(entry) = entry.filter(is_nearer) {
+            if entry.is_btrfs() && [configured, &live].contains(&entry.point.as_path()) {
+                return Place::unmounted(dataset, live, entry);
+            }
+            return Err(not_mounted(configured, entry).into());
+        }
+        let is_mount = mounted.is_some_and(|point| *point == live);
+        let entry =
+            entry.filter(|entry| is_mount && entry.point.components().eq(live.components()));
         let dir = open_dir(&existing).with_context(|| format!("open {}", existing.display()))?;
         refuse_other_filesystems(configured, &existing, &dir)?;
         let inode = dir
@@ -76,12 +101,59 @@ impl Place {
             return Err(top_level(&existing).into());
         }
         Ok(Place {
-            live: join(existing, &missing),
+            live,
             relative,
             top,
             dataset: dataset.clone(),
             occupant,
+            is_mount,
+            entry: entry.cloned(),
         })
+    }
+
+    /// The place that fstab names for a path that is not mounted.
+    fn unmounted(dataset: &DatasetName, live: PathBuf, entry: &Entry) -> Result<Place> {
+        let top = Top::on(&entry.device()?)?;
+        let relative = named_by(entry, &top)?;
+        if relative.as_os_str().is_empty() {
+            return Err(top_level(&live).into());
+        }
+        let occupant = match top.open_dir(&relative) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Occupant::Nothing,
+            Err(e) => {
+                return Err(e)
+                    .with_context(|| format!("open {}", top.shown(&top.path().join(&relative))));
+            }
+            Ok(dir) => {
+                let inode = File::from(dir).metadata().map(|found| found.ino());
+                if inode.context("look at the subvolume")? == SUBVOLUME_INODE {
+                    Occupant::Subvolume
+                } else if is_empty(&top.path().join(&relative))? {
+                    Occupant::EmptyDirectory
+                } else {
+                    Occupant::Directory
+                }
+            }
+        };
+        Ok(Place {
+            live,
+            relative,
+            top,
+            dataset: dataset.clone(),
+            occupant,
+            is_mount: false,
+            entry: Some(entry.clone()),
+        })
+    }
+
+    /// The same after something may have been taken away from there.
+    pub fn now(&self) -> Place {
+        let mut place = self.clone();
+        let gone = |e: io::Error| e.kind() == io::ErrorKind::NotFound;
+        if self.top.open_dir(&self.relative).is_err_and(gone) {
+            place.occupant = Occupant::Nothing;
+        }
+        place
     }
 
     /// The live subvolume, open; `FsError::Missing` where there is none, a `Failure` where something else is.
@@ -102,11 +174,18 @@ impl Place {
             .hint("restart the daemon: it finishes or undoes the restore")
             .into());
         }
-        open_dir(&self.live).with_context(|| format!("open {}", self.live.display()))
+        let opened = match self.entry {
+            Some(_) if !self.is_mount => self.top.open_dir(&self.relative).map(File::from),
+            _ => open_dir(&self.live),
+        };
+        opened.with_context(|| format!("open {}", self.live.display()))
     }
 
     fn missing(&self) -> anyhow::Error {
-        let path = self.live.display();
+        let path = match self.entry {
+            Some(_) if !self.is_mount => self.top.shown(&self.top.path().join(&self.relative)),
+            _ => self.live.display().to_string(),
+        };
         let mut what = format!("find dataset {}", self.dataset);
         let mut hint = format!("btrfs subvolume create {path}, or restore a point of it");
         if self.occupant == Occupant::EmptyDirectory {
@@ -116,6 +195,43 @@ impl Place {
         let missing = FsError::Missing(format!("the live subvolume {path}"));
         anyhow::Error::new(missing).context(Failure::new(Code::NotFound, what).hint(hint))
     }
+}
+
+/// The subvolume that `entry` mounts, from the top level; empty where that is the top level itself. It need not be there.
+pub fn named_by(entry: &Entry, top: &Top) -> Result<PathBuf> {
+    if let Some(path) = entry.subvolume() {
+        return Ok(path);
+    }
+    let (file, point) = (entry.file.display(), entry.point.display());
+    let refuse = |what: String| {
+        Failure::new(Code::Usage, what)
+            .hint("name the subvolume there by its path: subvol=/NAME")
+            .into()
+    };
+    // The default subvolume may be another one at any time: a dataset must have a name.
+    let Some(id) = entry.subvolume_id().filter(|id| *id != 0) else {
+        let what = format!("{file} does not say which subvolume is mounted at {point}");
+        return Err(refuse(what));
+    };
+    libbtrfsutil::subvolume_path_with_id(top.path(), id).map_err(|e| {
+        let cause = e.os_error();
+        refuse(format!(
+            "{file} mounts subvolume number {id} at {point}, which cannot be found: {cause}"
+        ))
+    })
+}
+
+/// The failure for a path that is on a filesystem which is not mounted now.
+fn not_mounted(configured: &Path, entry: &Entry) -> Failure {
+    let (point, file) = (entry.point.display(), entry.file.display());
+    Failure::new(
+        Code::Failed,
+        format!(
+            "{} is not reachable: {point} is not mounted, though {file} has a line for it",
+            configured.display()
+        ),
+    )
+    .hint(format!("mount {point}, or remove its line from {file}"))
 }
 
 /// `path`, of which the end need not exist, from the top level; none where it lies on another filesystem.
@@ -135,7 +251,7 @@ pub fn below(top: &Top, path: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(join(relative, &missing)))
 }
 
-fn join(base: PathBuf, tail: &Path) -> PathBuf {
+pub fn join(base: PathBuf, tail: &Path) -> PathBuf {
     // Joining an empty path would leave a slash at the end.
     if tail.as_os_str().is_empty() {
         base
@@ -145,7 +261,7 @@ fn join(base: PathBuf, tail: &Path) -> PathBuf {
 }
 
 /// The longest existing part of `path`, symbolic links resolved, and what is missing below it.
-fn nearest(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
+pub fn nearest(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
     let mut existing = path;
     loop {
         match existing.canonicalize() {

@@ -2,7 +2,8 @@
 //!
 //! After an exchange the name (`@web`) leads to the new subvolume, but a mount shows the directory it was made of. So a new
 //! mount, with the same options, takes its place: beneath the old one first and then uncovered (Linux 6.5), so that the path
-//! is never unmounted for those who watch; where that is not to be had, after it.
+//! is never unmounted for those who watch; where that is not to be had, after it. A path that is not mounted, and that fstab
+//! says is, is mounted.
 //!
 //! Promise: when `show` returns, who opens the path gets the new subvolume; who has files of the old one open keeps them.
 //! Entries of fstab that name the subvolume (`subvol=`) stay right. A crash in between leaves the path unmounted at worst.
@@ -14,31 +15,45 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, anyhow};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags};
 use uuid::Uuid;
 
+use super::fstab::Entry;
 use super::mountinfo::{self, Mount};
+use super::place::Place;
 use super::top::{self, Top};
 use super::{ioctl, subvolume};
 use crate::error::{Code, Failure};
 use crate::fs::Result;
 
-/// Makes the mount at `live`, if there is one, show the subvolume `uuid`, which lies at `relative` from the top level.
-pub fn show(top: &Top, live: &Path, relative: &Path, uuid: Uuid) -> Result<()> {
+/// Makes the mount at the live path show the subvolume `uuid`, which lies in its place: the mount that is there, or the one
+/// that fstab says should be there. A path that is no mount of its own shows it already.
+pub fn show(place: &Place, uuid: Uuid) -> Result<()> {
+    let (top, live, relative) = (&*place.top, place.live.as_path(), place.relative.as_path());
     let shows = || subvolume::info(live).is_ok_and(|info| info.uuid == uuid);
     if shows() {
         return Ok(());
     }
     let mounts = mountinfo::read()?;
     let Some(mount) = mounts.iter().rev().find(|mount| mount.point == live) else {
-        tracing::info!(
-            "{} is not mounted now; it shows the restored copy when it is",
-            live.display()
-        );
-        return Ok(());
+        return match &place.entry {
+            Some(entry) => mount_as_written(place, entry).and_then(|()| {
+                shows()
+                    .then_some(())
+                    .ok_or_else(|| anyhow!("{} shows another subvolume", live.display()))
+            }),
+            None => {
+                tracing::info!(
+                    "{} is not mounted now; it shows the restored copy when it is",
+                    live.display()
+                );
+                Ok(())
+            }
+        };
     };
     let replaced = replace(top, mount, relative, uuid).and_then(|()| {
         if shows() {
@@ -59,6 +74,34 @@ pub fn show(top: &Top, live: &Path, relative: &Path, uuid: Uuid) -> Result<()> {
             ))
             .into()
     })
+}
+
+/// Mounts the place as its line of fstab says, but by its path: a number there is that of an older subvolume.
+fn mount_as_written(place: &Place, entry: &Entry) -> Result<()> {
+    let shown = place.live.display();
+    std::fs::create_dir_all(&place.live).with_context(|| format!("create {shown}"))?;
+    let output = Command::new("mount")
+        .args(["-t", "btrfs", "-o"])
+        .arg(entry.options_naming(&place.relative, &[]))
+        .arg(&place.top.device)
+        .arg(&place.live)
+        .stdin(Stdio::null())
+        .output()
+        .context("run mount")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let what = format!(
+        "{shown} was restored, but it could not be mounted: {}",
+        said.trim()
+    );
+    Err(Failure::new(Code::Failed, what)
+        .hint(format!(
+            "look at its line in {}, then: mount {shown}",
+            entry.file.display()
+        ))
+        .into())
 }
 
 fn replace(top: &Top, mount: &Mount, relative: &Path, uuid: Uuid) -> Result<()> {
@@ -230,7 +273,16 @@ mod tests {
                 .collect()
         };
         let before = seen().remove(0);
-        show(&top, &point, Path::new("new"), uuid("new")).unwrap();
+        let place = Place {
+            top: top.clone(),
+            dataset: crate::logic::name::DatasetName::parse("web").unwrap(),
+            live: point.clone(),
+            relative: "new".into(),
+            occupant: crate::fs::btrfs::place::Occupant::Subvolume,
+            is_mount: true,
+            entry: None,
+        };
+        show(&place, uuid("new")).unwrap();
         assert_eq!(subvolume::info(&point).unwrap().uuid, uuid("new"));
         replace_by_old_calls(&top, &before, "/newer".into()).unwrap();
         assert_eq!(subvolume::info(&point).unwrap().uuid, uuid("newer"));

@@ -69,6 +69,33 @@ impl Top {
         Ok(top)
     }
 
+    /// The filesystem on `device` (a path without symbolic links), mounted anywhere or not.
+    pub fn on(device: &Path) -> Result<Arc<Top>> {
+        let mut tops = TOPS.lock().unwrap_or_else(PoisonError::into_inner);
+        // A device that is in use by a filesystem of ours is that filesystem's, whatever it is called.
+        let name = device.file_name().unwrap_or_default();
+        let is_of = |fsid: &Uuid| {
+            let devices = format!("/sys/fs/btrfs/{fsid}/devices");
+            Path::new(&devices).join(name).exists()
+        };
+        let known = tops.iter().find(|(fsid, _)| is_of(fsid));
+        if let Some(top) = known.and_then(|(_, top)| top.upgrade()) {
+            return Ok(top);
+        }
+        let mounts = mountinfo::read().unwrap_or_default();
+        let same = |mount: &&Mount| mount.kind == "btrfs" && mount.source == device;
+        let top = Arc::new(open_device(
+            device,
+            None,
+            is_read_only(mounts.iter().find(same)),
+        )?);
+        if let Some(top) = tops.get(&top.fsid).and_then(Weak::upgrade) {
+            return Ok(top);
+        }
+        tops.insert(top.fsid, Arc::downgrade(&top));
+        Ok(top)
+    }
+
     /// The top level, as a path of this process (`/proc/self/fd/N`).
     pub fn path(&self) -> &Path {
         &self.path
@@ -229,26 +256,15 @@ pub fn fd_path(fd: impl AsFd) -> PathBuf {
 fn open(existing: &Path, fd: BorrowedFd<'_>, info: ioctl::FsInfo) -> Result<Top> {
     let mounts = mountinfo::read().unwrap_or_default();
     let seen = mountinfo::holding(&mounts, existing).filter(|mount| mount.kind == "btrfs");
-    // A mount that asks for less than read-only would turn a filesystem writable that somebody mounted read-only.
-    let read_only = seen.is_some_and(|mount| mount.super_options.iter().any(|word| word == "ro"));
+    let read_only = is_read_only(seen);
     let devices = devices(seen, fd, info.max_id);
     let mut failure = anyhow!(
         "no device of the filesystem that holds {} is known",
         existing.display()
     );
     for device in &devices {
-        match open_device(device, info.fsid, read_only) {
-            Ok((dir, mount)) => {
-                return Ok(Top {
-                    fsid: info.fsid,
-                    path: fd_path(&dir),
-                    dir,
-                    device: device.clone(),
-                    _mount: mount,
-                    uses: Uses::default(),
-                    trash: Mutex::new(()),
-                });
-            }
+        match open_device(device, Some(info.fsid), read_only) {
+            Ok(top) => return Ok(top),
             Err(e) => failure = e,
         }
     }
@@ -258,6 +274,11 @@ fn open(existing: &Path, fd: BorrowedFd<'_>, info: ioctl::FsInfo) -> Result<Top>
             existing.display()
         )
     })
+}
+
+/// A mount that asks for less than read-only would turn a filesystem writable that somebody mounted read-only.
+fn is_read_only(seen: Option<&Mount>) -> bool {
+    seen.is_some_and(|mount| mount.super_options.iter().any(|word| word == "ro"))
 }
 
 /// Devices to mount by: the one in the mount table first, then those the filesystem itself names (the table may say
@@ -273,25 +294,35 @@ fn devices(seen: Option<&Mount>, fd: BorrowedFd<'_>, max_id: u64) -> Vec<PathBuf
     devices
 }
 
-fn open_device(device: &Path, fsid: Uuid, read_only: bool) -> Result<(File, Option<OwnedFd>)> {
+/// The filesystem on `device`, which must be `expected` where that is known.
+fn open_device(device: &Path, expected: Option<Uuid>, read_only: bool) -> Result<Top> {
     let (dir, mount) = match mount_detached(device, read_only) {
         Ok((dir, mount)) => (dir, Some(mount)),
         Err(new_api) => {
-            let dir = mount_briefly(device, fsid, read_only)
+            let name = expected.unwrap_or_else(Uuid::new_v4);
+            let dir = mount_briefly(device, name, read_only)
                 .map_err(|old_api| anyhow!("{old_api:#} (and by the new mount calls: {new_api})"))
                 .with_context(|| format!("mount {}", device.display()))?;
             (dir, None)
         }
     };
     let found = ioctl::fs_info(&dir).with_context(|| format!("look at {}", device.display()))?;
-    if found.fsid != fsid {
+    if expected.is_some_and(|fsid| fsid != found.fsid) {
         return Err(anyhow!(
             "{} holds another filesystem ({})",
             device.display(),
             found.fsid
         ));
     }
-    Ok((dir, mount))
+    Ok(Top {
+        fsid: found.fsid,
+        path: fd_path(&dir),
+        dir,
+        device: device.to_owned(),
+        _mount: mount,
+        uses: Uses::default(),
+        trash: Mutex::new(()),
+    })
 }
 
 /// The new mount calls (Linux 5.2): a mount that is never attached anywhere.

@@ -1,0 +1,261 @@
+//! Live paths that are mounts of their own: what fstab says of them decides, mounted or not.
+
+use std::fs;
+use std::path::Path;
+
+use standin::fs::{AfterReboot, Filesystem};
+
+use super::stage::*;
+
+fn unmount(path: &Path) {
+    must("umount", &[text(path)]);
+}
+
+fn root(path: &Path) -> String {
+    must("findmnt", &["-n", "-o", "FSROOT", text(path)])
+        .trim()
+        .to_owned()
+}
+
+/// The path lies on one btrfs filesystem, and what belongs there on another.
+#[test]
+fn points_go_where_the_data_are_meant_to_be() {
+    if !ready("points_go_where_the_data_are_meant_to_be") {
+        return;
+    }
+    let (below, disk) = (Disk::new(256), Disk::new(256));
+    let www = below.path().canonicalize().unwrap().join("www");
+    for how in [
+        disk.device(),
+        format!("UUID={}", disk.uuid()),
+        format!("UUID=\"{}\"", disk.uuid()),
+    ] {
+        let line = format!("{how} {}/ btrfs noatime,subvol=@www,nofail 0 0", text(&www));
+        let fs = btrfs(&[("web", &www)]).fstab(disk.fstab(&[line]));
+        fs.prepare().unwrap();
+        assert_eq!(fs.live_identity(&dataset("web")).unwrap(), None, "{how}");
+        let said = fs.after_reboot(&dataset("web")).unwrap();
+        assert!(said.sentence.contains("nothing") && !said.is_problem);
+    }
+    assert!(disk.path().join(".standin/shop").is_dir());
+    assert!(!below.path().join(".standin").exists());
+
+    // What is live there is seen, taken, taken away and brought back while nothing is mounted; then it is mounted.
+    disk.subvolume("@www");
+    fs::write(disk.path().join("@www/state"), "one").unwrap();
+    let fs = btrfs(&[("web", &www)]).fstab(disk.fstab(&[disk.line(&www, "/@www")]));
+    assert!(fs.live_identity(&dataset("web")).unwrap().is_some());
+    let one = take(&fs, 1, 1);
+    fs.retire_live(&dataset("web"), Some(&one), manifest(1, 2))
+        .unwrap();
+    assert!(!disk.path().join("@www").exists());
+    let restored = fs
+        .restore_live(&dataset("web"), &id(1, 1), None, manifest(1, 2))
+        .unwrap();
+    assert_eq!(root(&www), "/@www");
+    assert_eq!(fs::read_to_string(www.join("state")).unwrap(), "one");
+    assert_eq!(
+        fs.live_identity(&dataset("web")).unwrap(),
+        Some(restored.uuid)
+    );
+    let options = must("findmnt", &["-n", "-o", "VFS-OPTIONS", text(&www)]);
+    assert_eq!(options.trim(), "rw,noatime", "as the line says");
+    assert_eq!(listed(&fs), [(1, 1)]);
+    unmount(&www);
+    assert!(!below.path().join(".standin").exists());
+}
+
+#[test]
+fn a_path_below_one_that_is_not_mounted_is_refused() {
+    if !ready("a_path_below_one_that_is_not_mounted_is_refused") {
+        return;
+    }
+    let disk = Disk::new(256);
+    let srv = disk.path().canonicalize().unwrap().join("srv");
+    let www = srv.join("www");
+    let fstab = |line: String| btrfs(&[("web", &www)]).fstab(disk.fstab(&[line]));
+    let check = |line: String, words: &str| {
+        let message = said(fstab(line).prepare());
+        assert!(message.contains(words), "{message}");
+    };
+    check(disk.line(&srv, "@srv"), "srv is not mounted, though");
+    check(
+        format!("UUID=no-such {} btrfs subvol=x 0 0", text(&www)),
+        "which is not here",
+    );
+    check(
+        format!("{} {} btrfs defaults 0 0", disk.device(), text(&www)),
+        "does not say which subvolume",
+    );
+    check(
+        format!("{} {} btrfs subvolid=999 0 0", disk.device(), text(&www)),
+        "subvol=/NAME",
+    );
+    assert!(!disk.path().join(".standin").exists());
+}
+
+/// What is in use stays, and is told; what nobody could find again stays too.
+#[test]
+fn a_mount_that_cannot_go_is_left_alone() {
+    if !ready("a_mount_that_cannot_go_is_left_alone") {
+        return;
+    }
+    let mut disk = Disk::new(256);
+    disk.subvolume("@web");
+    let web = disk.mount_subvolume("web", "noatime", "@web");
+    fs::write(web.join("state"), "one").unwrap();
+    let fs = btrfs(&[("web", &web)]).fstab(disk.fstab(&[disk.line(&web, "@web")]));
+    let one = take(&fs, 1, 1);
+    let live = fs.live_identity(&dataset("web")).unwrap();
+    let retire = |fs: &dyn Filesystem| {
+        let retired = fs.retire_live(&dataset("web"), Some(&one), manifest(1, 2));
+        let message = said(retired);
+        assert_eq!(fs.live_identity(&dataset("web")).unwrap(), live);
+        assert_eq!((root(&web).as_str(), listed(fs).len()), ("/@web", 1));
+        message
+    };
+    let open = fs::File::open(web.join("state")).unwrap();
+    let message = retire(&fs);
+    let me = format!("({})", std::process::id());
+    assert!(
+        message.contains("in use by") && message.contains(&me),
+        "{message}"
+    );
+    drop(open);
+    for lines in [
+        vec![],
+        vec![disk.line(&web, "@other")],
+        vec![format!(
+            "{} {} btrfs subvolid=256 0 0",
+            disk.device(),
+            text(&web)
+        )],
+    ] {
+        let fs = btrfs(&[("web", &web)]).fstab(disk.fstab(&lines));
+        let message = retire(&fs);
+        assert!(message.contains("subvol=/@web 0 0"), "{message}");
+    }
+    let fs = btrfs(&[("web", &web)]).fstab(disk.fstab(&[disk.line(&web, "@web")]));
+    fs.retire_live(&dataset("web"), Some(&one), manifest(1, 2))
+        .unwrap();
+    assert_eq!(fs.live_identity(&dataset("web")).unwrap(), None);
+    assert_eq!(listed(&fs), [(1, 1)]);
+}
+
+/// A nested subvolume is in no point: it goes aside with what it lies in, and is named.
+#[test]
+fn what_no_point_holds_goes_aside() {
+    if !ready("what_no_point_holds_goes_aside") {
+        return;
+    }
+    let disk = Disk::new(256);
+    let web = disk.subvolume("web");
+    disk.subvolume("web/cache");
+    fs::write(web.join("cache/file"), "cached").unwrap();
+    let fs = btrfs(&[("web", &web)]).fstab(disk.fstab(&[]));
+    let one = take(&fs, 1, 1);
+    let retired = fs
+        .retire_live(&dataset("web"), Some(&one), manifest(1, 2))
+        .unwrap();
+    assert!(!retired.late_writes && !web.exists());
+    assert_eq!(retired.nested_aside, [Path::new("cache")]);
+    let aside = Path::new(&retired.aside.unwrap().path).join("tree/cache/file");
+    assert_eq!(fs::read_to_string(aside).unwrap(), "cached");
+    fs::create_dir(&web).unwrap();
+    fs::write(web.join("file"), "x").unwrap();
+    let message = said(fs.retire_live(&dataset("web"), None, manifest(1, 2)));
+    assert!(message.contains("is a directory"), "{message}");
+    assert!(fs.live_identity(&dataset("web")).is_err());
+}
+
+/// Reading a copy is a change of it where access times are written, and none under noatime.
+#[test]
+fn a_copy_that_was_read_is_untouched_under_noatime() {
+    if !ready("a_copy_that_was_read_is_untouched_under_noatime") {
+        return;
+    }
+    for (options, expected) in [("noatime", 2), ("strictatime", 3)] {
+        let mut disk = Disk::new(256);
+        disk.subvolume("@web");
+        let web = disk.mount_subvolume("web", options, "@web");
+        let fs = btrfs(&[("web", &web)]).fstab(disk.fstab(&[disk.line(&web, "@web")]));
+        fs::write(web.join("state"), "one").unwrap();
+        let one = take(&fs, 1, 1);
+        fs::write(web.join("state"), "two").unwrap();
+        let two = take(&fs, 1, 2);
+        let restore = |point, keep| {
+            fs.restore_live(&dataset("web"), point, None, manifest(1, keep))
+                .unwrap()
+        };
+        restore(&one.manifest.point, 3);
+        assert_eq!(fs::read_to_string(web.join("state")).unwrap(), "one");
+        assert!(fs::read_dir(&web).unwrap().count() > 0);
+        disk_sync(&disk);
+        let restored = restore(&two.manifest.point, 4);
+        assert_eq!(listed(&fs).len(), expected, "{options}");
+        assert_eq!(restored.late_writes, expected == 3);
+    }
+}
+
+fn disk_sync(disk: &Disk) {
+    must("btrfs", &["filesystem", "sync", text(disk.path())]);
+}
+
+#[test]
+fn a_reboot_is_foretold() {
+    if !ready("a_reboot_is_foretold") {
+        return;
+    }
+    let mut disk = Disk::new(256);
+    disk.subvolume("@other");
+    disk.subvolume("@web");
+    let web = disk.mount_subvolume("web", "noatime", "@web");
+    let (device, point) = (disk.device(), text(&web).to_owned());
+    let number = must("btrfs", &["inspect-internal", "rootid", &point]);
+    let line = |options: &str| vec![format!("{device} {point} btrfs {options} 0 0")];
+    let ask = |lines: &[String]| {
+        let fs = btrfs(&[("web", &web)]).fstab(disk.fstab(lines));
+        fs.after_reboot(&dataset("web")).unwrap()
+    };
+    let check = |lines: &[String], is_problem: bool, words: &str, write: &str| {
+        let said: AfterReboot = ask(lines);
+        let AfterReboot { sentence, hint, .. } = &said;
+        assert!(sentence.contains(words), "{lines:?}: {said:?}");
+        assert_eq!(said.is_problem, is_problem, "{said:?}");
+        let hint = hint.clone().unwrap_or_default();
+        assert!(hint.ends_with(write), "{hint}");
+    };
+    check(&line("subvol=@web"), false, "mounts the live copy", "");
+    let right = format!("{device} {point} btrfs noatime,subvol=/@web 0 0");
+    let by_number = format!("noatime,subvolid={}", number.trim());
+    check(&line(&by_number), true, "only until the next", &right);
+    check(
+        &line("noatime,subvolid=5"),
+        true,
+        "another subvolume",
+        &right,
+    );
+    check(
+        &line("noatime,subvol=@other"),
+        true,
+        "says subvol=/@other",
+        &right,
+    );
+    check(&line("noatime"), true, "says no subvolume", &right);
+    check(&line("noauto,subvol=@web"), false, "noauto", "");
+    let other = format!(
+        "UUID={} {point} btrfs subvol=@web",
+        uuid::Uuid::from_u128(1)
+    );
+    let whole = format!("UUID={} {point} btrfs subvol=/@web 0 0", disk.uuid());
+    check(&[other], true, "another filesystem", &whole);
+    check(&[], false, "has no line for it", &whole);
+
+    let fs = btrfs(&[("web", &web)]).fstab(disk.fstab(&line("noatime,subvol=@web")));
+    fs.prepare().unwrap();
+    fs.retire_live(&dataset("web"), None, manifest(1, 1))
+        .unwrap();
+    let right = format!("{device} {point} btrfs noatime,nofail,subvol=/@web 0 0");
+    check(&line("noatime,subvol=@web"), true, "may stop at", &right);
+    check(&line("nofail,subvol=@web"), false, "mounts nothing", "");
+}
