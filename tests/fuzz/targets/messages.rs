@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use standin::error::Code;
+use standin::logic::line::Line;
 use standin::logic::lineage::{Entry, Lineage};
 use standin::logic::manifest::{DatasetFacts, Manifest, Reason};
 use standin::logic::name::{DatasetName, NodeName, RoleName};
@@ -15,7 +16,7 @@ use standin::logic::transfer::{Partial, StreamIdentity};
 use standin::peer::codec;
 use standin::peer::message::{
     Answer, Control, Greeting, Hello, Offer, PROTOCOL, PairAnswer, PairRequest, Refusal, Request,
-    SenderWord, plain,
+    RoleWord, SenderWord, plain,
 };
 use uuid::Uuid;
 
@@ -132,6 +133,7 @@ fn requests() -> Vec<Request> {
             version: 2,
         },
         data_bytes: 1 << 40,
+        term: Some(term()),
         flags: serde_json::from_str(r#"{"nocow":[257,3],"append":[300,0]}"#).unwrap(),
     };
     vec![
@@ -139,14 +141,39 @@ fn requests() -> Vec<Request> {
         Request::Offer(Box::new(offer)),
         Request::Commit {
             manifest: manifest(),
+            term: None,
+        },
+        Request::Word {
+            role: RoleName::parse("web").unwrap(),
+            role_id: RoleId(Uuid::from_u128(5)),
+            word: Box::new(word()),
+        },
+        Request::Grant {
+            role: RoleName::parse("web").unwrap(),
+            role_id: RoleId(Uuid::from_u128(5)),
+            term: term(),
+            line: Line::first(term()),
         },
         Request::Lineage {
             role: RoleName::parse("web").unwrap(),
             role_id: RoleId(Uuid::from_u128(5)),
             term: term(),
             datasets: vec![DatasetName::parse("db").unwrap()],
+            line: Line::first(term()),
+            bases: [(name("birch"), point())].into(),
         },
     ]
+}
+
+fn word() -> RoleWord {
+    RoleWord {
+        seen: term(),
+        plays: true,
+        held: Some(term()),
+        newest: Some(point()),
+        line: Line::first(term()),
+        state: "active".into(),
+    }
 }
 
 #[rustfmt::skip]
@@ -164,6 +191,8 @@ fn answers() -> Vec<Answer> {
         Answer::Mark { offset: 1, data_bytes: 2, checkpoint: 3, file: "a/b".into(), waiting: 0.5 },
         Answer::Stored,
         Answer::Committed,
+        Answer::Word { word: Some(Box::new(word())) },
+        Answer::Ready { problems: vec!["no\u{1b}[2J room".into()] },
         Answer::Pong { now: Timestamp::UNIX_EPOCH },
         Answer::Refused(Refusal::new(Code::Fenced, "a higher\u{1b}[2J term\n").hint("wait")),
     ]
