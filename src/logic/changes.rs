@@ -56,6 +56,8 @@ pub struct Change {
     pub bytes: u64,
     /// The size it was cut or extended to.
     pub resized: Option<u64>,
+    /// Whether another file took its name: then all of its content is new, holes between what was written included.
+    pub replaced: bool,
     /// Whether owner, mode or attributes changed as well.
     pub metadata: bool,
     /// When, in seconds since 1970; of what was removed, when its directory last changed.
@@ -276,73 +278,63 @@ impl Fold {
     fn tell(&mut self, number: usize, changes: &mut Vec<Change>) {
         let was = self.objects[number].origin.is_some();
         let was = was.then(|| self.path(number, |object| object.origin.as_ref()));
-        let mut paths: Vec<(Vec<u8>, bool)> = Vec::new();
-        for place in self.objects[number].names.clone() {
-            let stays = self.objects[number].origin.as_ref() == Some(&place);
-            let path = self.path_to(&place, |object| object.names.first());
-            let stays = stays || was.as_ref() == Some(&path);
-            paths.push((path, stays));
-        }
-        // The name that stays comes first, or the first of the new ones.
-        paths.sort_by(|a, b| (!a.1, &a.0).cmp(&(!b.1, &b.0)));
-        let parent_at = self.objects[number].origin.as_ref();
-        let parent_at = parent_at.and_then(|(dir, _)| self.objects[*dir].at);
+        let paths = self.paths(number, was.as_deref());
+        let parent = self.objects[number].origin.as_ref().map(|(dir, _)| *dir);
+        let parent_at = parent.and_then(|dir| self.objects[dir].at);
         let object = &mut self.objects[number];
-        let written = merged(std::mem::take(&mut object.written));
-        let mut change = Change {
-            what: What::Added,
-            path: Vec::new(),
-            from: None,
+        // The times of a directory follow its entries, those of a file its further names.
+        let touched = object.at.is_some() && object.entries.is_empty() && paths.len() == 1;
+        let bare = |what, path, from, at| Change {
+            what,
+            path,
+            from,
             kind: object.kind,
-            written,
-            bytes: object.own,
-            resized: object.resized,
-            metadata: object.described,
-            at: object.at,
-        };
-        let touched_alone = object.at.is_some() && object.entries.is_empty();
-        let mut names = paths.into_iter();
-        let Some((path, stays)) = names.next() else {
-            if let Some(was) = was {
-                let gone = Change {
-                    what: What::Removed,
-                    path: was,
-                    at: parent_at,
-                    written: Vec::new(),
-                    bytes: 0,
-                    resized: None,
-                    metadata: false,
-                    ..change
-                };
-                changes.push(gone);
-            }
-            return;
-        };
-        let further = names.map(|(other, _)| Change {
-            what: What::Added,
-            path: other,
-            from: Some(path.clone()),
-            kind: change.kind,
             written: Vec::new(),
             bytes: 0,
             resized: None,
+            replaced: false,
             metadata: false,
-            at: change.at,
-        });
-        changes.extend(further);
-        change.what = match (&was, stays) {
+            at,
+        };
+        let mut paths = paths.into_iter();
+        let Some((path, stays)) = paths.next() else {
+            changes.extend(was.map(|was| bare(What::Removed, was, None, parent_at)));
+            return;
+        };
+        for (other, _) in paths {
+            let first = Some(path.clone());
+            changes.push(bare(What::Added, other, first, object.at));
+        }
+        let rewritten = !object.written.is_empty() || object.resized.is_some();
+        let what = match (&was, stays) {
             (None, _) => What::Added,
             (Some(_), false) => What::Renamed,
-            (Some(_), true) if !change.written.is_empty() || change.resized.is_some() => {
-                What::Changed
-            }
-            (Some(_), true) if change.metadata || touched_alone => What::Metadata,
-            // Only passed through, or a directory whose times follow its entries.
+            (Some(_), true) if rewritten => What::Changed,
+            (Some(_), true) if object.described || touched => What::Metadata,
+            // Only passed through.
             (Some(_), true) => return,
         };
-        change.from = was.filter(|was| *was != path);
-        change.path = path;
-        changes.push(change);
+        let from = was.filter(|was| *was != path);
+        changes.push(Change {
+            bytes: object.own,
+            resized: object.resized,
+            metadata: object.described,
+            written: merged(object.written.clone()),
+            ..bare(what, path, from, object.at)
+        });
+    }
+
+    /// Where it is now, and whether that is where it was; what stays first, then by name.
+    fn paths(&self, number: usize, was: Option<&[u8]>) -> Vec<(Vec<u8>, bool)> {
+        let object = &self.objects[number];
+        let told = object.names.iter().map(|place| {
+            let path = self.path_to(place, |object| object.names.first());
+            let stays = object.origin.as_ref() == Some(place) || was == Some(&path);
+            (path, stays)
+        });
+        let mut paths: Vec<(Vec<u8>, bool)> = told.collect();
+        paths.sort_by(|a, b| (!a.1, &a.0).cmp(&(!b.1, &b.0)));
+        paths
     }
 
     /// The path of an object by the names that `which` gives.
@@ -378,7 +370,10 @@ fn replaced(changes: Vec<Change>) -> Vec<Change> {
         });
         match pair {
             Some(added) if added.is_directory() => added.what = What::Metadata,
-            Some(added) => added.what = What::Changed,
+            Some(added) => {
+                added.what = What::Changed;
+                added.replaced = true;
+            }
             None => folded.push(change),
         }
     }
@@ -434,5 +429,4 @@ pub fn shown(path: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[path = "changes/tests.rs"]
 mod tests;

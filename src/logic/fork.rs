@@ -299,6 +299,7 @@ mod tests {
             written: Vec::new(),
             bytes,
             resized: None,
+            replaced: false,
             metadata: false,
             at,
         }

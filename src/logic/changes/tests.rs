@@ -79,6 +79,9 @@ fn word(change: &Change) -> String {
     if !spans.is_empty() {
         text.push_str(&format!(" [{}] {}", spans.join(","), change.bytes));
     }
+    if change.replaced {
+        text.push_str(" new");
+    }
     if let Some(size) = change.resized {
         text.push_str(&format!(" !{size}"));
     }
@@ -170,7 +173,7 @@ fn swaps() {
 
 #[test]
 fn hard_links() {
-    check("ln b a", "+b (a)");
+    check("ln b a; t b 7", "+b (a)");
     check("rm b", "-b");
     check("ln b a; ln c a; rm a", "a>b, +c (b)");
     check("ln b a; w b 0 1", "~a [0+1] 1, +b (a)");
@@ -180,16 +183,16 @@ fn hard_links() {
 fn one_name_two_files() {
     check(
         "rm a; mk o9-7-0; mv o9-7-0 a; w a 0 9; mode a",
-        "~a [0+9] 9 m",
+        "~a [0+9] 9 new m",
     );
-    check("mk o9-7-0; mv a o5-6-0; mv o9-7-0 a; rm o5-6-0", "~a");
+    check("mk o9-7-0; mv a o5-6-0; mv o9-7-0 a; rm o5-6-0", "~a new");
     // The old one lives on.
     check("ln a.1 a; rm a; mk o9-7-0; mv o9-7-0 a", "+a, a>a.1");
     check("rm b; ln b a; rm a", "-b, a>b");
     // A directory in place of a file is not a changed file.
     check("rm a; mkdir o9-7-0; mv o9-7-0 a", "+a/, -a");
     check("rmdir d; mkdir o9-7-0; mv o9-7-0 d", "=d/");
-    check("rm s; symlink o9-7-0; mv o9-7-0 s", "~s");
+    check("rm s; symlink o9-7-0; mv o9-7-0 s", "~s new");
 }
 
 #[test]
