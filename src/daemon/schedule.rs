@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use super::cycle::{self, Taken};
 use super::node::{Node, RoleRun, blocking, lock};
 use super::prune;
+use crate::host::part::RoleRecord;
 use crate::logic::manifest::Reason;
+use crate::logic::role::State;
 use crate::logic::schedule::{Every, next_due};
 
 /// Longest sleep: a clock that was set, or a config that changed, is noticed within this time.
@@ -60,10 +62,16 @@ async fn role(node: Arc<Node>, run: Arc<RoleRun>) {
 
 /// Does what is due, and says how long to wait.
 async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Duration> {
-    let active = node.record(run)?.filter(|record| record.active());
-    let Some(record) = active else {
+    let record = node.record(run)?;
+    let standby = |record: &RoleRecord| record.part.state == State::Standby;
+    let paused = record.as_ref().is_some_and(|record| record.part.paused);
+    if record.as_ref().is_none_or(standby) && !paused {
         prune::prune(node, run, false).await?;
         return Ok(STANDBY_PRUNE_EVERY);
+    }
+    // On its way between the two nothing starts by itself.
+    let Some(record) = record.filter(|record| record.active() && !paused) else {
+        return Ok(LOOK_AT_LEAST_EVERY);
     };
     if matches!(run.role.every, Every::Manual) {
         return Ok(LOOK_AT_LEAST_EVERY);
@@ -124,7 +132,8 @@ fn until(due: Timestamp, now: Timestamp) -> Duration {
 
 /// When the role is due next, for `status`.
 pub fn next_run(node: &Node, run: &RoleRun) -> Result<Option<Timestamp>> {
-    if !node.record(run)?.is_some_and(|record| record.active()) {
+    let acts = |record: RoleRecord| record.active() && !record.part.paused;
+    if !node.record(run)?.is_some_and(acts) {
         return Ok(None);
     }
     let last = node.state.cycle(&run.name)?.started;

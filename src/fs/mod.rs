@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::logic::accept::Accept;
+use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
+use crate::logic::fork::Fork;
 use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
-use crate::logic::point::PointId;
+use crate::logic::point::{PointId, PointName};
 use crate::logic::shortage::Shortage;
 use crate::logic::transfer::{FileFlags, Partial, StreamIdentity};
 
@@ -224,6 +226,15 @@ pub struct AfterReboot {
     pub is_problem: bool,
 }
 
+/// A point, and where it is to be looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// In the catalogue.
+    Point(PointId),
+    /// In the fork of this name.
+    Forked(PointName, PointId),
+}
+
 /// What a role needs of the disk. One value serves one role on this node; all methods may be called from several threads.
 pub trait Filesystem: Send + Sync {
     fn role(&self) -> &RoleName;
@@ -335,6 +346,43 @@ pub trait Filesystem: Send + Sync {
 
     /// A path by which this process and its children can read the point's dataset.
     fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<PathBuf>;
+
+    /// Moves points out of the catalogue into the fork that `fork` describes, or extends it where it is there: after this
+    /// they are neither listed nor sent nor pruned. Idempotent, and begun it is finished by `prepare`: at every moment a
+    /// point is in the catalogue or in the fork. `FsError::Busy` while a send uses one of them (nothing is moved then),
+    /// `FsError::Missing` for one that is nowhere.
+    fn fork(&self, points: &[PointId], fork: Fork) -> Result<()>;
+
+    /// Every fork, oldest first.
+    fn forks(&self) -> Result<Vec<Fork>>;
+
+    /// The datasets of a fork's newest point.
+    fn fork_datasets(&self, fork: &PointName) -> Result<Vec<DatasetName>>;
+
+    /// A path by which this process and its children can read a dataset of a fork, at `point` or at its newest one.
+    fn fork_path(
+        &self,
+        fork: &PointName,
+        dataset: &DatasetName,
+        point: Option<&PointId>,
+    ) -> Result<PathBuf>;
+
+    /// Destroys a fork with all its points: hidden at once, then removed. One that is not there is success.
+    /// `FsError::Busy` while somebody reads it, a refusal while it is mounted.
+    fn discard_fork(&self, fork: &PointName) -> Result<()>;
+
+    /// A writable copy of a dataset of the fork's newest point at `target`, as `restore_to` makes one of a point.
+    fn export_fork(&self, fork: &PointName, dataset: &DatasetName, target: &Path) -> Result<()>;
+
+    /// Shows the datasets of the fork's newest point, read-only, as directories in `dir`, which must be empty. Gone with
+    /// `unmount_fork` or the next boot.
+    fn mount_fork(&self, fork: &PointName, dir: &Path) -> Result<()>;
+
+    /// Where `mount_fork` shows it.
+    fn fork_mounts(&self, fork: &PointName) -> Result<Vec<PathBuf>>;
+
+    /// What differs in a dataset between two points of it, by path. Needs memory for what differs, not for the trees.
+    fn changes(&self, dataset: &DatasetName, base: &Held, newer: &Held) -> Result<Vec<Change>>;
 
     fn space(&self, dataset: &DatasetName) -> Result<Space>;
 

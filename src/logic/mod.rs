@@ -4,6 +4,7 @@ pub mod absent;
 pub mod accept;
 pub mod again;
 pub mod bandwidth;
+pub mod changes;
 pub mod choose;
 pub mod claim;
 pub mod clock;

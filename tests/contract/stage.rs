@@ -9,6 +9,7 @@ use std::process::Command;
 
 use standin::fs::btrfs::Btrfs;
 use standin::fs::{Filesystem, Limits};
+use standin::logic::fork::{Fork, ForkPoint, Why};
 use standin::logic::manifest::{MANIFEST_VERSION, Manifest, Reason, Stored};
 use standin::logic::name::{DatasetName, NodeName, RoleName};
 use standin::logic::point::{PointId, RoleId, Term};
@@ -178,6 +179,30 @@ pub fn stream(
     outgoing.read_to_end(&mut bytes).unwrap();
     outgoing.finish().unwrap();
     bytes
+}
+
+/// The description of a fork of these points.
+pub fn described(base: Option<&Stored>, points: &[&Stored]) -> Fork {
+    let newest = points.last().unwrap();
+    let point = |stored: &&Stored| ForkPoint {
+        id: stored.manifest.point.clone(),
+        taken: stored.manifest.taken,
+    };
+    Fork {
+        name: newest.manifest.name(),
+        role: newest.manifest.role,
+        base: base.map(|stored| stored.manifest.point.clone()),
+        term: newest.manifest.point.term.clone(),
+        points: points.iter().map(point).collect(),
+        found: jiff::Timestamp::from_second(1_790_000_000).unwrap(),
+        why: Why::LeftBehind,
+        measured: None,
+    }
+}
+
+pub fn ids(points: &[&Stored]) -> Vec<PointId> {
+    let ids = points.iter().map(|stored| stored.manifest.point.clone());
+    ids.collect()
 }
 
 /// The failure's words, with its hint.

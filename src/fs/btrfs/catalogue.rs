@@ -87,6 +87,7 @@ impl Catalogue<'_> {
             .iter()
             .all(|part| !part.points().join(name).exists())
             || many && self.parts.iter().any(|part| marked(part) || staged(part))
+            || many && super::forks::holds_part(self, name)
     }
 
     /// What is told of a point that cannot be used because of `error`.
@@ -298,7 +299,12 @@ impl Catalogue<'_> {
 /// One filesystem's part of the point `name`, by itself: its manifest and local facts; none where nothing is. An error where
 /// it is damaged.
 pub fn read_part(part: &Part, name: &str) -> Result<Option<(Manifest, LocalFacts)>> {
-    let Some(read) = PartOfPoint::read(part, name)? else {
+    read_part_at(part, &part.points().join(name))
+}
+
+/// The same for a point that lies elsewhere.
+pub fn read_part_at(part: &Part, dir: &Path) -> Result<Option<(Manifest, LocalFacts)>> {
+    let Some(read) = PartOfPoint::read_at(part, dir.to_owned())? else {
         return Ok(None);
     };
     let here = |dataset: &&DatasetName| part.holds(dataset);
@@ -310,7 +316,10 @@ pub fn read_part(part: &Part, name: &str) -> Result<Option<(Manifest, LocalFacts
 
 impl<'a> PartOfPoint<'a> {
     fn read(part: &'a Part, name: &str) -> Result<Option<PartOfPoint<'a>>> {
-        let dir = part.points().join(name);
+        PartOfPoint::read_at(part, part.points().join(name))
+    }
+
+    fn read_at(part: &'a Part, dir: PathBuf) -> Result<Option<PartOfPoint<'a>>> {
         if !dir.exists() {
             return Ok(None);
         }

@@ -10,7 +10,7 @@ use std::path::{Component, Path};
 use anyhow::Context;
 
 use super::catalogue::Catalogue;
-use super::layout::STANDIN;
+use super::layout::{Part, STANDIN};
 use super::place::{self, Occupant, Place};
 use super::send;
 use super::subvolume::{self, Access};
@@ -29,6 +29,22 @@ pub fn restore_to(
     let (part, _) = catalogue.place(dataset)?;
     let found = catalogue.find(point)?;
     let _held = send::hold(catalogue, &found, dataset)?;
+    copy_to(
+        catalogue,
+        part,
+        &catalogue.snapshot_path(&found, dataset)?,
+        target,
+    )?;
+    if let Err(changed) = still_whole(catalogue, point) {
+        subvolume::delete(target)
+            .with_context(|| format!("remove the copy at {}", target.display()))?;
+        return Err(changed);
+    }
+    part.top.sync()
+}
+
+/// A writable copy of the snapshot at `source`, which the caller keeps there. Not yet on disk when this returns.
+pub fn copy_to(catalogue: &Catalogue<'_>, part: &Part, source: &Path, target: &Path) -> Result<()> {
     let shown = target.display();
     if target.symlink_metadata().is_ok() {
         return Err(Failure::new(Code::Refused, format!("{shown} exists already")).into());
@@ -40,17 +56,8 @@ pub fn restore_to(
     if let Some(parent) = target.parent() {
         std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     }
-    subvolume::snapshot(
-        &catalogue.snapshot_path(&found, dataset)?,
-        target,
-        Access::Writable,
-    )
-    .with_context(|| format!("make a writable copy at {shown}"))?;
-    if let Err(changed) = still_whole(catalogue, point) {
-        subvolume::delete(target).with_context(|| format!("remove the copy at {shown}"))?;
-        return Err(changed);
-    }
-    part.top.sync()
+    subvolume::snapshot(source, target, Access::Writable)
+        .with_context(|| format!("make a writable copy at {shown}"))
 }
 
 /// A point may be changed between the look at it and the copy of it: such a copy is not put anywhere.

@@ -10,6 +10,7 @@
 //!       .staging/<role>/.restore-<dataset>/         a live subvolume being replaced (see `restore`)
 //!       .aside/<role>/<unique>/<dataset>            an old live subvolume that nothing else may hold
 //!       .aside/<role>/<point-name>.<unique>/        a damaged point (see `aside`)
+//!       .forks/<role>/<fork>/<point-name>/          points that are not of the line (see `forks`)
 //!       .trash/<unique>/                            hidden first, destroyed after
 //!
 //! Names of roles, points and datasets never begin with a dot. A role may span filesystems; each is one [`Part`].
@@ -79,6 +80,11 @@ impl Part {
 
     pub fn aside(&self) -> PathBuf {
         self.standin().join(".aside").join(&self.role)
+    }
+
+    /// Points that are not of the line.
+    pub fn forks(&self) -> PathBuf {
+        self.standin().join(".forks").join(&self.role)
     }
 
     /// A fresh name in the trash.

@@ -5,8 +5,8 @@
 //! restart is like a first start.
 //!
 //! The pieces: `top` reaches the filesystem, `place` the datasets in it, `layout` names our own directories; `catalogue` lists,
-//! `take`, `remove`, `staging`, `restore`
-//! and `retire` (with `settle`) change; `send` and `receive` (with `stream`, `scan`, `flags` and `apply`) move bytes.
+//! `take`, `remove`, `forks`, `staging`, `restore` and `retire` (with `settle`) change; `changes` compares; `send` and
+//! `receive` (with `stream`, `scan`, `flags` and `apply`) move bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -25,22 +25,27 @@ use self::told::Doing;
 use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
-    AfterReboot, Filesystem, FsError, Inspection, KeptAside, Limits, Live, Measured, Opened,
+    AfterReboot, Filesystem, FsError, Held, Inspection, KeptAside, Limits, Live, Measured, Opened,
     Outgoing, Receipt, Restored, Result, Scan, Space,
 };
+use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
+use crate::logic::fork::Fork;
 use crate::logic::manifest::{Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
-use crate::logic::point::PointId;
+use crate::logic::point::{PointId, PointName};
 use crate::logic::transfer::Partial;
 
 mod apply;
 mod aside;
 mod catalogue;
+mod changes;
 mod copyout;
 mod disk;
 mod examine;
 pub mod flags;
+mod fork_mount;
+mod forks;
 pub(crate) mod freeze;
 mod fstab;
 mod ioctl;
@@ -68,6 +73,8 @@ pub mod trial;
 mod unreadable;
 mod users;
 mod uses;
+
+pub use fork_mount::unmount as unmount_fork;
 
 /// Newest send stream version that this program and the running kernel can both read and write. In a debug build
 /// `STANDIN_STREAM_VERSION_MAX=1` makes it an older one, as an old kernel would.
@@ -220,7 +227,7 @@ impl Filesystem for Btrfs {
         &self.datasets
     }
 
-    /// Also finishes or undoes a restore that was interrupted.
+    /// Also finishes or undoes a restore that was interrupted, and goes on moving points to a fork.
     fn prepare(&self) -> Result<()> {
         self.run(format!("prepare role {}", self.role), |catalogue| {
             self.doing(catalogue, format!("prepare role {}", self.role))
@@ -228,6 +235,7 @@ impl Filesystem for Btrfs {
             for part in &catalogue.parts {
                 part.make_dirs()?;
             }
+            forks::finish(catalogue)?;
             restore::recover(catalogue)
         })
     }
@@ -380,9 +388,66 @@ impl Filesystem for Btrfs {
             let found = catalogue.find(point)?;
             let path = catalogue.snapshot_path(&found, dataset)?;
             let (part, _) = catalogue.place(dataset)?;
-            let relative = part.relative(&path);
-            Ok(visible(&part.top, relative)
-                .unwrap_or_else(|| part.top.path_for_children().join(relative)))
+            Ok(readable(part, &path))
+        })
+    }
+
+    fn fork(&self, points: &[PointId], fork: Fork) -> Result<()> {
+        let what = format!("keep fork {} of {}", fork.short(), self.role);
+        self.run(what, |catalogue| forks::fork(catalogue, points, fork))
+    }
+
+    fn forks(&self) -> Result<Vec<Fork>> {
+        self.run(format!("list the forks of {}", self.role), forks::list)
+    }
+
+    fn fork_datasets(&self, fork: &PointName) -> Result<Vec<DatasetName>> {
+        self.run(format!("look into fork {fork}"), |catalogue| {
+            let found = forks::snapshots(catalogue, fork, None)?;
+            Ok(found.into_iter().map(|found| found.dataset).collect())
+        })
+    }
+
+    fn fork_path(
+        &self,
+        fork: &PointName,
+        dataset: &DatasetName,
+        point: Option<&PointId>,
+    ) -> Result<PathBuf> {
+        self.run(format!("find {dataset} of fork {fork}"), |catalogue| {
+            let (found, _) = forks::snapshot(catalogue, fork, dataset, point)?;
+            Ok(readable(found.part, &found.path))
+        })
+    }
+
+    fn discard_fork(&self, fork: &PointName) -> Result<()> {
+        self.run(format!("discard fork {fork}"), |catalogue| {
+            forks::discard(catalogue, fork)
+        })
+    }
+
+    fn export_fork(&self, fork: &PointName, dataset: &DatasetName, target: &Path) -> Result<()> {
+        let what = format!("export {dataset} of fork {fork} to {}", target.display());
+        self.run(what, |catalogue| {
+            let (found, _held) = forks::snapshot(catalogue, fork, dataset, None)?;
+            copyout::copy_to(catalogue, found.part, &found.path, target)?;
+            found.part.top.sync()
+        })
+    }
+
+    fn mount_fork(&self, fork: &PointName, dir: &Path) -> Result<()> {
+        let what = format!("mount fork {fork} at {}", dir.display());
+        self.run(what, |catalogue| fork_mount::mount(catalogue, fork, dir))
+    }
+
+    fn fork_mounts(&self, fork: &PointName) -> Result<Vec<PathBuf>> {
+        fork_mount::mounted(&self.role, fork)
+    }
+
+    fn changes(&self, dataset: &DatasetName, base: &Held, newer: &Held) -> Result<Vec<Change>> {
+        let what = format!("compare two points of {dataset} of {}", self.role);
+        self.run(what, |catalogue| {
+            changes::changes(catalogue, dataset, base, newer)
         })
     }
 
@@ -401,6 +466,12 @@ impl Filesystem for Btrfs {
             room: Gauge::new(place.top.dir(), self.limits.reserve).free(place.top.path(), 0)?,
         })
     }
+}
+
+/// A path by which this process and its children can read what lies at `path`.
+fn readable(part: &Part, path: &Path) -> PathBuf {
+    let relative = part.relative(path);
+    visible(&part.top, relative).unwrap_or_else(|| part.top.path_for_children().join(relative))
 }
 
 /// The same path in a mount of the whole filesystem that everybody sees, where there is one.

@@ -45,7 +45,7 @@ pub fn sweep(catalogue: &Catalogue<'_>) -> Result<()> {
     for name in leftovers(catalogue, newest)? {
         clear(catalogue, &name).with_context(|| format!("clear the remains of point {name}"))?;
     }
-    Ok(())
+    super::forks::sweep(catalogue)
 }
 
 fn empty_trash(part: &Part) -> Result<()> {
@@ -179,6 +179,48 @@ fn discard_point(catalogue: &Catalogue<'_>, name: &str) -> Result<()> {
             return Err(FsError::Busy(format!("point {name} of {}", catalogue.role)).into());
         }
         tracing::info!("part of point {name} is in use; the next sweep removes it");
+    }
+    Ok(())
+}
+
+/// Hides and removes a directory of points (a fork). True: another program sends from it, and it is back where it was.
+pub fn discard_dir(part: &Part, dir: &Path) -> Result<bool> {
+    let _trash = part.top.trash();
+    let trash = part.new_trash();
+    disk::make_dir(&part.trash())?;
+    if !hide(dir, &trash)? {
+        return Ok(false);
+    }
+    freeze("fork-hidden");
+    let snapshots = super::forks::subvolumes_in(&trash).context("look into the trash")?;
+    for (deleted, path) in snapshots.iter().enumerate() {
+        match disk::remove(path) {
+            Ok(()) => freeze("fork-half-gone"),
+            Err(e) if subvolume::is_busy(&e) && deleted == 0 => {
+                put_back(part, &trash, dir)?;
+                return Ok(true);
+            }
+            Err(e) if subvolume::is_busy(&e) => {
+                tracing::info!(
+                    "part of {} is in use; the next sweep removes it",
+                    dir.display()
+                );
+                return Ok(false);
+            }
+            Err(e) => return Err(e).with_context(|| format!("remove {}", path.display())),
+        }
+    }
+    disk::remove(&trash).with_context(|| format!("remove {}", trash.display()))?;
+    Ok(false)
+}
+
+/// Hides and removes a point's directory of which another whole copy is kept. The caller has the point alone.
+pub fn hide_and_remove(part: &Part, point: &Path) -> Result<()> {
+    let _trash = part.top.trash();
+    let trash = part.new_trash();
+    disk::make_dir(&part.trash())?;
+    if hide(point, &trash)? {
+        disk::remove(&trash).with_context(|| format!("remove {}", trash.display()))?;
     }
     Ok(())
 }

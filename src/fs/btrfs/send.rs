@@ -12,6 +12,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow};
@@ -93,11 +94,33 @@ pub fn send(
     Ok(Box::new(Stream::start(job, version, 0)?))
 }
 
+/// What makes `newer` out of `base`, without file data. `label` names it in errors.
+pub fn difference(
+    dataset: &DatasetName,
+    label: String,
+    base: Side,
+    newer: Side,
+) -> Result<Box<dyn Outgoing>> {
+    let job = Job {
+        dataset: dataset.clone(),
+        label,
+        point: newer,
+        base: Some(base),
+        since: None,
+    };
+    let version = kernel_version().clamp(1, VERSION_MAX);
+    Ok(Box::new(Stream::start(
+        job,
+        version,
+        ioctl::SEND_NO_FILE_DATA,
+    )?))
+}
+
 /// A snapshot that a stream is made from.
-struct Side {
+pub struct Side {
     dir: File,
     info: ioctl::Subvolume,
-    _use: Use,
+    _uses: Vec<Use>,
 }
 
 /// Everything a send needs, checked.
@@ -185,10 +208,14 @@ fn open_base(
 }
 
 impl Side {
-    fn open(catalogue: &Catalogue<'_>, found: &Found, dataset: &DatasetName) -> Result<Side> {
+    pub fn open(catalogue: &Catalogue<'_>, found: &Found, dataset: &DatasetName) -> Result<Side> {
         let held = hold(catalogue, found, dataset)?;
-        let path = catalogue.snapshot_path(found, dataset)?;
-        let dir = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        Side::at(&catalogue.snapshot_path(found, dataset)?, vec![held])
+    }
+
+    /// The snapshot at `path`, which `uses` keep there.
+    pub fn at(path: &Path, uses: Vec<Use>) -> Result<Side> {
+        let dir = File::open(path).with_context(|| format!("open {}", path.display()))?;
         debug_assert_eq!(
             std::os::unix::fs::MetadataExt::ino(&dir.metadata()?),
             SUBVOLUME_INODE
@@ -197,7 +224,7 @@ impl Side {
         Ok(Side {
             dir,
             info,
-            _use: held,
+            _uses: uses,
         })
     }
 }

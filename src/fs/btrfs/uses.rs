@@ -17,6 +17,8 @@ pub enum Used {
     Point(RoleName, String),
     /// A point's directory in staging: transfers share it, publishing and clearing have it alone.
     Staging(RoleName, String),
+    /// A fork, by its name: whoever reads it shares it, discarding has it alone.
+    Fork(RoleName, String),
     /// One dataset's transfer into it.
     Transfer(RoleName, String, DatasetName),
 }
