@@ -8,6 +8,7 @@
 //! A stop of the daemon leaves services as they are and work half done: that is what `Started` is for. It deliberately does
 //! not know how work is done (`moves`) nor how peers are asked (`words`).
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
 use crate::host::part::RoleRecord;
 use crate::logic::line::Line;
-use crate::logic::name::RoleName;
+use crate::logic::name::{NodeName, RoleName};
 use crate::logic::point::PointId;
 use crate::logic::role::{Action, Event, State, Work, step};
 use crate::peer::timing::hurried;
@@ -246,7 +247,8 @@ impl Role {
     /// The daemon started: what the record says is not believed before it is asked for.
     async fn start(&mut self) {
         let serving = match self.serving().await {
-            Ok(serving) => serving,
+            Ok(Some(serving)) => serving,
+            Ok(None) => return,
             Err(error) => {
                 let text = format!("could not tell whether its services run: {error:#}");
                 self.node.hub.warn(Some(&self.name), text);
@@ -257,16 +259,21 @@ impl Role {
             .await;
     }
 
-    /// Whether this is still the boot in which the daemon ran last, and the services of the role run.
-    async fn serving(&self) -> Result<bool> {
+    /// Whether this is still the boot in which the daemon ran last, and the services of the role run. None: the role begins
+    /// here and now, nobody can know better.
+    async fn serving(&self) -> Result<Option<bool>> {
         let run = self.run()?;
-        let Some(_) = self.node.record(&run)? else {
-            return Ok(false);
+        let Some(record) = self.node.record(&run)? else {
+            return Ok(Some(false));
         };
         let boot = crate::host::clock::read()?.boot;
         let before = self.node.state.boot(&run.name)?;
         self.node.state.record_boot(&run.name, &boot)?;
-        Ok(before.as_deref() == Some(boot.as_str()) && play::runs(&self.node, &run).await?)
+        if before.is_none() && record.part.state == State::Active {
+            return Ok(None);
+        }
+        let same_boot = before.as_deref() == Some(boot.as_str());
+        Ok(Some(same_boot && play::runs(&self.node, &run).await?))
     }
 
     async fn obey(&mut self, order: Order) {
@@ -321,7 +328,7 @@ impl Role {
             Failure::new(Code::NotFound, what).hint("it is joined when its active node reaches us")
         };
         let mut before = self.node.record(&run)?.ok_or_else(nobody)?;
-        before.part.peers = run.role.peers.iter().cloned().collect();
+        before.part.peers = paired(&self.node, &run);
         let decided = step(&before.part, &event);
         let mut record = RoleRecord {
             part: decided.record,
@@ -450,6 +457,12 @@ impl Role {
             | State::Conflict { .. } => true,
         }
     }
+}
+
+/// The peers of the role that may have been told of it. One that was never paired knows nothing.
+fn paired(node: &Node, run: &RoleRun) -> BTreeSet<NodeName> {
+    let has_key = |name: &&NodeName| node.peer(name).is_some_and(|peer| peer.peer.key.is_some());
+    run.role.peers.iter().filter(has_key).cloned().collect()
 }
 
 /// The line changes with the term: told by its holder, or begun here.

@@ -1,0 +1,20 @@
+//! A role moves between real nodes while a service writes: handed over, promoted after a crash, failed back; and nothing that
+//! was on a disk is lost.
+//!
+//! Each node is a daemon of its own on a filesystem of its own (tests/support/cluster.rs); the service is a process that
+//! appends numbered, fsynced records.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod handover;
+mod promote;
+mod refusals;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Points are taken when a test asks, or a move does.
+const MANUAL: &str = "every = \"manual\"\nkeep = { last = 100 }";
+
+/// ... or four times a second.
+const BUSY: &str = "every = \"250ms\"\nkeep = { last = 100 }";
