@@ -75,6 +75,8 @@ pub struct RoleRun {
     pub replicas: Mutex<BTreeMap<NodeName, Replica>>,
     /// One receiver per dataset: a new offer ends the old one first.
     pub receiving: Mutex<BTreeMap<DatasetName, Receiving>>,
+    /// Stops what is sent beside cycles: what a peer missed, points it asks for again. Renewed whenever it is used.
+    pub beside: Arc<Mutex<CancellationToken>>,
     /// Points asked back from a peer: taken from it whatever their term, also where this node is active.
     pub wanted: Mutex<Vec<(NodeName, PointId)>>,
     /// Rung to look at the schedule now.
@@ -391,6 +393,7 @@ impl RoleRun {
             cycle: Mutex::default(),
             replicas: Mutex::default(),
             receiving: Mutex::default(),
+            beside: Arc::default(),
             wanted: Mutex::default(),
             wake: Notify::new(),
             last_start: Mutex::default(),
@@ -408,6 +411,7 @@ impl RoleRun {
             lock(&self.unreadable).clone_from(&lock(&old.unreadable));
             *lock(&self.last_start) = *lock(&old.last_start);
             self.ages = old.ages.clone();
+            self.beside = old.beside.clone();
         }
         self
     }

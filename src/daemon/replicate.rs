@@ -56,8 +56,18 @@ pub async fn replicate(
         .or_default()
         .turn
         .clone();
-    let _turn = turn.lock().await;
-    let result = rounds(node, run, record, peer, cancel, &mut steps).await;
+    let turn = tokio::select! {
+        biased;
+        () = cancel.cancelled() => None,
+        turn = turn.lock() => Some(turn),
+    };
+    let result = match &turn {
+        Some(_) => rounds(node, run, record, peer, cancel, &mut steps).await,
+        None => {
+            let what = format!("bring {peer} up to date: cancelled");
+            Err(Failure::new(Code::Interrupted, what).into())
+        }
+    };
     let mut replicas = lock(&run.replicas);
     let replica = replicas.entry(peer.clone()).or_default();
     let news = retry::note(replica, peer, result.as_ref().err());
@@ -100,7 +110,7 @@ pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) -> JoinHa
             Ok((ours, _)) if ours.newest().is_none() => return,
             _ => {}
         }
-        let cancel = CancellationToken::new();
+        let cancel = lock(&run.beside).child_token();
         let outcome = replicate(&node, &run, &record, &peer, &cancel).await;
         if let Some(error) = outcome.steps.iter().find_map(|step| step.error.as_ref()) {
             if outcome.news {
