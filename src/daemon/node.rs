@@ -145,6 +145,8 @@ pub struct Contact {
     pub link: Option<Linked>,
     pub since: Option<Timestamp>,
     pub last_error: Option<String>,
+    /// What to do about the last error.
+    pub last_hint: Option<String>,
 }
 
 #[derive(Clone)]
@@ -279,7 +281,8 @@ impl Node {
             .last_error
             .clone()
             .unwrap_or_else(|| "no link yet".to_owned());
-        let hint = "the next cycle tries again; `standin status` shows the links".to_owned();
+        let again = "the next cycle tries again; `standin status` shows the links".to_owned();
+        let hint = contact.last_hint.clone().unwrap_or(again);
         Err(unreachable(format!("reach {peer}: {why}"))
             .hint(hint)
             .into())

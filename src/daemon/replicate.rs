@@ -359,7 +359,7 @@ fn learn(
     if let Some(FsError::Unreadable { .. }) = error.downcast_ref() {
         lock(&run.unreadable).insert(point.clone());
     }
-    if let Some(Lacks(shortage)) = error.downcast_ref() {
+    if let Some(Lacks { shortage, .. }) = error.downcast_ref() {
         lock(&run.replicas).entry(peer.clone()).or_default().lacking = Some(Lacking {
             point: point.clone(),
             dataset,
@@ -376,7 +376,8 @@ async fn ask(run: &RoleRun, record: &RoleRecord, peer: &NodeName, link: &Link) -
         datasets: run.fs.datasets().keys().cloned().collect(),
     };
     let mut exchange = link.open(&request).await?;
-    match answer(exchange.recv()).await? {
+    let what = format!("ask {peer} what it holds of role {}", run.name);
+    match answer(&what, exchange.recv()).await? {
         Answer::Lineage {
             lineage,
             partials,
@@ -451,7 +452,8 @@ pub async fn send(
             manifest: stored.manifest.clone(),
         })
         .await?;
-    let committed = answer(exchange.recv()).await;
+    let what = format!("complete {} on {peer}", step.to);
+    let committed = answer(&what, exchange.recv()).await;
     if let (Err(error), Some(dataset)) = (&committed, step.bases.keys().next()) {
         learn(run, peer, &step.to, dataset.clone(), error);
     }
@@ -492,18 +494,15 @@ pub async fn preview(
             let text = format!("send the new point on top of {base} to {peer}");
             planned("send", text)
         }
-        Ok((Plan::Nothing, None)) if fresh => {
-            planned("send", format!("send the new point whole to {peer}"))
-        }
-        Ok((Plan::Nothing, _)) => planned("nothing", format!("{peer} holds everything")),
-        Ok((Plan::Send(step), _)) if fresh && step.base.is_some() => {
+        Ok((Plan::Send(step), _)) if fresh && (step.base.is_some() || step.resumes) => {
             let text = format!("{}, then the new point", sentence(&step, peer));
             planned("send", text)
         }
-        Ok((Plan::Send(step), _)) if fresh => {
-            let text = format!("{}, or the new point, whole", sentence(&step, peer));
-            planned("send", text)
+        // Where nothing is common only the newest goes over, and that will be the new one.
+        Ok((Plan::Nothing, None) | (Plan::Send(_), _)) if fresh => {
+            planned("send", format!("send the new point whole to {peer}"))
         }
+        Ok((Plan::Nothing, _)) => planned("nothing", format!("{peer} holds everything")),
         Ok((Plan::Send(step), _)) => planned("send", sentence(&step, peer)),
         Ok((Plan::Blocked(conflict), _)) => return not_to_be(peer, &diverged(peer, &conflict)),
         Err(error) => return not_to_be(peer, &error),
