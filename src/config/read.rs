@@ -384,7 +384,7 @@ fn absent(found: Found) -> Option<absent::Limits> {
     let longest = section.get("for").map(|found| {
         let longest = found.parsed(units::parse_duration)?;
         if longest < absent::ABSENT_LEAST {
-            found.refuse("too short: a peer is absent after an hour");
+            found.refuse("too short: at least 1h, after which a peer counts as absent");
         }
         Some(longest)
     });
