@@ -81,12 +81,25 @@ pub async fn replicate(
             }
         }
         Err(error) => {
+            let error = with_outlook(error);
             let code = Failure::code_of(&error);
             let wanted = code == Code::Interrupted;
             replica.last_error = (!wanted).then(|| format!("could not {error:#}"));
             steps.push(failed("send", format!("bring {peer} up to date"), &error));
             Outcome { steps, code, news }
         }
+    }
+}
+
+/// What becomes of a transfer whose link broke, where nobody said what to do.
+fn with_outlook(error: anyhow::Error) -> anyhow::Error {
+    match Failure::of(&error) {
+        Some(failure) if failure.code == Code::Unreachable && failure.hint.is_none() => {
+            let hint = "what arrived is kept; it goes on by itself when the link is back";
+            let failure = Failure::new(Code::Unreachable, format!("{error:#}"));
+            failure.hint(hint).into()
+        }
+        _ => error,
     }
 }
 
