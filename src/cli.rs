@@ -263,7 +263,7 @@ pub struct Restore {
     /// Only this path: inside the dataset, or an absolute path below where it lives
     #[arg(long)]
     pub path: Option<PathBuf>,
-    /// Restore into this directory instead of over the live data
+    /// Restore into this directory instead of over the live data; with --path, where nothing is there yet: under this name
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
     /// Show what would happen and change nothing

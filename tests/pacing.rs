@@ -84,6 +84,38 @@ fn the_limit_is_kept_and_a_reload_changes_it() {
 }
 
 #[test]
+fn cancel_stops_what_goes_on_beside_a_cycle() {
+    if !fixture::ready("cancel_stops_what_goes_on_beside_a_cycle") {
+        return;
+    }
+    let mut pair = Pair::new(&["files"], "", MANUAL);
+    limit(&pair, "bandwidth = \"8Mbit/s\"");
+    pair.alder.run(&["reload"]).ok();
+    pair.birch.stop();
+    fill(&pair.alder.live("files"), 32, MIB as usize, 9);
+    assert_eq!(pair.alder.run(&["run", "web"]).code, 13);
+    pair.birch.start();
+    // It catches up by itself; a cycle that is asked for now has to wait for that.
+    pair.alder
+        .wait_for("it catches up", || pair.alder.transfer().is_some());
+    let mut asked = pair.alder.command(&["run", "web"]).spawn().unwrap();
+    let waits = || pair.alder.role()["phase"] == "transfer";
+    pair.alder.wait_for("the cycle waits", waits);
+    let said = pair.alder.run(&["cancel"]);
+    assert!(said.out.contains("stopped"), "{}", said.out);
+    assert_eq!(asked.wait().unwrap().code(), Some(130));
+    pair.alder
+        .wait_for("it stops", || pair.alder.transfer().is_none());
+    assert!(pair.birch.points().is_empty());
+    limit(&pair, "bandwidth = \"none\"");
+    pair.alder.run(&["reload"]).ok();
+    pair.alder.run(&["run", "web"]).ok();
+    same_on_both(&pair, "1.1", &["files"]);
+    let said = pair.alder.run(&["cancel"]);
+    assert!(said.out.contains("nothing was running"), "{}", said.out);
+}
+
+#[test]
 fn the_calendar_changes_it_under_a_running_transfer() {
     if !clock::ready("the_calendar_changes_it_under_a_running_transfer") {
         return;

@@ -120,3 +120,19 @@ fn what_cannot_be_fetched_stays_or_is_set_aside() {
     birch.run(&["rescan"]).ok();
     assert_eq!(counts(birch), (0, 1));
 }
+
+#[test]
+fn a_peer_still_holds_what_is_damaged_here() {
+    if !fixture::ready("a_peer_still_holds_what_is_damaged_here") {
+        return;
+    }
+    let pair = Pair::new(&["files"], "", MANUAL);
+    fill(&pair.alder.live("files"), 5, 1000, 1);
+    pair.alder.run(&["run"]).ok();
+    tamper(&pair.alder.snapshot("1.1", "files"));
+    let replica = pair.alder.role()["replicas"][0].clone();
+    assert_eq!(replica["newest"]["short"], "1.1", "{replica}");
+    assert!(replica["exposure_s"].is_number(), "{replica}");
+    let said = pair.alder.run(&["status"]).ok();
+    assert!(!said.out.contains("holds no point"), "{}", said.out);
+}

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::AS_ROOT;
 use crate::cli::Global;
-use crate::config::CONTROL_DEFAULT;
+use crate::config::{CONTROL_DEFAULT, Config};
 use crate::daemon::api::{Event, Reply, Request};
 use crate::error::{Code, Failure};
 
@@ -64,6 +64,9 @@ pub struct Control {
     socket: PathBuf,
     /// Whether `--socket` named it.
     named: bool,
+    /// Whether the configuration is no TOML at all, so that nobody knows which daemon it means: not the default one's answer
+    /// is wanted then, but the mistake.
+    illegible: bool,
     config: PathBuf,
 }
 
@@ -85,14 +88,18 @@ impl Control {
         };
         Control {
             socket,
+            illegible: global.socket.is_none() && is_illegible(&global.config),
             named: global.socket.is_some(),
             config: global.config.clone(),
         }
     }
 
-    /// The control socket's path.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// The control socket's path; an error where it is not known whose.
+    pub fn socket(&self) -> Result<&Path> {
+        if self.illegible {
+            Config::load(&self.config)?;
+        }
+        Ok(&self.socket)
     }
 
     /// Asks and waits. The value as it came, and what it means.
@@ -132,7 +139,7 @@ impl Control {
     }
 
     fn connect(&self) -> Result<UnixStream> {
-        let error = match UnixStream::connect(&self.socket) {
+        let error = match UnixStream::connect(self.socket()?) {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
         };
@@ -196,6 +203,11 @@ fn socket_of(config: &Path) -> Option<PathBuf> {
     Some(control.into())
 }
 
+/// Whether there is a file which is not even TOML.
+fn is_illegible(config: &Path) -> bool {
+    std::fs::read_to_string(config).is_ok_and(|text| text.parse::<toml::Table>().is_err())
+}
+
 /// A reply; none for an event that this build does not know.
 fn reply(line: &[u8]) -> Result<Option<Reply>> {
     let value: Value = serde_json::from_slice(line).context("read the daemon's answer")?;
@@ -239,6 +251,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Complaints;
 
     #[test]
     fn the_socket_is_found_in_a_file_with_mistakes() {
@@ -257,6 +270,7 @@ mod tests {
             let control = Control {
                 socket: dir.path().join("control.sock"),
                 named,
+                illegible: false,
                 config: dir.path().join(config),
             };
             let error = control.call(&Request::Status, &mut Unwatched).unwrap_err();
@@ -269,6 +283,35 @@ mod tests {
         check(false, "nothing.toml", "standin init");
         check(true, "nothing.toml", "systemctl start");
         check(false, "there.toml", "systemctl start");
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_what_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |named: bool, text: &str, code: Code| {
+            let global = Global {
+                config: dir.path().join("standin.toml"),
+                socket: named.then(|| dir.path().join("control.sock")),
+                json: false,
+                verbose: 0,
+            };
+            std::fs::write(&global.config, text).unwrap();
+            let asked = Control::of(&global).call(&Request::Status, &mut Unwatched);
+            let error = asked.unwrap_err();
+            let failure = match error.downcast_ref::<Complaints>() {
+                Some(complaints) => Failure::from(complaints.clone()),
+                None => Failure::of(&error).unwrap().clone(),
+            };
+            assert_eq!(failure.code, code, "{text}: {error:#}");
+        };
+        let control = format!("control = \"{}\"\n", dir.path().join("x.sock").display());
+        check(false, &format!("[node\n{control}"), Code::Usage);
+        check(true, &format!("[node\n{control}"), Code::NoDaemon);
+        check(
+            false,
+            &format!("[node]\n{control}nmae = 3\n"),
+            Code::NoDaemon,
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::peer::worker::inside;
 const CHUNK_BYTES: usize = 32 << 10;
 
 pub fn run(global: &Global) -> Result<Code> {
-    let path = Control::of(global).socket().with_file_name("link.sock");
+    let path = Control::of(global).socket()?.with_file_name("link.sock");
     let mut daemon = UnixStream::connect(&path).map_err(|error| {
         Failure::new(
             Code::NoDaemon,

@@ -321,8 +321,7 @@ fn role_peers(found: &Found, known: &Known) -> Option<Vec<NodeName>> {
             let near = nearest(peer.as_str(), known.peers.iter().map(NodeName::as_str));
             let hint =
                 near.map_or_else(String::new, |near| format!("did you mean \"{near}\", or "));
-            let end = if hint.is_empty() { "" } else { "?" };
-            word.refuse(format!("no such peer: {hint}is [peer.{peer}] missing{end}"));
+            word.refuse(format!("no such peer: {hint}is [peer.{peer}] missing?"));
         } else if peers.contains(&peer) {
             word.refuse("listed twice");
         }
@@ -385,7 +384,7 @@ fn absent(found: Found) -> Option<absent::Limits> {
     let longest = section.get("for").map(|found| {
         let longest = found.parsed(units::parse_duration)?;
         if longest < absent::ABSENT_LEAST {
-            found.refuse("too short: a peer is absent after an hour");
+            found.refuse("too short: at least 1h, after which a peer counts as absent");
         }
         Some(longest)
     });

@@ -432,7 +432,7 @@ fn role_lines() {
         "keep = { last = 3 }",
         "keep = { last = 3 }\nkeep-for-absent-peers = { for = \"5m\", free = \"100%\", byts = 1 }",
         expect![[r#"
-            /c.toml:9: role.web.keep-for-absent-peers.for = "5m": too short: a peer is absent after an hour
+            /c.toml:9: role.web.keep-for-absent-peers.for = "5m": too short: at least 1h, after which a peer counts as absent
             /c.toml:9: role.web.keep-for-absent-peers.free = "100%": not a share of the filesystem, such as "10%"
             /c.toml:9: role.web.keep-for-absent-peers.byts: unknown key: did you mean "bytes"?"#]],
     );

@@ -321,7 +321,7 @@ pub struct Step {
     pub what: String,
     /// The sentence: "send 1.42 on top of 1.41 to birch".
     pub text: String,
-    /// None in a dry run.
+    /// None in a dry run, and for what is only told.
     pub ok: Option<bool>,
     /// What went wrong and what to do.
     pub error: Option<String>,

@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use super::api::{CheckReport, Finding, Level};
 use super::cycle::first_line;
-use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use crate::error::Failure;
+use super::node::{Contact, Node, PeerRun, RoleRun, blocking, lock};
+use crate::error::{Code, Failure};
 use crate::fs::{FsError, Live, Scan, Space, nested_sentence};
-use crate::logic::name::DatasetName;
+use crate::logic::name::{DatasetName, NodeName};
 use crate::logic::units;
 use crate::peer::message::plain;
 
@@ -31,7 +31,7 @@ pub async fn check(node: &Arc<Node>) -> Result<CheckReport> {
         findings.push(warning("clock", super::clock::sentence(&doubt), hint));
     }
     for run in node.peers() {
-        findings.push(peer(&run));
+        findings.push(peer(&node.name(), &run));
     }
     if node.config().peers.is_empty() {
         let hint = "`standin pair invite` here, then `standin pair accept LINE` on the other node";
@@ -84,6 +84,17 @@ fn problem(
     finding(Level::Problem, subject, text, Some(hint.into()))
 }
 
+/// What could not be done.
+fn failing(subject: &str, error: &anyhow::Error) -> Finding {
+    let hint = Failure::of(error).and_then(|failure| failure.hint.clone());
+    finding(
+        Level::Problem,
+        subject,
+        format!("could not {error:#}"),
+        hint,
+    )
+}
+
 fn kernel(findings: &mut Vec<Finding>) {
     let release = rustix::system::uname()
         .release()
@@ -112,7 +123,7 @@ fn kernel(findings: &mut Vec<Finding>) {
     });
 }
 
-fn peer(run: &PeerRun) -> Finding {
+fn peer(here: &NodeName, run: &PeerRun) -> Finding {
     let subject = format!("peer {}", run.peer.name);
     if run.peer.key.is_none() {
         let hint = "`standin pair invite` on one node, `standin pair accept LINE` on the other";
@@ -120,15 +131,8 @@ fn peer(run: &PeerRun) -> Finding {
     }
     let contact = lock(&run.contact);
     let Some(linked) = &contact.link else {
-        let why = contact
-            .last_error
-            .clone()
-            .unwrap_or_else(|| "waiting for it to dial in".to_owned());
-        return problem(
-            subject,
-            format!("no link: {why}"),
-            "is its daemon running, and the address right?",
-        );
+        let (text, hint) = no_link(here, run, &contact);
+        return problem(subject, text, hint);
     };
     let (theirs, ours) = (
         plain(&linked.link.hello().version),
@@ -161,18 +165,41 @@ fn peer(run: &PeerRun) -> Finding {
     ok(subject, format!("linked{rtt}, standin {theirs}"))
 }
 
+/// Why there is no link, and what to do.
+fn no_link(here: &NodeName, run: &PeerRun, contact: &Contact) -> (String, String) {
+    let dialled = run.peer.address.is_some() || run.peer.via.is_some();
+    match (&contact.last_error, &contact.last_hint) {
+        (Some(why), hint) => {
+            let usual = || "is its daemon running, and the address right?".to_owned();
+            // An attempt that failed, or how the last link ended.
+            let verb = if why.starts_with("link to ") {
+                "could not "
+            } else {
+                ""
+            };
+            (
+                format!("no link: {verb}{why}"),
+                hint.clone().unwrap_or_else(usual),
+            )
+        }
+        (None, _) if dialled => (
+            "no link yet: it is being dialled".to_owned(),
+            "look again in a moment".to_owned(),
+        ),
+        (None, _) => (
+            "no link: it has no `address` here, and has not dialled in".to_owned(),
+            format!(
+                "is its daemon running, and the address of {here} right in its config? Or give it an `address` here"
+            ),
+        ),
+    }
+}
+
 async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>) -> Result<()> {
     let subject = format!("role {}", run.name);
-    let active = match node.record(run) {
-        Ok(record) => record.is_some_and(|record| record.active()),
-        Err(error) => {
-            findings.push(problem(
-                &subject,
-                format!("{error:#}"),
-                "see the finding about its datasets",
-            ));
-            false
-        }
+    let (active, unread) = match node.record(run) {
+        Ok(record) => (record.is_some_and(|record| record.active()), None),
+        Err(error) => (false, Some(failing(&subject, &error))),
     };
     for peer in run
         .role
@@ -204,6 +231,12 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
                 {
                     None
                 }
+                Err(error) if !active => {
+                    let failure = Failure::new(Code::Failed, "find the place of the live copy free");
+                    return Err(error.context(failure.hint(
+                        "this node stands in for the role: what is at that path is in the way when it takes over; move it away",
+                    )));
+                }
                 live => Some(live?),
             };
             Ok((live, fs.space(&name)?))
@@ -214,13 +247,18 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
             Ok((live, space)) => {
                 dataset_findings(&subject, (run, dataset), active, live, space, findings)
             }
-            Err(error) => {
-                let hint =
-                    crate::error::Failure::of(&error).and_then(|failure| failure.hint.clone());
-                findings.push(finding(Level::Problem, subject, format!("{error:#}"), hint));
-            }
+            Err(error) => findings.push(failing(&subject, &error)),
         }
     }
+    findings.extend(unread);
+    // What is said of a dataset need not be said of the role too.
+    let role = format!("role {}", run.name);
+    let of_datasets: Vec<String> = findings
+        .iter()
+        .filter(|finding| finding.subject != role)
+        .map(|finding| finding.text.clone())
+        .collect();
+    findings.retain(|finding| finding.subject != role || !of_datasets.contains(&finding.text));
     Ok(())
 }
 
@@ -250,7 +288,7 @@ async fn damaged(node: &Node, run: &RoleRun, subject: &str, findings: &mut Vec<F
                 "{short}, which {}, is kept aside in {path}",
                 kept.damaged.why
             ),
-            "delete its snapshots (btrfs subvolume delete) when nobody needs them",
+            "when nobody needs it, delete its snapshots (btrfs subvolume delete), then the directory (rm -r)",
         ));
     }
 }
@@ -293,10 +331,7 @@ async fn standbys(
         }
         findings.push(match super::replicate::probe(node, run, peer).await {
             Ok(()) => ok(subject, format!("{peer} stands in for it")),
-            Err(error) => {
-                let hint = Failure::of(&error).and_then(|failure| failure.hint.clone());
-                finding(Level::Problem, subject, format!("{error:#}"), hint)
-            }
+            Err(error) => failing(subject, &error),
         });
     }
 }
@@ -378,8 +413,9 @@ fn dataset_findings(
         None => findings.push(ok(
             subject,
             format!(
-                "{path} has no live copy, as it should be; {} free for points",
-                units::human_bytes(space.free)
+                "{path} has no live copy, as it should be; {} free for points, above the reserve of {}",
+                units::human_bytes(space.free - run.role.reserve),
+                units::human_bytes(run.role.reserve)
             ),
         )),
     }

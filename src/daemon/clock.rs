@@ -11,7 +11,6 @@ use anyhow::Result;
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use crate::host::clock::{read, since_boot};
 use crate::logic::clock::{Doubt, TOLERANCE, Watch, Witness};
-use crate::logic::manifest::Manifest;
 use crate::logic::point::PointId;
 use crate::logic::units;
 
@@ -142,12 +141,18 @@ pub fn taken(run: &RoleRun, point: &PointId) {
 
 /// Seconds since a point was taken: by the clock nobody can set where this daemon took it, else by the wall clock; of a
 /// point that lies in the future the least that is sure, the time since this daemon started.
-pub fn age_s(node: &Node, run: &RoleRun, of: &Manifest, now: jiff::Timestamp) -> f64 {
+pub fn age_s(
+    node: &Node,
+    run: &RoleRun,
+    of: &PointId,
+    taken: jiff::Timestamp,
+    now: jiff::Timestamp,
+) -> f64 {
     let ages = lock(&run.ages);
-    if let Some((_, at)) = ages.iter().rev().find(|(point, _)| *point == of.point) {
+    if let Some((_, at)) = ages.iter().rev().find(|(point, _)| *point == *of) {
         return since_boot().saturating_sub(*at).as_secs_f64();
     }
-    let wall = now.duration_since(of.taken).as_secs_f64();
+    let wall = now.duration_since(taken).as_secs_f64();
     if wall >= 0.0 {
         wall
     } else {

@@ -15,7 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{CycleReport, Event, PruneReport, Reply, Request, RolePrune};
-use super::node::{Node, lock};
+use super::node::Node;
 use super::{check, cycle, handover, pairing, points, promote, prune, rescan, restore, status};
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -154,10 +154,7 @@ async fn answer(
         Request::Cancel { role } => {
             let mut cancelled = 0;
             for run in node.chosen(role.as_ref())? {
-                if let Some(running) = lock(&run.cycle).as_ref() {
-                    running.cancel.cancel();
-                    cancelled += 1;
-                }
+                cancelled += u32::from(cycle::cancel(&run));
             }
             Ok(serde_json::json!({ "cancelled": cancelled }))
         }

@@ -64,6 +64,20 @@ pub fn start(
     Ok(running)
 }
 
+/// Stops what is sent for the role: by its cycle, and beside it (`catch_up`, points sent again). True when there was any.
+pub fn cancel(run: &RoleRun) -> bool {
+    let running = lock(&run.cycle).clone();
+    let sending = lock(&run.replicas)
+        .values()
+        .any(|replica| replica.turn.try_lock().is_err());
+    // The cycle first: it must not go on with what the others let go of.
+    if let Some(running) = &running {
+        running.cancel.cancel();
+    }
+    std::mem::take(&mut *lock(&run.beside)).cancel();
+    running.is_some() || sending
+}
+
 /// Waits for a cycle's report.
 pub async fn wait(cycle: &mut RunningCycle) -> Result<RoleCycle> {
     let report = cycle

@@ -130,8 +130,7 @@ async fn ask_ready(
     };
     let what = || format!("hand {} over to {to}", run.name);
     let mut exchange = node.link(to).with_context(what)?.open(&request).await?;
-    let answer = outgoing::answer(exchange.recv()).await;
-    match answer.with_context(what)? {
+    match outgoing::answer(&what(), exchange.recv()).await? {
         Answer::Ready { problems } if problems.is_empty() => Ok(()),
         Answer::Ready { problems } => {
             let what = format!("{}: {}", what(), problems.join("; "));

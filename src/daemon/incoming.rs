@@ -119,9 +119,21 @@ pub async fn refuse(exchange: &mut Exchange, error: anyhow::Error) -> Result<()>
 /// An error as the peer may see it.
 pub fn refusal(error: &anyhow::Error) -> Refusal {
     let hint = Failure::of(error).and_then(|failure| failure.hint.clone());
+    // A full disk is told by the words around it, with all figures.
+    let bare = |cause: &&(dyn std::error::Error + 'static)| {
+        !matches!(cause.downcast_ref(), Some(FsError::NoSpace { .. }))
+    };
+    let words: Vec<String> = error
+        .chain()
+        .filter(bare)
+        .map(ToString::to_string)
+        .collect();
     Refusal {
         code: Failure::code_of(error),
-        why: format!("{error:#}"),
+        why: match words.is_empty() {
+            true => format!("{error:#}"),
+            false => words.join(": "),
+        },
         hint,
         shortage: match error.downcast_ref() {
             Some(FsError::NoSpace { shortage, .. }) => Some(*shortage),
@@ -211,13 +223,19 @@ fn unacceptable(
 ) -> anyhow::Error {
     let ours = node.name();
     let known = record.term();
+    // It may have been mended since.
+    let names = match node.role(name) {
+        Ok(run) if run.role.home == ours => "names",
+        _ => "named",
+    };
     match claim {
         Claim::OtherRole if record.part.held.is_some() => refused(
             Code::Refused,
-            format!("{ours} has begun a role {name} of its own: its config names {ours} as home"),
+            format!("{ours} has begun a role {name} of its own: its config {names} {ours} as home"),
             format!(
-                "name the same `home` in both configs; points that {ours} took by mistake lie in .standin/{name} on its \
-                 filesystem and must be deleted (btrfs subvolume delete) before it can stand in"
+                "name the same `home` in both configs; then, on the node that is not the home and only there, delete what it \
+                 took by mistake, on each of its filesystems: btrfs subvolume delete .standin/{name}/*/*, then rm -r \
+                 .standin/{name}"
             ),
         ),
         Claim::OtherRole => refused(

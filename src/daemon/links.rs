@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::absent;
 use super::node::{Linked, Node, PeerRun, lock};
 use super::{incoming, pairing, replicate, words};
+use crate::error::Failure;
 use crate::logic::name::NodeName;
 use crate::peer::accept::{Accepted, Acceptor};
 use crate::peer::dial::{Expected, Target};
@@ -164,9 +165,9 @@ fn missed(node: &Node, run: &PeerRun, error: &anyhow::Error) {
     if contact.last_error.as_deref() != Some(&text) {
         contact.since.get_or_insert(Timestamp::now());
         contact.last_error = Some(text.clone());
+        contact.last_hint = Failure::of(error).and_then(|failure| failure.hint.clone());
         drop(contact);
-        node.hub
-            .note(None, format!("no link to {}: {text}", run.peer.name));
+        node.hub.note(None, format!("could not {text}"));
     }
 }
 
@@ -247,6 +248,7 @@ async fn serve(node: Arc<Node>, run: Arc<PeerRun>, link: Link, mut incoming: Inc
             contact.link = None;
             contact.since = Some(Timestamp::now());
             contact.last_error = Some(why.clone());
+            contact.last_hint = None;
         }
         ours
     };

@@ -76,6 +76,8 @@ pub struct RoleRun {
     pub replicas: Mutex<BTreeMap<NodeName, Replica>>,
     /// One receiver per dataset: a new offer ends the old one first.
     pub receiving: Mutex<BTreeMap<DatasetName, Receiving>>,
+    /// Stops what is sent beside cycles: what a peer missed, points it asks for again. Renewed whenever it is used.
+    pub beside: Arc<Mutex<CancellationToken>>,
     /// Points asked back from a peer: taken from it whatever their term, also where this node is active.
     pub wanted: Mutex<Vec<(NodeName, PointId)>>,
     /// Rung to look at the schedule now.
@@ -146,6 +148,8 @@ pub struct Contact {
     pub link: Option<Linked>,
     pub since: Option<Timestamp>,
     pub last_error: Option<String>,
+    /// What to do about the last error.
+    pub last_hint: Option<String>,
 }
 
 #[derive(Clone)]
@@ -280,7 +284,8 @@ impl Node {
             .last_error
             .clone()
             .unwrap_or_else(|| "no link yet".to_owned());
-        let hint = "the next cycle tries again; `standin status` shows the links".to_owned();
+        let again = "the next cycle tries again; `standin status` shows the links".to_owned();
+        let hint = contact.last_hint.clone().unwrap_or(again);
         Err(unreachable(format!("reach {peer}: {why}"))
             .hint(hint)
             .into())
@@ -355,6 +360,7 @@ impl RoleRun {
             cycle: Mutex::default(),
             replicas: Mutex::default(),
             receiving: Mutex::default(),
+            beside: Arc::default(),
             wanted: Mutex::default(),
             wake: Notify::new(),
             last_start: Mutex::default(),
@@ -374,6 +380,7 @@ impl RoleRun {
             *lock(&self.last_start) = *lock(&old.last_start);
             self.ages = old.ages.clone();
             self.supervisor = old.supervisor.clone();
+            self.beside = old.beside.clone();
         }
         self
     }

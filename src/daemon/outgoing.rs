@@ -44,6 +44,14 @@ pub struct Job {
     pub term: Option<Term>,
 }
 
+impl Job {
+    /// In words that read after "could not".
+    fn what(&self, peer: &PeerRun) -> String {
+        let (dataset, point) = (&self.dataset, &self.manifest.point);
+        format!("send {dataset} of {point} to {}", peer.peer.name)
+    }
+}
+
 /// Where a transfer begins, after the peer's answer.
 struct Start {
     job: Job,
@@ -80,7 +88,7 @@ pub async fn send_dataset(
         flags: measured.flags,
     };
     let mut exchange = link.open(&Request::Offer(Box::new(offer))).await?;
-    let held = match answer(exchange.recv()).await? {
+    let held = match answer(&job.what(peer), exchange.recv()).await? {
         Answer::Have { offset, prefix } => (offset, prefix),
         Answer::Stored => return Ok(()),
         other => bail!("{} answered an offer with {other:?}", peer.peer.name),
@@ -143,7 +151,7 @@ async fn carry(
     let halt = CancellationToken::new();
     let halting = halt.clone().drop_guard();
     let pace = Arc::new(Pace::default());
-    let dataset = start.job.dataset.clone();
+    let (dataset, sending) = (start.job.dataset.clone(), start.job.what(peer));
     let reader = {
         let (fs, pace) = (run.fs.clone(), pace.clone());
         let (hub, role, name) = (node.hub.clone(), run.name.clone(), peer.peer.name.clone());
@@ -175,7 +183,7 @@ async fn carry(
         }
     };
     let moved = tokio::select! {
-        moved = async { tokio::try_join!(write(sender, queue, peer, tracked), watch(receiver, tracked, &pace)) } => {
+        moved = async { tokio::try_join!(write(sender, queue, peer, tracked), watch(receiver, &sending, tracked, &pace)) } => {
             moved.map(|_| ())
         }
         why = stop => {
@@ -216,9 +224,14 @@ async fn write(
 }
 
 /// Follows the peer's marks until it says `stored`.
-async fn watch(mut receiver: Receiving, tracked: &Tracked, pace: &Pace) -> Result<()> {
+async fn watch(
+    mut receiver: Receiving,
+    sending: &str,
+    tracked: &Tracked,
+    pace: &Pace,
+) -> Result<()> {
     loop {
-        match answer(receiver.recv()).await? {
+        match answer(sending, receiver.recv()).await? {
             Answer::Mark {
                 data_bytes,
                 file,
@@ -241,15 +254,13 @@ async fn watch(mut receiver: Receiving, tracked: &Tracked, pace: &Pace) -> Resul
     }
 }
 
-/// Waits for the next answer; a refusal becomes an error with its code and hint.
-pub async fn answer(next: impl Future<Output = Result<Answer>>) -> Result<Answer> {
+/// Waits for the next answer to `what`, a verb phrase; a refusal becomes an error with its code and hint.
+pub async fn answer(what: &str, next: impl Future<Output = Result<Answer>>) -> Result<Answer> {
     let waited = ANSWER_TIMEOUT.as_secs();
     match tokio::time::timeout(ANSWER_TIMEOUT, next).await {
         Err(_) => bail!("hear from the peer: it said nothing for {waited} s"),
         Ok(Err(error)) => Err(error),
-        Ok(Ok(Answer::Refused(refusal))) => {
-            Err(refusal.into_error().context("go on: the peer refused"))
-        }
+        Ok(Ok(Answer::Refused(refusal))) => Err(refusal.into_error(what)),
         Ok(Ok(answer)) => Ok(answer),
     }
 }

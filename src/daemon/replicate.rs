@@ -57,8 +57,18 @@ pub async fn replicate(
         .or_default()
         .turn
         .clone();
-    let _turn = turn.lock().await;
-    let result = rounds(node, run, record, peer, cancel, &mut steps).await;
+    let turn = tokio::select! {
+        biased;
+        () = cancel.cancelled() => None,
+        turn = turn.lock() => Some(turn),
+    };
+    let result = match &turn {
+        Some(_) => rounds(node, run, record, peer, cancel, &mut steps).await,
+        None => {
+            let what = format!("bring {peer} up to date: cancelled");
+            Err(Failure::new(Code::Interrupted, what).into())
+        }
+    };
     let mut replicas = lock(&run.replicas);
     let replica = replicas.entry(peer.clone()).or_default();
     let news = retry::note(replica, peer, result.as_ref().err());
@@ -72,12 +82,25 @@ pub async fn replicate(
             }
         }
         Err(error) => {
+            let error = with_outlook(error);
             let code = Failure::code_of(&error);
             let wanted = code == Code::Interrupted;
             replica.last_error = (!wanted).then(|| format!("could not {error:#}"));
             steps.push(failed("send", format!("bring {peer} up to date"), &error));
             Outcome { steps, code, news }
         }
+    }
+}
+
+/// What becomes of a transfer whose link broke, where nobody said what to do.
+fn with_outlook(error: anyhow::Error) -> anyhow::Error {
+    match Failure::of(&error) {
+        Some(failure) if failure.code == Code::Unreachable && failure.hint.is_none() => {
+            let hint = "what arrived is kept; it goes on by itself when the link is back";
+            let failure = Failure::new(Code::Unreachable, format!("{error:#}"));
+            failure.hint(hint).into()
+        }
+        _ => error,
     }
 }
 
@@ -101,7 +124,7 @@ pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) -> JoinHa
             Ok((ours, _)) if ours.newest().is_none() => return,
             _ => {}
         }
-        let cancel = CancellationToken::new();
+        let cancel = lock(&run.beside).child_token();
         let outcome = replicate(&node, &run, &record, &peer, &cancel).await;
         if let Some(error) = outcome.steps.iter().find_map(|step| step.error.as_ref()) {
             if outcome.news {
@@ -359,7 +382,7 @@ fn learn(
     if let Some(FsError::Unreadable { .. }) = error.downcast_ref() {
         lock(&run.unreadable).insert(point.clone());
     }
-    if let Some(Lacks(shortage)) = error.downcast_ref() {
+    if let Some(Lacks { shortage, .. }) = error.downcast_ref() {
         lock(&run.replicas).entry(peer.clone()).or_default().lacking = Some(Lacking {
             point: point.clone(),
             dataset,
@@ -385,7 +408,8 @@ async fn ask(to: &Towards<'_>) -> Result<Held> {
         bases: node.state.bases(&run.name)?.into_iter().collect(),
     };
     let mut exchange = link.open(&request).await?;
-    match answer(exchange.recv()).await? {
+    let what = format!("ask {peer} what it holds of role {}", run.name);
+    match answer(&what, exchange.recv()).await? {
         Answer::Lineage {
             lineage,
             partials,
@@ -483,7 +507,8 @@ pub async fn send(
             term,
         })
         .await?;
-    let committed = answer(exchange.recv()).await;
+    let what = format!("complete {} on {peer}", step.to);
+    let committed = answer(&what, exchange.recv()).await;
     if let (Err(error), Some(dataset)) = (&committed, step.bases.keys().next()) {
         learn(run, peer, &step.to, dataset.clone(), error);
     }
@@ -524,18 +549,15 @@ pub async fn preview(
             let text = format!("send the new point on top of {base} to {peer}");
             planned("send", text)
         }
-        Ok((Plan::Nothing, None)) if fresh => {
-            planned("send", format!("send the new point whole to {peer}"))
-        }
-        Ok((Plan::Nothing, _)) => planned("nothing", format!("{peer} holds everything")),
-        Ok((Plan::Send(step), _)) if fresh && step.base.is_some() => {
+        Ok((Plan::Send(step), _)) if fresh && (step.base.is_some() || step.resumes) => {
             let text = format!("{}, then the new point", sentence(&step, peer));
             planned("send", text)
         }
-        Ok((Plan::Send(step), _)) if fresh => {
-            let text = format!("{}, or the new point, whole", sentence(&step, peer));
-            planned("send", text)
+        // Where nothing is common only the newest goes over, and that will be the new one.
+        Ok((Plan::Nothing, None) | (Plan::Send(_), _)) if fresh => {
+            planned("send", format!("send the new point whole to {peer}"))
         }
+        Ok((Plan::Nothing, _)) => planned("nothing", format!("{peer} holds everything")),
         Ok((Plan::Send(step), _)) => planned("send", sentence(&step, peer)),
         Ok((Plan::Blocked(conflict), _)) => return not_to_be(peer, &diverged(peer, &conflict)),
         Err(error) => return not_to_be(peer, &error),

@@ -66,7 +66,7 @@ async fn all(
     }
     for repair in repairs {
         let why = repair.damaged.sentence(&node.name());
-        let step = format!("{repair} ({why})");
+        let step = format!("{repair}: {why}");
         let what = match repair.remedy {
             Remedy::Fetch(_) => "fetch",
             Remedy::SetAside => "aside",
@@ -133,7 +133,8 @@ async fn ask(
         term: record.term().clone(),
     };
     let mut exchange = node.link(peer)?.open(&request).await?;
-    match super::outgoing::answer(exchange.recv()).await? {
+    let what = format!("ask {peer} what it holds of role {}", run.name);
+    match super::outgoing::answer(&what, exchange.recv()).await? {
         Answer::Lineage { lineage, .. } => Ok(lineage),
         other => bail!("{peer} answered a question for what it holds with {other:?}"),
     }
@@ -157,8 +158,8 @@ async fn perform(
                 .unasked
                 .iter()
                 .find(|(peer, _)| peers.contains(peer));
-            let (peer, error) = why.context("find the peer that could not be asked")?;
-            let what = format!("ask {peer}: {error:#}");
+            let (_, error) = why.context("find the peer that could not be asked")?;
+            let what = format!("{error:#}");
             Err(Failure::new(Failure::code_of(error), what)
                 .hint("rescan again when the link is up; the damaged point stays where it is")
                 .into())
@@ -215,8 +216,7 @@ async fn fetch_whole(node: &Arc<Node>, run: &Arc<RoleRun>, fetch: &Fetch) -> Res
     match exchange.recv().await? {
         Answer::Committed => {}
         Answer::Refused(refusal) => {
-            let refused = anyhow::Error::from(refusal.into_failure());
-            return Err(refused.context(format!("go on: {} refused", fetch.peer)));
+            return Err(refusal.into_error(&format!("fetch {point} from {}", fetch.peer)));
         }
         other => bail!("{} answered a fetch with {other:?}", fetch.peer),
     }

@@ -56,7 +56,7 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
     if request.point == "latest" {
         let passed_over = found.damaged.iter().filter(newer);
         let told = passed_over.map(|damaged| damaged.sentence(&node.name()));
-        report.steps.extend(told.map(|text| done("skip", text)));
+        report.steps.extend(told.map(|text| planned("skip", text)));
     }
     if request.dry_run {
         let (fs, point) = (run.fs.clone(), point.clone());

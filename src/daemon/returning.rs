@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use tokio_util::sync::CancellationToken;
 
 use super::cycle::our_lineage;
 use super::incoming::permitted;
@@ -131,7 +130,7 @@ async fn send(
     let link = node.link(peer)?;
     let text = format!("{peer} asks for {point} again: its copy is damaged");
     node.hub.note(Some(&run.name), text);
-    let cancel = CancellationToken::new();
+    let cancel = lock(&run.beside).child_token();
     replicate::send(
         node,
         run,

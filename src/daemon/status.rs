@@ -13,7 +13,7 @@ use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
-use crate::logic::point::PointId;
+use crate::logic::point::{PointId, PointName};
 use crate::peer::message::plain;
 
 /// A role that is this many intervals late, or a peer this far behind, is worth a warning.
@@ -157,7 +157,8 @@ async fn role(
         every: run.role.every.to_string(),
         next_run: schedule::next_run(node, run)?,
         last_good: cycle.good,
-        last_error: cycle.error,
+        // What came of cycles while the role lived here is no trouble of a node that stands in.
+        last_error: cycle.error.filter(|_| active),
         phase: run.phase(),
         points: stored.len(),
         damaged: damaged.len(),
@@ -209,6 +210,15 @@ pub fn summary(stored: &Stored) -> PointSummary {
     }
 }
 
+/// As [`summary`], of a point that only the peer holds whole.
+fn told(point: &PointId, taken: Timestamp) -> PointSummary {
+    PointSummary {
+        name: PointName::of(point, taken),
+        short: point.to_string(),
+        taken,
+    }
+}
+
 /// What each peer holds, as far as this node knows: its last answer, else the recorded base.
 fn replicas(
     node: &Node,
@@ -219,37 +229,43 @@ fn replicas(
 ) -> Result<Vec<ReplicaStatus>> {
     let bases = node.state.bases(&run.name)?;
     let known = lock(&run.replicas).clone();
-    let newest_on = |peer: &NodeName| -> Option<PointId> {
+    // With the time it was taken, where the peer told that: our own copy may be damaged.
+    let newest_on = |peer: &NodeName| -> Option<(PointId, Option<Timestamp>)> {
         let told = known.get(peer).and_then(|replica| replica.lineage.as_ref());
         let told = told
             .and_then(|lineage| lineage.newest())
-            .map(|entry| entry.point.clone());
+            .map(|entry| (entry.point.clone(), Some(entry.taken)));
         told.or_else(|| {
             bases
                 .iter()
                 .find(|(name, _)| name == peer)
-                .map(|(_, point)| point.clone())
+                .map(|(_, point)| (point.clone(), None))
         })
     };
     let absent = |peer: &NodeName| lock(&run.watched).get(peer)?.sentence.clone();
     let waiting = |peer: &NodeName| known.get(peer)?.waiting.as_ref();
     let view = |peer: &NodeName| {
         let newest = newest_on(peer);
-        let held = newest
-            .as_ref()
-            .and_then(|point| stored.iter().find(|stored| stored.manifest.point == *point));
-        let rank = newest.as_ref().map(PointId::rank);
+        let held = newest.as_ref().and_then(|(point, taken)| {
+            let ours = stored.iter().find(|stored| stored.manifest.point == *point);
+            let summary = match ours {
+                Some(ours) => summary(ours),
+                None => told(point, (*taken)?),
+            };
+            Some((point, summary))
+        });
+        let rank = newest.as_ref().map(|(point, _)| point.rank());
         let behind = stored
             .iter()
             .filter(|stored| Some(stored.manifest.point.rank()) > rank)
             .count();
-        let exposure_s = held.map(|held| match (behind, changed) {
+        let exposure_s = held.as_ref().map(|(point, held)| match (behind, changed) {
             (0, false) => 0.0,
-            _ => clock::age_s(node, run, &held.manifest, now),
+            _ => clock::age_s(node, run, point, held.taken, now),
         });
         ReplicaStatus {
             peer: peer.clone(),
-            newest: held.map(summary),
+            newest: held.map(|(_, summary)| summary),
             exposure_s,
             behind,
             last_error: known

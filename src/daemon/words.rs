@@ -73,7 +73,12 @@ pub async fn ask(
         word: Box::new(word),
     };
     let mut exchange = node.link(peer)?.open(&request).await?;
-    match outgoing::answer(exchange.recv()).await? {
+    match outgoing::answer(
+        &format!("ask {peer} about role {}", run.name),
+        exchange.recv(),
+    )
+    .await?
+    {
         Answer::Word { word } => {
             let word = word.map(|word| *word);
             take_in(node, run, peer, word.as_ref()).await?;
@@ -284,7 +289,9 @@ async fn give(
             let word = word.context("find the role there")?;
             Ok(word.seen == term && word.held.as_ref() == Some(&term))
         }
-        Answer::Refused(refusal) => Err(refusal.into_error()),
+        Answer::Refused(refusal) => {
+            Err(refusal.into_error(&format!("grant role {} to {to}", run.name)))
+        }
         other => bail!("{to} answered a grant with {other:?}"),
     }
 }

@@ -24,9 +24,7 @@ pub fn find<'a>(points: &'a [Stored], words: &str) -> Result<&'a Stored, String>
         .collect();
     match begins.as_slice() {
         [one] if !words.is_empty() => Ok(one),
-        [] | [_] => Err(format!(
-            "no point is called {words:?}; `standin points` lists them"
-        )),
+        [] | [_] => Err("no point is called that; `standin points` lists them".to_owned()),
         many => Err(format!(
             "{} points begin with {words:?}; write more of the name, or its number ({})",
             many.len(),

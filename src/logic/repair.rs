@@ -117,7 +117,7 @@ pub fn bases(
         .collect()
 }
 
-/// `fetch 1.42 from birch on top of 1.41`.
+/// `fetch 1.42 from birch (files on top of 1.41), and set the damaged copy aside`.
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let short = self.damaged.short();
@@ -125,13 +125,13 @@ impl fmt::Display for Repair {
             Remedy::Fetch(fetch) => {
                 write!(f, "fetch {short} from {}", fetch.peer)?;
                 for (number, (dataset, base)) in fetch.bases.iter().enumerate() {
-                    let comma = if number > 0 { "," } else { "" };
+                    let comma = if number > 0 { ", " } else { " (" };
                     match base {
-                        Some(base) => write!(f, "{comma} {dataset} on top of {base}")?,
-                        None => write!(f, "{comma} {dataset} in full")?,
+                        Some(base) => write!(f, "{comma}{dataset} on top of {base}")?,
+                        None => write!(f, "{comma}{dataset} in full")?,
                     }
                 }
-                f.write_str(", and set the damaged copy aside")
+                f.write_str("), and set the damaged copy aside")
             }
             Remedy::Ask(peers) => {
                 let peers: Vec<&str> = peers.iter().map(NodeName::as_str).collect();
@@ -213,24 +213,30 @@ mod tests {
         check("1 | | 1", &[]);
         check(
             "1 | 2 | 1 2",
-            &["fetch 1.2 from birch files on top of 1.1 ..."],
+            &["fetch 1.2 from birch (files on top of 1.1) ..."],
         );
         check(
             "1 3 | 2 | 1 2 3",
-            &["fetch 1.2 from birch files on top of 1.1 ..."],
+            &["fetch 1.2 from birch (files on top of 1.1) ..."],
         );
         check(
             "3 | 2 | 2 3",
-            &["fetch 1.2 from birch files on top of 1.3 ..."],
+            &["fetch 1.2 from birch (files on top of 1.3) ..."],
         );
-        check("| 2 | 2", &["fetch 1.2 from birch files in full ..."]);
-        check("1 | 2 | - | 2", &["fetch 1.2 from cedar files in full ..."]);
-        check("1' | 2 | 1 2", &["fetch 1.2 from birch files in full ..."]);
+        check("| 2 | 2", &["fetch 1.2 from birch (files in full) ..."]);
+        check(
+            "1 | 2 | - | 2",
+            &["fetch 1.2 from cedar (files in full) ..."],
+        );
+        check(
+            "1' | 2 | 1 2",
+            &["fetch 1.2 from birch (files in full) ..."],
+        );
         check(
             "1 | 2+ | 1 2+",
-            &["fetch 1.2 from birch db in full, files on top of 1.1 ..."],
+            &["fetch 1.2 from birch (db in full, files on top of 1.1) ..."],
         );
-        check("| 2? | 2", &["fetch 1.2 from birch files in full ..."]);
+        check("| 2? | 2", &["fetch 1.2 from birch (files in full) ..."]);
     }
 
     #[test]
@@ -238,8 +244,8 @@ mod tests {
         check(
             "| 3 2 | 2 3",
             &[
-                "fetch 1.2 from birch files in full ...",
-                "fetch 1.3 from birch files on top of 1.2 ...",
+                "fetch 1.2 from birch (files in full) ...",
+                "fetch 1.3 from birch (files on top of 1.2) ...",
             ],
         );
     }

@@ -3,6 +3,8 @@
 //! Promises, asserted here and again by whoever destroys:
 //! - the newest point is never let go, nor is a pinned one, whatever the rules say;
 //! - a point from the future (some clock was wrong) stays, and uses up no rule's count;
+//! - what was live before a restore uses up no rule's count while it is pinned: it is not a point of the schedule, and some
+//!   restores in a row must not cost the points that people restore from;
 //! - where the clock had been set back, so that a newer point bears the earlier time, both the newest and the latest point
 //!   of a period stay: points with wrong times never take the place of those with right ones;
 //! - every point that stays says all the reasons why;
@@ -127,6 +129,14 @@ pub struct Candidate {
     pub pins: Vec<Pin>,
 }
 
+impl Candidate {
+    /// Whether it is kept to undo a restore: then no rule counts it.
+    fn is_undo(&self) -> bool {
+        let undo = |pin: &Pin| matches!(pin, Pin::BeforeRestore { .. });
+        self.pins.iter().any(undo)
+    }
+}
+
 /// What becomes of one point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -145,7 +155,9 @@ pub fn verdicts(points: &[Candidate], keep: &Keep, now: Timestamp, tz: &TimeZone
 
     let mut last_left = keep.last;
     let mut periods = Periods::new(keep);
-    let past = points.iter().filter(|point| point.taken <= now);
+    let past = points
+        .iter()
+        .filter(|point| point.taken <= now && !point.is_undo());
     past.for_each(|point| periods.see(&point.taken.to_zoned(tz.clone())));
     let mut verdicts: Vec<Verdict> = Vec::with_capacity(points.len());
     for (index, point) in points.iter().enumerate() {
@@ -155,7 +167,7 @@ pub fn verdicts(points: &[Candidate], keep: &Keep, now: Timestamp, tz: &TimeZone
         }
         if point.taken > now {
             reasons.push("taken in the future: some clock was wrong".to_owned());
-        } else {
+        } else if !point.is_undo() {
             if last_left > 0 {
                 reasons.push(format!(
                     "last {} of {}",
@@ -301,18 +313,21 @@ mod tests {
         keep
     }
 
-    /// Points are times, oldest first, each with `*` behind it when it is a base of birch. Expected: one line per point,
+    /// Points are times, oldest first, each with `*` behind it when it is a base of birch, `^` when it undoes a restore. Expected: one line per point,
     /// newest first: its number from 1 and its reasons, or nothing behind the number when it goes.
     fn check(rules: &str, points: &[&str], expected: &[&str]) {
         let candidates: Vec<Candidate> = points
             .iter()
             .zip(1..)
             .map(|(text, sequence)| {
-                let taken = text.trim_end_matches('*').parse().unwrap();
-                let pins = if text.ends_with('*') {
-                    vec![Pin::BaseOf(birch())]
-                } else {
-                    vec![]
+                let taken = text.trim_end_matches(['*', '^']).parse().unwrap();
+                let pins = match text.chars().last() {
+                    Some('*') => vec![Pin::BaseOf(birch())],
+                    Some('^') => {
+                        let until = "2026-11-27T12:00:00Z".parse().unwrap();
+                        vec![Pin::BeforeRestore { until }]
+                    }
+                    _ => vec![],
                 };
                 candidate(sequence, taken, pins)
             })
@@ -359,6 +374,26 @@ mod tests {
                 "2026-11-20T11:00:00Z",
             ],
             &["3 newest; last 1 of 2", "2 last 2 of 2", "1"],
+        );
+    }
+
+    #[test]
+    fn what_undoes_a_restore_takes_no_place() {
+        let undo = "kept before a restore, until 2026-11-27";
+        check(
+            "last=2 daily=1",
+            &[
+                "2026-11-19T12:00:00Z",
+                "2026-11-20T09:00:00Z",
+                "2026-11-20T10:00:00Z^",
+                "2026-11-20T11:00:00Z^",
+            ],
+            &[
+                &format!("4 newest; {undo}"),
+                &format!("3 {undo}"),
+                "2 last 1 of 2; daily 2026-11-20",
+                "1 last 2 of 2",
+            ],
         );
     }
 

@@ -193,13 +193,12 @@ pub(super) async fn connect_tcp(host: &str, port: u16, timing: Timing) -> Result
         let share = left / (addresses.len() - index) as u32;
         match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = anyhow!(error).context(format!("connect to {address}")),
-            Err(_) => {
-                last = anyhow!(
-                    "connect to {address}: no answer within {:.1} s",
-                    share.as_secs_f64()
-                )
-            }
+            Ok(Err(error)) => last = anyhow!(error),
+            Err(_) => last = anyhow!("no answer within {:.1} s", share.as_secs_f64()),
+        }
+        // Whoever calls names the host; its address says more only where it is another word.
+        if address.ip().to_string() != host {
+            last = last.context(format!("connect to {address}"));
         }
     }
     Err(last)
@@ -289,7 +288,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(crate::error::Failure::code_of(&error), Code::Unreachable);
         assert!(
-            format!("{error:#}").contains("connect to 127.0.0.1"),
+            format!("{error:#}").contains("link to birch at 127.0.0.1"),
             "{error:#}"
         );
     }

@@ -259,9 +259,13 @@ pub struct Refusal {
 }
 
 /// Marks an error in which a peer told what it lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too little space there")]
-pub struct Lacks(pub Shortage);
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Lacks {
+    pub shortage: Shortage,
+    /// The peer's words, made harmless.
+    pub why: String,
+}
 
 impl Refusal {
     pub fn new(code: Code, why: impl Into<String>) -> Refusal {
@@ -279,12 +283,21 @@ impl Refusal {
         self
     }
 
-    /// As a chain, with [`Lacks`] in it where the peer told what it lacks.
-    pub fn into_error(self) -> anyhow::Error {
-        match self.shortage {
-            Some(shortage) => anyhow::Error::new(Lacks(shortage)).context(self.into_failure()),
-            None => self.into_failure().into(),
-        }
+    /// As a chain that begins with `what` was asked for, such as "send files of 1.42 to birch"; [`Lacks`] is in it where the
+    /// peer told what it lacks.
+    pub fn into_error(self, what: &str) -> anyhow::Error {
+        let shortage = self.shortage;
+        let Failure {
+            code,
+            what: why,
+            hint,
+        } = self.into_failure();
+        let what = format!("{what}: the peer refused");
+        let error = match shortage {
+            Some(shortage) => anyhow::Error::new(Lacks { shortage, why }),
+            None => anyhow::Error::msg(why),
+        };
+        error.context(Failure { code, what, hint })
     }
 
     /// The refusal as an error on the refused side. A peer's words are made harmless on the way.

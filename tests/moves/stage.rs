@@ -243,4 +243,3 @@ impl Records {
         assert!(!self.written.is_empty());
     }
 }
-

@@ -240,7 +240,8 @@ fn replica_row(replica: &ReplicaStatus, now: Timestamp) -> [String; 4] {
 
 fn exposure(replica: &ReplicaStatus) -> String {
     match (replica.exposure_s, &replica.newest) {
-        (Some(seconds), Some(_)) if seconds < 0.5 => "nothing".into(),
+        (Some(seconds), Some(_)) if seconds <= 0.0 => "nothing".into(),
+        (Some(seconds), Some(_)) if seconds < 1.0 => "under 1s".into(),
         (Some(seconds), Some(_)) => units::human_duration(seconds),
         (_, None) => "everything".into(),
         (None, Some(_)) => "unknown".into(),

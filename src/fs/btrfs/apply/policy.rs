@@ -26,10 +26,24 @@ fn judge(treatment: Treatment, dropped: &mut u64, key: &str, what: &str) -> Appl
     }
 }
 
+/// The inode of a new file whose name does not stand yet: send calls it `o<inode>-<generation>-<index>` until it has its
+/// place (fs/btrfs/send.c, gen_unique_name).
+fn inode_of(path: &[u8]) -> Option<u64> {
+    let words = std::str::from_utf8(path).ok()?.strip_prefix('o')?;
+    let numbers: Option<Vec<u64>> = words.split('-').map(|word| word.parse().ok()).collect();
+    match numbers?.as_slice() {
+        [inode, _, _] => Some(*inode),
+        _ => None,
+    }
+}
+
 impl Applier {
     pub(super) fn accepts_device(&mut self, path: &[u8]) -> Applied<bool> {
         let dropped = &mut self.later.dropped.devices;
-        let what = format!("the device {}", shown(path));
+        let what = match inode_of(path) {
+            Some(inode) => format!("a device (inode {inode} of the sender's dataset)"),
+            None => format!("the device {}", shown(path)),
+        };
         judge(self.accept.devices, dropped, "devices", &what)
     }
 
