@@ -15,6 +15,7 @@ pub mod render;
 mod apply_worker;
 mod check;
 mod completions;
+mod fork;
 mod interrupt;
 mod link;
 mod logging;
@@ -57,6 +58,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Status(args) => status::run(global, args),
         Verb::Points(args) => points::run(global, args),
         Verb::Restore(args) => restore::run(global, args),
+        Verb::Fork(args) => fork::run(global, args),
         Verb::Rescan(args) => rescan::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
         Verb::Check(args) => check::run(global, args),

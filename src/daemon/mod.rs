@@ -24,6 +24,7 @@ mod check;
 mod clock;
 mod control;
 mod cycle;
+mod forks;
 mod grant;
 mod hub;
 mod incoming;

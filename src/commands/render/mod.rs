@@ -6,6 +6,7 @@
 mod cycle;
 mod findings;
 mod fit;
+mod forks;
 mod init;
 mod points;
 mod prune;
@@ -15,6 +16,7 @@ mod transfer;
 pub use cycle::{cycle, cycle_code, rescan, restore, undo};
 pub use findings::{findings, findings_code};
 pub use fit::{fitted, shortened};
+pub use forks::{fork, fork_diff, fork_report, fork_steps, forks};
 pub use init::init;
 pub use points::points;
 pub use prune::prune;
