@@ -26,11 +26,10 @@ pub fn fork(node: &TestNode, datasets: &[&str], shorts: &[&str], base: &str, why
     let fs = filesystem(node, datasets);
     let points = fs.list().unwrap();
     let id = |short: &str| -> PointId {
-        let points = points.iter().map(|stored| &stored.manifest.point);
+        let mut points = points.iter().map(|stored| &stored.manifest.point);
         points
-            .filter(|id| id.to_string() == short)
+            .find(|id| id.to_string() == short)
             .cloned()
-            .next()
             .unwrap_or_else(|| panic!("no point {short}"))
     };
     let off: Vec<PointId> = shorts.iter().map(|short| id(short)).collect();
