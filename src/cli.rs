@@ -5,6 +5,10 @@
 
 use std::path::PathBuf;
 
+mod fork;
+
+pub use fork::*;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::config;
@@ -78,6 +82,7 @@ pub enum Verb {
     Resume(Resume),
     Resolve(Resolve),
     Pause(Pause),
+    Fork(Fork),
     Rescan(Rescan),
     Prune(Prune),
     Check(Check),
@@ -401,6 +406,9 @@ mod tests {
             "standin restore web --path /srv/web/a/b",
             "standin pair accept",
             "standin rescan web --dry-run",
+            "standin fork list",
+            "standin fork diff web 1.45 --stat --json",
+            "standin fork discard web 1.45 --yes",
             "standin link --stdio",
             "standin completions zsh",
         ] {
@@ -415,6 +423,7 @@ mod tests {
             "standin run --dry-run --attach",
             "standin restore",
             "standin link",
+            "standin fork show web",
             "standin pair",
         ] {
             check(line, false);

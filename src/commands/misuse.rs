@@ -129,7 +129,7 @@ mod tests {
     fn tips_are_close_or_absent() {
         check("standin start", None);
         check("standin prune --force", None);
-        check("standin frob", None);
+        check("standin xyzzy", None);
         check("standin statsu", Some("'status'"));
         check("standin prune --dry", Some("'--dry-run'"));
         check("standin restore web files", Some("--dataset files"));

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::commands::init::InitReport;
 use crate::daemon::api::*;
 use crate::error::Code;
+use crate::logic::fork::{Figures, Measure};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName, RoleId, Term};
 use crate::logic::progress::{Bottleneck, Direction, TransferView};
@@ -208,6 +209,7 @@ pub fn points() -> Points {
                 at: at("12:34:00"),
                 path: "/mnt/pool/.standin/.aside/web/20261120T121505Z.1.39.7f3a".into(),
             }],
+            forks: 1,
         }],
     }
 }
@@ -365,6 +367,106 @@ fn paired() -> Paired {
     }
 }
 
+pub fn fork() -> ForkView {
+    let figures = Figures {
+        files: 3,
+        added: 1,
+        changed: 1,
+        removed: 0,
+        renamed: 1,
+        directories: 1,
+        bytes: 1_258_291,
+        first: Some(at("10:04:00")),
+        last: Some(at("10:31:00")),
+    };
+    ForkView {
+        role: role(),
+        name: name(45, "10:31:05"),
+        short: "1.45".into(),
+        term: term(),
+        base: Some("1.42".into()),
+        points: vec![summary(43, "10:10:05"), summary(45, "10:31:05")],
+        why: "returned".into(),
+        reason: "written by a node that had lost the term".into(),
+        found: Some(at("11:02:00")),
+        first: Some(at("10:04:00")),
+        last: Some(at("10:31:00")),
+        measured: Some(Measure::of(BTreeMap::from([(dataset("files"), figures)]))),
+        mounted: vec![],
+    }
+}
+
+pub fn forks() -> Forks {
+    Forks {
+        now: at("12:36:00"),
+        roles: vec![RoleForks {
+            role: role(),
+            forks: vec![fork()],
+        }],
+    }
+}
+
+pub fn fork_diff() -> ForkDiff {
+    let change = |what: &str, path: &str, bytes, written: &[[u64; 2]]| ChangeView {
+        what: what.into(),
+        path: path.into(),
+        from: None,
+        kind: Some("file".into()),
+        bytes,
+        written: written.to_vec(),
+        resized: None,
+        replaced: false,
+        metadata: false,
+        at: Some(at("10:31:00")),
+    };
+    let directory = ChangeView {
+        kind: Some("directory".into()),
+        ..change("added", "www/new", 0, &[])
+    };
+    let renamed = ChangeView {
+        from: Some("www/draft.html".into()),
+        ..change("renamed", "www/index.html", 0, &[])
+    };
+    let fork = fork();
+    let total = fork.measured.clone().unwrap_or_default().total;
+    ForkDiff {
+        fork,
+        datasets: vec![ForkChanges {
+            dataset: dataset("files"),
+            against: Some("1.42".into()),
+            note: None,
+            figures: total,
+            changes: vec![
+                change(
+                    "changed",
+                    "orders.db",
+                    9715,
+                    &[[4096, 8192], [65_536, 1523]],
+                ),
+                renamed,
+                directory,
+                change("added", "www/new/photo.jpg", 1_248_576, &[[0, 1_248_576]]),
+            ],
+            left_out: 0,
+        }],
+    }
+}
+
+pub fn fork_report() -> ForkReport {
+    let mut discard = step(
+        "discard",
+        "discard fork 1.45 for good: 1.43, 1.45",
+        true,
+        None,
+    );
+    discard.ok = None;
+    ForkReport {
+        dry_run: true,
+        fork: Some(fork()),
+        steps: vec![discard],
+    }
+}
+
 /// The examples of docs/json.md: heading, what prints it, value.
 fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
     fn value(of: impl Serialize) -> serde_json::Value {
@@ -406,6 +508,21 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             "Restore",
             "`standin restore --json`, also with `--dry-run`",
             value(restore()),
+        ),
+        (
+            "Forks",
+            "`standin fork list --json`; `standin fork show --json` prints one of its `forks` by itself",
+            value(forks()),
+        ),
+        (
+            "Fork diff",
+            "`standin fork diff --json`; with `--stat`, without the `changes` (`left_out` counts them)",
+            value(fork_diff()),
+        ),
+        (
+            "Fork report",
+            "`standin fork mount`, `unmount`, `export` and `discard` with `--json`, also `discard --dry-run`",
+            value(fork_report()),
         ),
         (
             "Check",

@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod forks;
+
+pub use forks::*;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +46,8 @@ pub enum Request {
     },
     /// Done: [`RestoreReport`].
     Restore(RestoreRequest),
+    /// See [`ForkRequest`] for what is done.
+    Fork(ForkRequest),
     /// Looks at every point anew and mends damaged ones from peers. Events as with `Run`. Done: [`CycleReport`].
     Rescan {
         role: Option<RoleName>,
@@ -252,6 +258,9 @@ pub struct RolePoints {
     /// Damaged points that were set aside: nobody but a person removes them.
     #[serde(default)]
     pub aside: Vec<AsideView>,
+    /// How many forks lie beside these points: `standin fork list` shows them.
+    #[serde(default)]
+    pub forks: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -217,6 +217,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         standbys(node, run, &subject, findings).await;
     }
     damaged(node, run, &subject, findings).await;
+    forks(run, &subject, findings).await;
     if run.role.peers.is_empty() {
         let text = "no peers: points stay on this node alone";
         findings.push(warning(&subject, text, "add peers = [\"NAME\"]"));
@@ -290,6 +291,29 @@ async fn damaged(node: &Node, run: &RoleRun, subject: &str, findings: &mut Vec<F
             ),
             "when nobody needs it, delete its snapshots (btrfs subvolume delete), then the directory (rm -r)",
         ));
+    }
+}
+
+/// Forks lie on this node alone: they are nobody's backup, and somebody should decide about them.
+async fn forks(run: &RoleRun, subject: &str, findings: &mut Vec<Finding>) {
+    let fs = run.fs.clone();
+    // A filesystem that cannot be looked at has a finding of its own.
+    let forks = blocking(move || fs.forks()).await.unwrap_or_default();
+    for fork in forks {
+        let (role, short) = (&run.name, fork.short());
+        let size = match &fork.measured {
+            Some(measure) => units::human_bytes(measure.total.bytes),
+            None => "data of unknown size".to_owned(),
+        };
+        let text = format!(
+            "fork {short} holds {size} that lie on this node alone ({})",
+            fork.why.phrase()
+        );
+        let hint = format!(
+            "standin fork diff {role} {short} shows it; standin fork export keeps a copy elsewhere, standin fork discard \
+             lets it go"
+        );
+        findings.push(warning(subject, text, hint));
     }
 }
 

@@ -16,7 +16,9 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{CycleReport, Event, PruneReport, Reply, Request, RolePrune};
 use super::node::Node;
-use super::{check, cycle, handover, pairing, points, promote, prune, rescan, restore, status};
+use super::{
+    check, cycle, forks, handover, pairing, points, promote, prune, rescan, restore, status,
+};
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
 use crate::logic::name::RoleName;
@@ -151,13 +153,7 @@ async fn answer(
         Request::Run { role, attach, .. } => {
             value(&run(node, role.as_ref(), attach, client).await?)
         }
-        Request::Cancel { role } => {
-            let mut cancelled = 0;
-            for run in node.chosen(role.as_ref())? {
-                cancelled += u32::from(cycle::cancel(&run));
-            }
-            Ok(serde_json::json!({ "cancelled": cancelled }))
-        }
+        Request::Cancel { role } => cancel(node, role.as_ref()),
         Request::Prune { role, dry_run } => {
             let mut roles = Vec::new();
             for run in node.chosen(role.as_ref())? {
@@ -197,6 +193,7 @@ async fn answer(
         } => value(&follow(node, client, promote::resolve(node, &role, &keep, dry_run)).await?),
         Request::Pause { role, off } => value(&promote::pause(node, &role, off).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
+        Request::Fork(request) => forks::answer(node, request).await,
         Request::Check => value(&check::check(node).await?),
         Request::PairInvite { expires_s, address } => {
             value(&pairing::invite(node, Duration::from_secs(expires_s), address).await?)
@@ -208,6 +205,15 @@ async fn answer(
             Ok(serde_json::Value::Null)
         }
     }
+}
+
+/// Tells running cycles to stop, and how many there were.
+fn cancel(node: &Arc<Node>, role: Option<&RoleName>) -> Result<serde_json::Value> {
+    let mut cancelled = 0;
+    for run in node.chosen(role)? {
+        cancelled += u32::from(cycle::cancel(&run));
+    }
+    Ok(serde_json::json!({ "cancelled": cancelled }))
 }
 
 /// Starts or joins cycles and tells the client what happens until the last one ends.

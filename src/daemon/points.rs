@@ -19,13 +19,14 @@ pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points>
     let mut roles = Vec::new();
     for run in node.chosen(role)? {
         let fs = run.fs.clone();
-        let found = blocking(move || Ok((fs.inspect()?, fs.kept_aside()?))).await?;
+        let found = blocking(move || Ok((fs.inspect()?, fs.kept_aside()?, fs.forks()?))).await?;
         let (
             Inspection {
                 points: stored,
                 damaged,
             },
             aside,
+            forks,
         ) = found;
         let candidates = prune::candidates(node, &run, &stored)?;
         let rooms = rooms(&run, &stored).await?;
@@ -45,6 +46,7 @@ pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points>
                 .map(|damaged| broken(node, damaged))
                 .collect(),
             aside: aside.into_iter().map(kept).collect(),
+            forks: forks.len(),
         });
     }
     Ok(Points { roles })

@@ -20,6 +20,7 @@ use crate::logic::point::{PointId, PointName};
 use crate::logic::shortage::Shortage;
 use crate::logic::transfer::{FileFlags, Partial, StreamIdentity};
 
+pub mod apart;
 pub mod btrfs;
 
 /// Result of an edge: context chains, with [`FsError`] inside where a caller branches.

@@ -205,7 +205,7 @@ pub fn lines(path: &Path) -> Vec<String> {
 fn forked(node: &TestNode) -> Vec<String> {
     let said = node.run(&["fork", "list", "web", "--json"]).ok().json();
     let mut records = Vec::new();
-    for fork in said["forks"].as_array().unwrap() {
+    for fork in said["roles"][0]["forks"].as_array().unwrap() {
         let name = fork["name"].as_str().unwrap();
         let target = node.dir.join(format!("fork-{name}"));
         let shown = target.to_str().unwrap();

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod cluster;
 pub mod commands;
 pub mod fixture;
+pub mod forks;
 pub mod proxy;
 pub mod random;
 pub mod receiving;

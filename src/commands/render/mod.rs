@@ -6,6 +6,7 @@
 mod cycle;
 mod findings;
 mod fit;
+mod forks;
 mod init;
 mod moved;
 mod points;
@@ -16,6 +17,7 @@ mod transfer;
 pub use cycle::{cycle, cycle_code, rescan, restore, undo};
 pub use findings::{findings, findings_code};
 pub use fit::{fitted, shortened};
+pub use forks::{fork, fork_diff, fork_report, fork_steps, forks};
 pub use init::init;
 pub use moved::moved;
 pub use points::points;

@@ -70,7 +70,7 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
     lines
 }
 
-/// What is damaged and what was set aside.
+/// What is damaged, what was set aside, and that there are forks.
 fn damage_lines(role: &RolePoints) -> Vec<String> {
     let mut lines = Vec::new();
     for damaged in role.damaged.iter().rev() {
@@ -81,6 +81,11 @@ fn damage_lines(role: &RolePoints) -> Vec<String> {
             "  hint: standin rescan {} fetches them again from a peer",
             role.role
         ));
+    }
+    if role.forks > 0 {
+        let forks = human::count(role.forks, "fork");
+        let kept = format!("{forks} kept beside them: standin fork list {}", role.role);
+        lines.push(format!("  {}", attention(&kept)));
     }
     for aside in &role.aside {
         lines.push(format!(
@@ -136,6 +141,7 @@ mod tests {
               not in 1.43: files: nested subvolume cache/thumbs
               alder's copy of 1.40 was changed after it was stored (files); it is not used
               hint: standin rescan web fetches them again from a peer
+              1 fork kept beside them: standin fork list web
               set aside 2026-11-20 12:34:00: 1.39, which has lost its manifest: /mnt/pool/.standin/.aside/web/20261120T121505Z.1.39.7f3a"#]]
         .assert_eq(&points(&samples::points()));
     }

@@ -51,6 +51,10 @@ pub fn fork(catalogue: &Catalogue<'_>, points: &[PointId], fork: Fork) -> Result
         return Ok(());
     }
     let name = fork.name;
+    if is_going(catalogue, &name) {
+        // One of that name was being discarded: nothing may be moved into it.
+        discard(catalogue, &name)?;
+    }
     let _alone = points_alone(catalogue, &names)?;
     let _fork = share(catalogue, &name)?;
     let mut told = fork;
@@ -82,8 +86,20 @@ pub fn finish(catalogue: &Catalogue<'_>) -> Result<()> {
 }
 
 fn finish_one(catalogue: &Catalogue<'_>, name: &PointName) -> Result<()> {
-    let Some(fork) = description(catalogue, name)? else {
+    let waiting = waiting(catalogue, name)?;
+    if waiting.is_empty() {
         return Ok(());
+    }
+    match points_alone(catalogue, &waiting) {
+        Ok(_alone) => move_points(catalogue, name, &waiting),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Points that the fork's description names and that lie in the catalogue still, or a part of them does.
+fn waiting(catalogue: &Catalogue<'_>, name: &PointName) -> Result<BTreeSet<String>> {
+    let Some(fork) = description(catalogue, name)? else {
+        return Ok(BTreeSet::new());
     };
     let word = name.to_string();
     let waits = |point: &String| {
@@ -92,14 +108,14 @@ fn finish_one(catalogue: &Catalogue<'_>, name: &PointName) -> Result<()> {
         catalogue.parts.iter().any(left)
     };
     let points = fork.points.iter().map(|point| point.name().to_string());
-    let waiting: BTreeSet<String> = points.filter(waits).collect();
-    if waiting.is_empty() {
-        return Ok(());
-    }
-    match points_alone(catalogue, &waiting) {
-        Ok(_alone) => move_points(catalogue, name, &waiting),
-        Err(_) => Ok(()),
-    }
+    Ok(points.filter(waits).collect())
+}
+
+/// Whether somebody has begun to discard it.
+fn is_going(catalogue: &Catalogue<'_>, name: &PointName) -> bool {
+    let dir = name.to_string();
+    let marked = |part: &Part| part.forks().join(&dir).join(DESTROYED).exists();
+    catalogue.parts.iter().any(marked)
 }
 
 /// Has the points alone on all their filesystems.
@@ -358,8 +374,11 @@ pub fn discard(catalogue: &Catalogue<'_>, name: &PointName) -> Result<()> {
             .hint(format!("standin fork unmount {at}"))
             .into());
     }
-    // What a crash left half in the catalogue goes with the rest of it.
-    finish_one(catalogue, name)?;
+    // More than anybody was shown: first it is moved, then a person looks again.
+    if !is_going(catalogue, name) && !waiting(catalogue, name)?.is_empty() {
+        finish_one(catalogue, name)?;
+        return Err(busy().into());
+    }
     let word = name.to_string();
     let here = |part: &&Part| part.forks().join(&word).is_dir();
     let parts: Vec<&Part> = catalogue.parts.iter().filter(here).collect();
