@@ -43,6 +43,7 @@ mod retry;
 mod returning;
 mod schedule;
 mod status;
+mod view;
 
 use node::{Node, blocking};
 
@@ -214,7 +215,7 @@ async fn stop(node: &Arc<Node>, mut tasks: tokio::task::JoinSet<()>) {
 
 impl Node {
     /// Makes each role's directories and finishes what a crash interrupted. A role that fails is told and left alone.
-    pub async fn prepare_roles(&self) {
+    pub async fn prepare_roles(self: &Arc<Self>) {
         for run in self.roles() {
             let fs = run.fs.clone();
             let prepared = blocking(move || {
@@ -228,6 +229,7 @@ impl Node {
                     format!("could not prepare role {}: {error:#}", run.name),
                 );
             }
+            view::refresh(self, &run).await;
         }
     }
 }

@@ -88,6 +88,8 @@ pub struct RoleRun {
     pub looked: Arc<super::status::Looked>,
     /// When points were taken, since the boot: ages that no step of the wall clock changes.
     pub ages: Arc<Mutex<VecDeque<(PointId, Duration)>>>,
+    /// What was told of views that could not be shown; held by whoever brings them up to date.
+    pub viewed: tokio::sync::Mutex<BTreeMap<DatasetName, String>>,
 }
 
 /// A cycle in progress.
@@ -398,6 +400,7 @@ impl RoleRun {
             watched: Mutex::default(),
             looked: Arc::default(),
             ages: Arc::default(),
+            viewed: tokio::sync::Mutex::default(),
         })
     }
 

@@ -213,6 +213,14 @@ pub struct Aside {
     pub why: String,
 }
 
+/// What of a dataset is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View<'a> {
+    Nothing,
+    Live,
+    Point(&'a PointId),
+}
+
 /// What a reboot will show at a live path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AfterReboot {
@@ -335,6 +343,11 @@ pub trait Filesystem: Send + Sync {
 
     /// A path by which this process and its children can read the point's dataset.
     fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<PathBuf>;
+
+    /// Shows what `view` says read-only at `at`, an empty directory (made where it is missing) outside of all datasets, in
+    /// place of what was shown there, at once. Idempotent, and finds its own mounts again after a restart. A point that is
+    /// shown is not destroyed (`FsError::Busy`): what takes its place is shown first.
+    fn view(&self, dataset: &DatasetName, view: View<'_>, at: &Path) -> Result<()>;
 
     fn space(&self, dataset: &DatasetName) -> Result<Space>;
 

@@ -25,10 +25,14 @@ fn points_go_where_the_data_are_meant_to_be() {
     }
     let (below, disk) = (Disk::new(256), Disk::new(256));
     let www = below.path().canonicalize().unwrap().join("www");
+    let label = format!("web-{}", std::process::id());
+    must("btrfs", &["filesystem", "label", text(disk.path()), &label]);
+    disk_sync(&disk);
     for how in [
         disk.device(),
         format!("UUID={}", disk.uuid()),
         format!("UUID=\"{}\"", disk.uuid()),
+        format!("LABEL={label}"),
     ] {
         let line = format!("{how} {}/ btrfs noatime,subvol=@www,nofail 0 0", text(&www));
         let fs = btrfs(&[("web", &www)]).fstab(disk.fstab(&[line]));

@@ -26,7 +26,7 @@ use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
     AfterReboot, Filesystem, FsError, Inspection, KeptAside, Limits, Live, Measured, Opened,
-    Outgoing, Receipt, Restored, Result, Scan, Space,
+    Outgoing, Receipt, Restored, Result, Scan, Space, View,
 };
 use crate::logic::damage::Damaged;
 use crate::logic::manifest::{Manifest, Stored};
@@ -68,6 +68,7 @@ pub mod trial;
 mod unreadable;
 mod users;
 mod uses;
+mod view;
 
 /// Newest send stream version that this program and the running kernel can both read and write. In a debug build
 /// `STANDIN_STREAM_VERSION_MAX=1` makes it an older one, as an old kernel would.
@@ -384,6 +385,11 @@ impl Filesystem for Btrfs {
             Ok(visible(&part.top, relative)
                 .unwrap_or_else(|| part.top.path_for_children().join(relative)))
         })
+    }
+
+    fn view(&self, dataset: &DatasetName, view: View<'_>, at: &Path) -> Result<()> {
+        let what = format!("show {dataset} at {}", at.display());
+        self.run(what, |catalogue| view::view(catalogue, dataset, view, at))
     }
 
     fn let_go(&self) {

@@ -60,7 +60,9 @@ impl Place {
         let (existing, missing) =
             nearest(configured).with_context(|| format!("look for {}", configured.display()))?;
         let live = join(existing.clone(), &missing);
-        let mounts = mountinfo::read()?;
+        let mut mounts = mountinfo::read()?;
+        // What an automount waits for is not mounted; opening its path would wait for it.
+        mounts.retain(|mount| mount.kind != "autofs");
         let mounted = mountinfo::holding(&mounts, &live).map(|mount| &mount.point);
         let entry = [configured, &live]
             .iter()
