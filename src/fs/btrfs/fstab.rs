@@ -104,7 +104,11 @@ impl Entry {
             let path = PathBuf::from(&self.source);
             return path.canonicalize().map_err(|_| missing());
         };
-        if let Some(device) = self.fsid().and_then(in_use) {
+        let known = match tag {
+            b"LABEL" => labelled(value),
+            _ => self.fsid(),
+        };
+        if let Some(device) = known.and_then(in_use) {
             return Ok(device);
         }
         let dir = match tag {
@@ -195,6 +199,21 @@ fn in_use(fsid: Uuid) -> Option<PathBuf> {
         .flatten()
         .map(|entry| Path::new("/dev").join(entry.file_name()));
     paths.find(|path| path.exists())
+}
+
+/// The btrfs filesystem with that label, where just one that is mounted somewhere has it.
+fn labelled(label: &[u8]) -> Option<Uuid> {
+    let filesystems = std::fs::read_dir("/sys/fs/btrfs").ok()?.flatten();
+    let mut found = filesystems.filter_map(|entry| {
+        let fsid = Uuid::try_parse(entry.file_name().to_str()?).ok()?;
+        let text = std::fs::read(entry.path().join("label")).ok()?;
+        let is_it = text.strip_suffix(b"\n").unwrap_or(&text) == label;
+        is_it.then_some(fsid)
+    });
+    match (found.next(), found.next()) {
+        (Some(one), None) => Some(one),
+        _ => None,
+    }
 }
 
 /// What udev makes of a label in the name of a link: all but plain characters as `\xNN` (util_replace_chars, libudev).

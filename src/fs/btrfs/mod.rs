@@ -55,6 +55,7 @@ mod remove;
 mod restore;
 mod retire;
 mod room;
+mod same;
 pub mod scan;
 mod send;
 mod settle;
