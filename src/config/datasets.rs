@@ -4,7 +4,7 @@
 //! a dataset keeps it from being replaced. Paths are compared as they are written.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Dataset;
 use super::document::{Found, Section};
@@ -27,8 +27,8 @@ pub struct Datasets {
 }
 
 impl<'a> Paths<'a> {
-    fn take(&mut self, found: &Found<'a>, path: &PathBuf) {
-        if let Some(other) = self.taken.insert(path.clone(), found.key.clone()) {
+    fn take(&mut self, found: &Found<'a>, path: &Path) {
+        if let Some(other) = self.taken.insert(path.to_owned(), found.key.clone()) {
             found.refuse(format!(
                 "{other} is the same path: data belong to one dataset"
             ));

@@ -6,6 +6,7 @@ use std::path::Path;
 use standin::fs::{AfterReboot, Filesystem};
 
 use super::stage::*;
+use super::support::cluster::Pair;
 
 fn unmount(path: &Path) {
     must("umount", &[text(path)]);
@@ -324,4 +325,47 @@ fn a_reboot_is_foretold() {
     let right = format!("{device} {point} btrfs noatime,nofail,subvol=/@web 0 0");
     check(&line("noatime,subvol=@web"), true, "may stop at", &right);
     check(&line("nofail,subvol=@web"), false, "mounts nothing", "");
+}
+
+/// A node that stands in, whose live path is a mount that is not mounted: the daemon stores on the filesystem that is meant,
+/// and tells what a reboot will do.
+#[test]
+fn a_daemon_stores_where_fstab_says() {
+    if !ready("a_daemon_stores_where_fstab_says") {
+        return;
+    }
+    let role = "every = \"manual\"\nkeep = { last = 2 }";
+    let mut pair = Pair::new(&["files"], "", role);
+    let disk = Disk::new(256);
+    let live = pair.birch.live("files").canonicalize();
+    let live = live.unwrap_or_else(|_| {
+        let top = pair.birch.disk.path().canonicalize().unwrap();
+        top.join("srv/files")
+    });
+    let line = disk.line(&live, "@files");
+    let fstab = disk.fstab(&[line.replace(",nofail", "")]);
+    pair.birch.stop();
+    let word = text(&fstab).to_owned();
+    pair.birch.env.push(("STANDIN_FSTAB", word));
+    pair.birch.start();
+    fs::write(pair.alder.live("files").join("state"), "one").unwrap();
+    pair.alder.wait_for("the nodes are linked again", || {
+        pair.alder.run(&["run", "web"]).code == 0
+    });
+    pair.birch
+        .wait_for("the point is there", || pair.birch.points() == ["1.1"]);
+    let points = |top: &Path| {
+        let entries = fs::read_dir(top.join(".standin/web"));
+        entries.map_or(0, |entries| entries.count())
+    };
+    assert_eq!(
+        (points(disk.path()), points(pair.birch.disk.path())),
+        (1, 0)
+    );
+    let check = || pair.birch.run(&["check"]).out;
+    let said = check();
+    assert!(said.contains("lacks nofail"), "{said}");
+    fs::write(&fstab, line).unwrap();
+    let said = check();
+    assert!(said.contains("says nofail"), "{said}");
 }
