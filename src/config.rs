@@ -19,6 +19,7 @@ use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
 
 mod complaint;
+mod datasets;
 mod document;
 pub mod edit;
 mod permit;
@@ -145,6 +146,8 @@ pub struct Role {
     pub absent: absent::Limits,
     /// Live paths, absolute.
     pub datasets: BTreeMap<DatasetName, Dataset>,
+    /// Where datasets are shown read-only, absolute (`standby-view`). Default: nowhere.
+    pub views: BTreeMap<DatasetName, PathBuf>,
 }
 
 /// The live data, by kind of filesystem.

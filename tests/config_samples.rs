@@ -24,12 +24,13 @@ fn uncommented(take: impl Fn(&str) -> bool) -> String {
 }
 
 /// Keys of which the sample gives an example, because their default is "none" or another key's value.
-const EXAMPLES: [&str; 5] = [
+const EXAMPLES: [&str; 6] = [
     "advertise",
     "via",
     "bandwidth",
     "keep-standby",
     "keep-for-absent-peers",
+    "standby-view",
 ];
 
 fn is_example(line: &str) -> bool {

@@ -9,3 +9,5 @@ mod mounts;
 #[path = "contract/stage.rs"]
 mod stage;
 mod support;
+#[path = "live/views.rs"]
+mod views;

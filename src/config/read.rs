@@ -9,16 +9,16 @@ use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::datasets::{Paths, datasets};
 use super::document::{Found, Page, Section};
 use super::permit;
 use super::{
-    CONTROL_DEFAULT, Complaints, Config, Dataset, Grant, Node, Peer, Role, RoleGrants,
-    STATE_DIR_DEFAULT,
+    CONTROL_DEFAULT, Complaints, Config, Grant, Node, Peer, Role, RoleGrants, STATE_DIR_DEFAULT,
 };
 use crate::logic::absent::{self, Floor};
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::{Bandwidth, Limit};
-use crate::logic::name::{DatasetName, NodeName, RoleName, nearest};
+use crate::logic::name::{NodeName, RoleName, nearest};
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
 use crate::logic::units;
@@ -86,18 +86,19 @@ fn whole(mut top: Section, path: &Path) -> Option<Config> {
         }
     }
     let mut roles = BTreeMap::new();
-    let mut live_paths = BTreeMap::new();
+    let mut paths = Paths::default();
     for found in top.section("role").iter().flat_map(Section::entries) {
         let Some(name) = named(&found, RoleName::parse) else {
             continue;
         };
         let role = found
             .section()
-            .and_then(|section| role(section, &name, &known, &mut live_paths));
+            .and_then(|section| role(section, &name, &known, &mut paths));
         if let Some(role) = role {
             roles.insert(name, role);
         }
     }
+    paths.finish();
     top.finish();
     Some(Config {
         path: path.to_owned(),
@@ -108,7 +109,7 @@ fn whole(mut top: Section, path: &Path) -> Option<Config> {
 }
 
 /// A key that is itself a name.
-fn named<T, E: std::fmt::Display>(
+pub(super) fn named<T, E: std::fmt::Display>(
     found: &Found,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Option<T> {
@@ -266,11 +267,11 @@ fn via(found: &Found) -> Option<Vec<String>> {
     Some(words)
 }
 
-fn role(
-    mut section: Section,
+fn role<'a>(
+    mut section: Section<'a>,
     name: &RoleName,
     known: &Known,
-    live_paths: &mut BTreeMap<PathBuf, String>,
+    paths: &mut Paths<'a>,
 ) -> Option<Role> {
     let peers = match section.get("peers") {
         Some(found) => role_peers(&found, known),
@@ -292,7 +293,7 @@ fn role(
     let snapshot_unchanged = section.get("snapshot-unchanged").map(|found| found.flag());
     let reserve = section.get("reserve").map(|found| size(&found));
     let absent = section.get("keep-for-absent-peers").map(absent);
-    let datasets = datasets(&mut section, live_paths);
+    let datasets = datasets(&mut section, paths);
     section.finish();
     Some(Role {
         name: name.clone(),
@@ -305,7 +306,8 @@ fn role(
         snapshot_unchanged: snapshot_unchanged.unwrap_or(Some(false))?,
         reserve: reserve.unwrap_or(Some(known.reserve))?,
         absent: absent.unwrap_or_else(|| Some(absent::Limits::default()))?,
-        datasets: datasets?,
+        views: datasets.as_ref()?.views.clone(),
+        datasets: datasets?.live,
     })
 }
 
@@ -418,57 +420,6 @@ fn floor(found: &Found) -> Option<Floor> {
     })
 }
 
-fn datasets(
-    role: &mut Section,
-    live_paths: &mut BTreeMap<PathBuf, String>,
-) -> Option<BTreeMap<DatasetName, Dataset>> {
-    let entries = match role.get("dataset") {
-        None => Vec::new(),
-        Some(found) => found.section()?.entries(),
-    };
-    if entries.is_empty() {
-        role.complain(
-            "dataset",
-            "missing: a role needs at least one, such as [role.ROLE.dataset.files] with btrfs = \"/srv/files\"",
-        );
-        return None;
-    }
-    let mut datasets = BTreeMap::new();
-    let mut whole = true;
-    for found in entries {
-        let name = named(&found, DatasetName::parse);
-        let dataset = found
-            .section()
-            .and_then(|section| dataset(section, live_paths));
-        match (name, dataset) {
-            (Some(name), Some(dataset)) => {
-                datasets.insert(name, dataset);
-            }
-            _ => whole = false,
-        }
-    }
-    whole.then_some(datasets)
-}
-
-fn dataset(mut section: Section, live_paths: &mut BTreeMap<PathBuf, String>) -> Option<Dataset> {
-    if let Some(found) = section.get("zfs") {
-        found.refuse("this version knows btrfs only");
-        section.get("btrfs");
-        section.finish();
-        return None;
-    }
-    let found = section.need("btrfs", "\"/path/of/the/subvolume\"");
-    section.finish();
-    let found = found?;
-    let path = found.parsed(absolute)?;
-    if let Some(other) = live_paths.insert(path.clone(), found.key.clone()) {
-        found.refuse(format!(
-            "{other} is the same path: data belong to one dataset"
-        ));
-    }
-    Some(Dataset::Btrfs(path))
-}
-
 /// Bytes as a bare number, or text with a unit.
 fn size(found: &Found) -> Option<u64> {
     if found.is_number() {
@@ -478,7 +429,7 @@ fn size(found: &Found) -> Option<u64> {
 }
 
 /// An absolute path without `..`; `/srv//web/./` is read as `/srv/web`.
-fn absolute(text: &str) -> Result<PathBuf, &'static str> {
+pub(super) fn absolute(text: &str) -> Result<PathBuf, &'static str> {
     let path = Path::new(text);
     if !path.is_absolute() {
         return Err("not an absolute path: it must begin with /");

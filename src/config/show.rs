@@ -105,6 +105,9 @@ fn role(role: &Role) -> Table {
     for (name, Dataset::Btrfs(path)) in &role.datasets {
         let mut dataset = Table::new();
         dataset["btrfs"] = text(path);
+        if let Some(view) = role.views.get(name) {
+            dataset["standby-view"] = text(view);
+        }
         datasets.insert(name.as_str(), Item::Table(dataset));
     }
     table["dataset"] = Item::Table(datasets);

@@ -88,6 +88,7 @@ snapshot-unchanged = true
 reserve = "2MiB"
 keep-for-absent-peers = { for = "60d", bytes = "50GiB", free = "10%" }
 dataset.files.btrfs = "/srv/web"
+dataset.files.standby-view = "/srv/web-view/"
 [role.web.dataset.db]
 btrfs = "/srv/db"
 "#;
@@ -166,6 +167,7 @@ fn what_is_shown_reads_back() {
 
         [role.web.dataset.files]
         btrfs = "/srv/web"
+        standby-view = "/srv/web-view"
     "#]]
     .assert_eq(&parse(FULL).unwrap().show());
 }
@@ -450,6 +452,38 @@ fn dataset_lines() {
         "btfs",
         expect![[r#"/c.toml:10: role.web.dataset.files.btfs: unknown key: did you mean "btrfs"?"#]],
     );
+    for (view, what) in [
+        (
+            "srv/view",
+            expect![[
+                r#"/c.toml:10: role.web.dataset.files.standby-view = "srv/view": not an absolute path: it must begin with /"#
+            ]],
+        ),
+        (
+            "/srv/web",
+            expect![[
+                r#"/c.toml:10: role.web.dataset.files.standby-view = "/srv/web": role.web.dataset.files.btrfs is the same path: data belong to one dataset"#
+            ]],
+        ),
+        (
+            "/srv/web/view",
+            expect![[
+                r#"/c.toml:10: role.web.dataset.files.standby-view = "/srv/web/view": inside the dataset at /srv/web, which nothing may be mounted in"#
+            ]],
+        ),
+        (
+            "/srv",
+            expect![[
+                r#"/c.toml:10: role.web.dataset.files.standby-view = "/srv": would hide the dataset at /srv/web"#
+            ]],
+        ),
+    ] {
+        role(
+            "btrfs = \"/srv/web\"",
+            &format!("standby-view = \"{view}\"\nbtrfs = \"/srv/web\""),
+            what,
+        );
+    }
     role(
         "btrfs = \"/srv/web\"",
         "zfs = \"tank/web\"",

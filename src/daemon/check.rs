@@ -9,7 +9,7 @@ use super::api::{CheckReport, Finding, Level};
 use super::cycle::first_line;
 use super::node::{Contact, Node, PeerRun, RoleRun, blocking, lock};
 use crate::error::{Code, Failure};
-use crate::fs::{FsError, Live, Scan, Space, nested_sentence};
+use crate::fs::{AfterReboot, FsError, Live, Scan, Space, nested_sentence};
 use crate::logic::name::{DatasetName, NodeName};
 use crate::logic::units;
 use crate::peer::message::plain;
@@ -218,6 +218,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     }
     damaged(node, run, &subject, findings).await;
     forks(run, &subject, findings).await;
+    views(node, run, findings).await;
     if run.role.peers.is_empty() {
         let text = "no peers: points stay on this node alone";
         findings.push(warning(&subject, text, "add peers = [\"NAME\"]"));
@@ -240,13 +241,14 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
                 }
                 live => Some(live?),
             };
-            Ok((live, fs.space(&name)?))
+            Ok((live, fs.space(&name)?, fs.after_reboot(&name)?))
         })
         .await;
         let subject = format!("dataset {}/{dataset}", run.name);
         match looked {
-            Ok((live, space)) => {
-                dataset_findings(&subject, (run, dataset), active, live, space, findings)
+            Ok((live, space, after)) => {
+                dataset_findings(&subject, (run, dataset), active, live, space, findings);
+                findings.push(reboot(&subject, after));
             }
             Err(error) => findings.push(failing(&subject, &error)),
         }
@@ -261,6 +263,31 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         .collect();
     findings.retain(|finding| finding.subject != role || !of_datasets.contains(&finding.text));
     Ok(())
+}
+
+/// What a reboot will show at the live path.
+fn reboot(subject: &str, after: AfterReboot) -> Finding {
+    match after.hint {
+        None => ok(subject, after.sentence),
+        Some(hint) if after.is_problem => problem(subject, after.sentence, hint),
+        Some(hint) => warning(subject, after.sentence, hint),
+    }
+}
+
+/// Datasets that are to be shown, and whether they can be.
+async fn views(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>) {
+    for (dataset, at, shown) in super::view::look(node, run).await {
+        let subject = format!("dataset {}/{dataset}", run.name);
+        let at = at.display();
+        findings.push(match shown {
+            Ok(()) => ok(subject, format!("shown read-only at {at}")),
+            Err(error) => {
+                let hint = Failure::of(&error).and_then(|failure| failure.hint.clone());
+                let text = format!("cannot be shown at {at}: {error:#}");
+                finding(Level::Problem, subject, text, hint)
+            }
+        });
+    }
 }
 
 /// Points that are not used any more, here and, as far as known, on the peers.

@@ -416,6 +416,8 @@ async fn commit(
     // The answer does not wait for pruning: what was asked for is done.
     let (node, run) = (node.clone(), run.clone());
     tokio::spawn(async move {
+        // First, so that what is pruned is not shown any more.
+        super::view::refresh(&node, &run).await;
         if let Err(error) = prune::prune(&node, &run, false).await {
             node.hub
                 .warn(Some(&run.name), format!("could not prune: {error:#}"));

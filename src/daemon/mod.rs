@@ -224,7 +224,7 @@ async fn stop(node: &Arc<Node>, mut tasks: tokio::task::JoinSet<()>) {
 
 impl Node {
     /// Makes each role's directories and finishes what a crash interrupted. A role that fails is told and left alone.
-    pub async fn prepare_roles(&self) {
+    pub async fn prepare_roles(self: &Arc<Self>) {
         for run in self.roles() {
             let fs = run.fs.clone();
             let prepared = blocking(move || {
@@ -238,6 +238,7 @@ impl Node {
                     format!("could not prepare role {}: {error:#}", run.name),
                 );
             }
+            view::refresh(self, &run).await;
         }
     }
 }

@@ -148,7 +148,7 @@ async fn live(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
         forks::sort_out(node, run, foreign, Why::Foreign, None).await?;
     }
     leave_the_rest(node, run, Why::LeftBehind).await?;
-    view::refresh(node, run).await?;
+    view::refresh(node, run).await;
     Ok(Beside::default())
 }
 
@@ -351,7 +351,7 @@ async fn aside(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
         leave_the_rest(node, run, Why::Returned).await?;
     }
     play::standing_in(node, run).await?;
-    view::refresh(node, run).await?;
+    view::refresh(node, run).await;
     Ok(Beside::default())
 }
 

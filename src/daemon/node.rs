@@ -93,6 +93,8 @@ pub struct RoleRun {
     pub ages: Arc<Mutex<VecDeque<(PointId, Duration)>>>,
     /// Who alone changes this node's part in the role.
     pub supervisor: Arc<Supervisor>,
+    /// What was told of views that could not be shown; held by whoever brings them up to date.
+    pub viewed: tokio::sync::Mutex<BTreeMap<DatasetName, String>>,
 }
 
 /// A cycle in progress.
@@ -369,6 +371,7 @@ impl RoleRun {
             looked: Arc::default(),
             ages: Arc::default(),
             supervisor: Arc::default(),
+            viewed: tokio::sync::Mutex::default(),
         })
     }
 

@@ -291,7 +291,9 @@ pub async fn reload(node: &Arc<Node>) -> Result<()> {
             "`listen` or `control` of [node] changed: that needs a restart of the daemon",
         );
     }
+    let before = node.roles();
     node.apply(config)?;
+    super::view::forget(node, before).await;
     node.prepare_roles().await;
     node.hub.note(None, "read the config again");
     Ok(())

@@ -72,6 +72,9 @@ pub async fn prune(
         let text = format!("pruned {}", destroyed.join(", "));
         node.hub.note(Some(&run.name), text);
     }
+    if !dry_run {
+        super::view::refresh(node, run).await;
+    }
     Ok(views)
 }
 
@@ -96,7 +99,7 @@ async fn destroy(
     match blocking(move || fs.destroy(&point)).await {
         Ok(()) => Ok(None),
         Err(error) => match error.downcast_ref::<FsError>() {
-            // A send that uses it ends some day: the next prune finds it again.
+            // A send that uses it ends some day, a view is switched: the next prune finds it again.
             Some(FsError::Busy(_)) => Ok(Some("in use now, left for the next time".to_owned())),
             _ => Err(error).with_context(|| format!("destroy {id}")),
         },

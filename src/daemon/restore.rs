@@ -65,7 +65,11 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
         return Ok(report);
     }
     match plan {
-        Plan::Live(datasets) => over_live(node, &run, point, datasets, &mut report).await?,
+        Plan::Live(datasets) => {
+            let done = over_live(node, &run, point, datasets, &mut report).await;
+            super::view::refresh(node, &run).await;
+            done?;
+        }
         Plan::Trees(trees) => {
             for (dataset, target) in trees {
                 report.steps.push(tree(&run, point, dataset, target).await?);

@@ -216,6 +216,14 @@ pub struct Aside {
     pub why: String,
 }
 
+/// What of a dataset is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View<'a> {
+    Nothing,
+    Live,
+    Point(&'a PointId),
+}
+
 /// What a reboot will show at a live path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AfterReboot {
@@ -384,6 +392,10 @@ pub trait Filesystem: Send + Sync {
 
     /// What differs in a dataset between two points of it, by path. Needs memory for what differs, not for the trees.
     fn changes(&self, dataset: &DatasetName, base: &Held, newer: &Held) -> Result<Vec<Change>>;
+    /// Shows what `view` says read-only at `at`, an empty directory (made where it is missing) outside of all datasets, in
+    /// place of what was shown there, at once. Idempotent, and finds its own mounts again after a restart. A point that is
+    /// shown is not destroyed (`FsError::Busy`): what takes its place is shown first.
+    fn view(&self, dataset: &DatasetName, view: View<'_>, at: &Path) -> Result<()>;
 
     fn space(&self, dataset: &DatasetName) -> Result<Space>;
 

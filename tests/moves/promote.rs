@@ -49,7 +49,11 @@ fn what_the_dead_node_had_is_kept_as_a_fork() {
         .run(&["fork", "list", "web", "--json"])
         .ok()
         .json();
-    assert_eq!(forks["roles"][0]["forks"].as_array().unwrap().len(), 1, "{forks}");
+    assert_eq!(
+        forks["roles"][0]["forks"].as_array().unwrap().len(),
+        1,
+        "{forks}"
+    );
     stage.node("birch").run(&["run", "web"]).ok();
     // And it takes the role home.
     stage.node("birch").run(&["failback", "web"]).ok();

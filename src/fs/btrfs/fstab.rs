@@ -89,7 +89,8 @@ impl Entry {
         self.value("subvolid")?.parse().ok()
     }
 
-    /// The device that is meant. udev's links are asked first, findfs(8) where there is no udev.
+    /// The device that is meant. A filesystem that is in use is asked of the kernel,
+    /// then udev's links are looked at, and blkid(8) is run where there is no udev.
     pub fn device(&self) -> Result<PathBuf> {
         let shown = self.source.to_string_lossy();
         let missing = || {
@@ -103,6 +104,13 @@ impl Entry {
             let path = PathBuf::from(&self.source);
             return path.canonicalize().map_err(|_| missing());
         };
+        let known = match tag {
+            b"LABEL" => labelled(value),
+            _ => self.fsid(),
+        };
+        if let Some(device) = known.and_then(in_use) {
+            return Ok(device);
+        }
         let dir = match tag {
             b"UUID" => "by-uuid",
             b"LABEL" => "by-label",
@@ -114,11 +122,13 @@ impl Entry {
         if let Ok(device) = link.canonicalize() {
             return Ok(device);
         }
-        let found = Command::new("findfs")
-            .arg(&self.source)
+        // Without its cache, which may name a device that holds something else by now.
+        let found = Command::new("blkid")
+            .args(["-c", "/dev/null", "-l", "-o", "device", "-t"])
+            .arg([OsStr::from_bytes(tag), OsStr::from_bytes(value)].join(OsStr::new("=")))
             .stdin(Stdio::null())
             .output()
-            .context("run findfs")?;
+            .context("run blkid")?;
         let path = found.stdout.strip_suffix(b"\n").unwrap_or(&found.stdout);
         if !found.status.success() || path.is_empty() {
             return Err(missing());
@@ -180,6 +190,30 @@ fn escaped(field: &str) -> String {
         .replace(' ', "\\040")
         .replace('\t', "\\011")
         .replace('\n', "\\012")
+}
+
+/// A device of a btrfs filesystem that is mounted somewhere (kernel: fs/btrfs/sysfs.c, devices/<name>).
+fn in_use(fsid: Uuid) -> Option<PathBuf> {
+    let devices = std::fs::read_dir(format!("/sys/fs/btrfs/{fsid}/devices")).ok()?;
+    let mut paths = devices
+        .flatten()
+        .map(|entry| Path::new("/dev").join(entry.file_name()));
+    paths.find(|path| path.exists())
+}
+
+/// The btrfs filesystem with that label, where just one that is mounted somewhere has it.
+fn labelled(label: &[u8]) -> Option<Uuid> {
+    let filesystems = std::fs::read_dir("/sys/fs/btrfs").ok()?.flatten();
+    let mut found = filesystems.filter_map(|entry| {
+        let fsid = Uuid::try_parse(entry.file_name().to_str()?).ok()?;
+        let text = std::fs::read(entry.path().join("label")).ok()?;
+        let is_it = text.strip_suffix(b"\n").unwrap_or(&text) == label;
+        is_it.then_some(fsid)
+    });
+    match (found.next(), found.next()) {
+        (Some(one), None) => Some(one),
+        _ => None,
+    }
 }
 
 /// What udev makes of a label in the name of a link: all but plain characters as `\xNN` (util_replace_chars, libudev).

@@ -7,7 +7,7 @@
 //!       <role>/<point-name>/.destroyed              on its way out, in a role that spans filesystems
 //!       .staging/<role>/<point-name>/               a point being received (see `receive`)
 //!       .staging/<role>/.new-<point-name>/          a point being taken
-//!       .staging/<role>/.restore-<dataset>/         a live subvolume being replaced (see `restore`)
+//!       .staging/<role>/.restore-<dataset>/         a live subvolume being replaced or taken away (see `settle`)
 //!       .aside/<role>/<unique>/<dataset>            an old live subvolume that nothing else may hold
 //!       .aside/<role>/<point-name>.<unique>/        a damaged point (see `aside`)
 //!       .forks/<role>/<fork>/<point-name>/          points that are not of the line (see `forks`)

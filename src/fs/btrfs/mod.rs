@@ -26,7 +26,7 @@ use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
     AfterReboot, Filesystem, FsError, Held, Inspection, KeptAside, Limits, Live, Measured, Opened,
-    Outgoing, Receipt, Restored, Result, Scan, Space,
+    Outgoing, Receipt, Restored, Result, Scan, Space, View,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
@@ -60,6 +60,7 @@ mod remove;
 mod restore;
 mod retire;
 mod room;
+mod same;
 pub mod scan;
 mod send;
 mod settle;
@@ -73,6 +74,7 @@ pub mod trial;
 mod unreadable;
 mod users;
 mod uses;
+mod view;
 
 pub use fork_mount::unmount as unmount_fork;
 
@@ -449,6 +451,11 @@ impl Filesystem for Btrfs {
         self.run(what, |catalogue| {
             changes::changes(catalogue, dataset, base, newer)
         })
+    }
+
+    fn view(&self, dataset: &DatasetName, view: View<'_>, at: &Path) -> Result<()> {
+        let what = format!("show {dataset} at {}", at.display());
+        self.run(what, |catalogue| view::view(catalogue, dataset, view, at))
     }
 
     fn let_go(&self) {

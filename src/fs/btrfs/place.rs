@@ -27,6 +27,10 @@ use crate::logic::name::DatasetName;
 /// Inode number of a subvolume's root directory (BTRFS_FIRST_FREE_OBJECTID).
 pub const SUBVOLUME_INODE: u64 = 256;
 
+/// Inode number of the empty directory that a snapshot has in the place of a nested subvolume
+/// (BTRFS_EMPTY_SUBVOL_DIR_OBJECTID). It answers no ioctl, but can be removed and renamed over.
+const STUB_INODE: u64 = 2;
+
 /// What is at the live path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occupant {
@@ -60,38 +64,41 @@ impl Place {
         let (existing, missing) =
             nearest(configured).with_context(|| format!("look for {}", configured.display()))?;
         let live = join(existing.clone(), &missing);
-        let mounts = mountinfo::read()?;
+        let mut mounts = mountinfo::read()?;
+        // What an automount waits for is not mounted; opening its path would wait for it.
+        mounts.retain(|mount| mount.kind != "autofs");
         let mounted = mountinfo::holding(&mounts, &live).map(|mount| &mount.point);
-        let entry = [configured, &live]
+        let spellings = [configured, &live];
+        let entry = spellings
             .iter()
-            .find_map(|path| fstab.covering(path));
+            .filter_map(|path| fstab.covering(path))
+            .max_by_key(|entry| entry.point.components().count());
+        let is_own = |entry: &Entry| spellings.contains(&entry.point.as_path());
         let is_nearer = |entry: &&Entry| {
             mounted
                 .is_none_or(|point| entry.point.components().count() > point.components().count())
         };
         if let Some(entry) = entry.filter(is_nearer) {
-            if entry.is_btrfs() && [configured, &live].contains(&entry.point.as_path()) {
+            if entry.is_btrfs() && is_own(entry) {
                 return Place::unmounted(dataset, live, entry);
             }
             return Err(not_mounted(configured, entry).into());
         }
         let is_mount = mounted.is_some_and(|point| *point == live);
-        let entry =
-            entry.filter(|entry| is_mount && entry.point.components().eq(live.components()));
+        let entry = entry.filter(|entry| is_mount && is_own(entry)).cloned();
+        let (existing, missing, is_stub) = above_stub(existing, missing, is_mount);
         let dir = open_dir(&existing).with_context(|| format!("open {}", existing.display()))?;
         refuse_other_filesystems(configured, &existing, &dir)?;
         let inode = dir
             .metadata()
             .with_context(|| format!("look at {}", existing.display()))?
             .ino();
-        let occupant = if !missing.as_os_str().is_empty() {
-            Occupant::Nothing
-        } else if inode == SUBVOLUME_INODE {
-            Occupant::Subvolume
-        } else if is_empty(&existing)? {
+        let occupant = if is_stub {
             Occupant::EmptyDirectory
+        } else if !missing.as_os_str().is_empty() {
+            Occupant::Nothing
         } else {
-            Occupant::Directory
+            self::occupant(&existing, inode)?
         };
         let top = Top::holding(&existing, &dir)?;
         let relative = path_from_top(&top, &dir, inode)
@@ -107,7 +114,7 @@ impl Place {
             dataset: dataset.clone(),
             occupant,
             is_mount,
-            entry: entry.cloned(),
+            entry,
         })
     }
 
@@ -126,13 +133,8 @@ impl Place {
             }
             Ok(dir) => {
                 let inode = File::from(dir).metadata().map(|found| found.ino());
-                if inode.context("look at the subvolume")? == SUBVOLUME_INODE {
-                    Occupant::Subvolume
-                } else if is_empty(&top.path().join(&relative))? {
-                    Occupant::EmptyDirectory
-                } else {
-                    Occupant::Directory
-                }
+                let inode = inode.context("look at the subvolume")?;
+                self::occupant(&top.path().join(&relative), inode)?
             }
         };
         Ok(Place {
@@ -287,6 +289,30 @@ fn open_dir(path: &Path) -> io::Result<File> {
         flags,
         rustix::fs::Mode::empty(),
     )?))
+}
+
+/// What is at a directory that exists.
+fn occupant(path: &Path, inode: u64) -> Result<Occupant> {
+    Ok(if inode == SUBVOLUME_INODE {
+        Occupant::Subvolume
+    } else if is_empty(path)? {
+        Occupant::EmptyDirectory
+    } else {
+        Occupant::Directory
+    })
+}
+
+/// Where the path, which is no mount of its own, ends at the stub of a nested subvolume: the directory above, which answers
+/// for it. A stub has the device number of the filesystem, no subvolume's, and no other directory of btrfs its inode number.
+fn above_stub(existing: PathBuf, missing: PathBuf, is_mount: bool) -> (PathBuf, PathBuf, bool) {
+    let inode = || existing.symlink_metadata().map(|found| found.ino());
+    let is_stub = missing.as_os_str().is_empty()
+        && !is_mount
+        && inode().is_ok_and(|inode| inode == STUB_INODE);
+    match (is_stub, existing.parent(), existing.file_name()) {
+        (true, Some(parent), Some(name)) => (parent.to_owned(), name.into(), true),
+        _ => (existing, missing, false),
+    }
 }
 
 fn is_empty(path: &Path) -> Result<bool> {

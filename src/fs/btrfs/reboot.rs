@@ -56,6 +56,13 @@ pub fn after(place: &Place) -> AfterReboot {
             "a reboot leaves {live} unmounted: {file} says noauto"
         ));
     }
+    if is_live && !place.is_mount {
+        return AfterReboot {
+            sentence: format!("a reboot mounts the live copy at {live}, which is not mounted now"),
+            hint: Some(format!("mount {live}")),
+            is_problem: false,
+        };
+    }
     fine(match is_live {
         true => format!("a reboot mounts the live copy at {live}, by its path in {file}"),
         false => format!(

@@ -39,7 +39,8 @@ pub fn show(place: &Place, uuid: Uuid) -> Result<()> {
         return Ok(());
     }
     let mounts = mountinfo::read()?;
-    let Some(mount) = mounts.iter().rev().find(|mount| mount.point == live) else {
+    let here = |mount: &&Mount| mount.point == live && mount.kind != "autofs";
+    let Some(mount) = mounts.iter().rev().find(here) else {
         return match &place.entry {
             Some(entry) => mount_as_written(place, entry).and_then(|()| {
                 shows()
@@ -114,29 +115,30 @@ fn replace(top: &Top, mount: &Mount, relative: &Path, uuid: Uuid) -> Result<()> 
                 .map_err(|old| anyhow!("{old:#} (and by the new mount calls: {e})"));
         }
     };
+    put(&new, uuid, &mount.point, true)
+}
+
+/// Puts the detached mount `new`, which must show the subvolume `uuid`, at `point`; with `over`, in place of the one there.
+pub fn put(new: &OwnedFd, uuid: Uuid, point: &Path, over: bool) -> Result<()> {
     let root = rustix::fs::openat(
-        &new,
+        new,
         ".",
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
     .context("open the new mount")?;
-    if ioctl::subvolume(&root)
-        .context("look at the new mount")?
-        .uuid
-        != uuid
-    {
-        return Err(anyhow!(
-            "{} is not the restored copy",
-            Path::new(&subvol).display()
-        ));
+    let shown = ioctl::subvolume(&root).context("look at the new mount")?;
+    if shown.uuid != uuid {
+        return Err(anyhow!("it is another subvolume by now"));
     }
     drop(root);
-    if attach(&new, &mount.point, MoveMountFlags::MOVE_MOUNT_BENEATH).is_ok() {
-        return detach(&mount.point);
+    if over {
+        if attach(new, point, MoveMountFlags::MOVE_MOUNT_BENEATH).is_ok() {
+            return detach(point);
+        }
+        detach(point)?;
     }
-    detach(&mount.point)?;
-    attach(&new, &mount.point, MoveMountFlags::empty()).context("attach the new mount")
+    attach(new, point, MoveMountFlags::empty()).context("attach the new mount")
 }
 
 fn attach(new: &OwnedFd, point: &Path, flags: MoveMountFlags) -> io::Result<()> {
@@ -150,7 +152,8 @@ fn attach(new: &OwnedFd, point: &Path, flags: MoveMountFlags) -> io::Result<()> 
     )?)
 }
 
-fn detach(point: &Path) -> Result<()> {
+/// Detaches the uppermost mount at `point`; who has files of it open keeps them.
+pub fn detach(point: &Path) -> Result<()> {
     rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
         .with_context(|| format!("detach the old mount of {}", point.display()))
 }

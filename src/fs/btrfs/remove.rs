@@ -19,7 +19,7 @@ use super::catalogue::{Catalogue, entry_names, point_names};
 use super::freeze::freeze;
 use super::layout::{DESTROYED, NEW_PREFIX, Part};
 use super::uses::{Use, Used};
-use super::{disk, subvolume};
+use super::{disk, subvolume, view};
 use crate::fs::{FsError, Result};
 use crate::logic::point::{PointId, PointName};
 
@@ -28,7 +28,19 @@ pub fn destroy(catalogue: &Catalogue<'_>, id: &PointId) -> Result<()> {
     for name in catalogue.names_of(id)? {
         let _alone = points_alone(catalogue, &name)
             .ok_or_else(|| FsError::Busy(format!("point {id} of {}", catalogue.role)))?;
+        refuse_shown(catalogue, &name, id)?;
         discard_point(catalogue, &name).with_context(|| format!("destroy point {name}"))?;
+    }
+    Ok(())
+}
+
+/// The kernel destroys a subvolume that is mounted, and who reads it finds an empty directory.
+fn refuse_shown(catalogue: &Catalogue<'_>, name: &str, id: &PointId) -> Result<()> {
+    for part in &catalogue.parts {
+        if let Some(at) = view::shown_at(part, name)? {
+            let (role, at) = (catalogue.role, at.display());
+            return Err(FsError::Busy(format!("point {id} of {role}, shown at {at},")).into());
+        }
     }
     Ok(())
 }

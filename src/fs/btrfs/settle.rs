@@ -10,18 +10,20 @@
 //!
 //! It deliberately does not know why the path was given up, nor whether anybody still writes: fencing comes before.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Found};
 use super::freeze::freeze;
 use super::ioctl::Subvolume;
 use super::layout::Part;
+use super::subvolume::Access;
 use super::take::{self, Source};
-use super::{disk, nested, subvolume, top};
+use super::{disk, nested, same, send, subvolume, top};
 use crate::fs::{Aside, Restored, Result};
 use crate::logic::manifest::Manifest;
 use crate::logic::name::DatasetName;
@@ -31,6 +33,8 @@ use crate::logic::point::PointId;
 pub const INTENT: &str = "intent.json";
 /// The subvolume beside it.
 pub const TREE: &str = "tree";
+/// A read-only snapshot of it, while it is compared.
+const SEEN: &str = "seen";
 /// Largest intent read, in bytes: it holds a manifest.
 pub const INTENT_BYTES_MAX: usize = 2 << 20;
 
@@ -169,16 +173,22 @@ fn judge(catalogue: &Catalogue<'_>, intent: &Intent, tree: &Path, old: &Subvolum
     if holds(mark(catalogue, &intent.dataset, &intent.keep.point)?) {
         return Ok(true);
     }
-    if is_held(catalogue, &intent.dataset, old)? {
+    if is_held(catalogue, &intent.dataset, tree, old)? {
         return Ok(false);
     }
     keep_late_writes(catalogue, intent, tree)?;
     Ok(true)
 }
 
-/// Whether a point holds all that is in `live`: it was taken from it and nothing was written since, or `live` is a copy of
-/// it that nobody touched.
-fn is_held(catalogue: &Catalogue<'_>, dataset: &DatasetName, live: &Subvolume) -> Result<bool> {
+/// Whether a point holds all that is in what was live, at `tree`: it was taken from it and nothing was written since, or the
+/// live copy is a copy of it that nobody touched. Where only the notes of the kernel differ, the files are compared.
+fn is_held(
+    catalogue: &Catalogue<'_>,
+    dataset: &DatasetName,
+    tree: &Path,
+    live: &Subvolume,
+) -> Result<bool> {
+    let mut related = Vec::new();
     for found in catalogue.list()? {
         if !found.stored.local.datasets.contains_key(dataset) {
             continue;
@@ -187,8 +197,54 @@ fn is_held(catalogue: &Catalogue<'_>, dataset: &DatasetName, live: &Subvolume) -
         if !take::differs(live, &snapshot) || is_untouched(live, &snapshot) {
             return Ok(true);
         }
+        if snapshot.parent_uuid == Some(live.uuid) || live.parent_uuid == Some(snapshot.uuid) {
+            related.push(found);
+        }
+    }
+    // The newest of those taken from it, and the one that it is a copy of, which is older.
+    let newest = related.pop();
+    let source = related.into_iter().find(|found| {
+        let local = found.stored.local.datasets.get(dataset);
+        local.map(|local| local.uuid) == live.parent_uuid
+    });
+    for found in newest.into_iter().chain(source) {
+        match holds_the_same(catalogue, dataset, tree, &found) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            // Then it is kept once more than needed.
+            Err(e) => {
+                tracing::warn!(%dataset, "cannot compare what was live with {}: {e:#}", found.name)
+            }
+        }
     }
     Ok(false)
+}
+
+/// Compares a snapshot of what was live with that of a point.
+fn holds_the_same(
+    catalogue: &Catalogue<'_>,
+    dataset: &DatasetName,
+    tree: &Path,
+    found: &Found,
+) -> Result<bool> {
+    let _held = send::hold(catalogue, found, dataset)?;
+    let facts = found.stored.manifest.datasets.get(dataset);
+    let mut nested = subvolume::nested(tree).context("list nested subvolumes")?;
+    nested.extend(
+        facts
+            .into_iter()
+            .flat_map(|facts| facts.nested.iter().map(PathBuf::from)),
+    );
+    let holders = nested
+        .iter()
+        .filter_map(|path| Some(path.parent()?.as_os_str().as_bytes().to_vec()))
+        .collect();
+    let seen = tree.with_file_name(SEEN);
+    disk::remove(&seen).context("remove an older snapshot for comparing")?;
+    subvolume::snapshot(tree, &seen, Access::ReadOnly).context("take a snapshot for comparing")?;
+    let same = same::same(&catalogue.snapshot_path(found, dataset)?, &seen, &holders);
+    subvolume::delete(&seen).context("delete the snapshot for comparing")?;
+    same
 }
 
 /// Whether `copy` is a writable copy of `snapshot` in which nothing was changed since it was made.
@@ -196,8 +252,8 @@ fn is_held(catalogue: &Catalogue<'_>, dataset: &DatasetName, live: &Subvolume) -
 /// A writable snapshot inherits the ctransid of its source, and its otransid is the transaction that made it; the first
 /// change afterwards, in a later transaction always, raises ctransid above it. Seen on Linux 6.18: renaming it, mounting it
 /// and making it writable change nothing; reading files or listing directories does not under `noatime`, but does under
-/// `relatime`, the default of mounts, because an access time is written. Such a copy counts as touched and is kept once
-/// more than needed, never less. Our own mount of the top level is `noatime`.
+/// `relatime`, the default of mounts, because an access time is written. Such a copy counts as touched, and its files are
+/// compared. Our own mount of the top level is `noatime`.
 pub fn is_untouched(copy: &Subvolume, snapshot: &Subvolume) -> bool {
     copy.parent_uuid == Some(snapshot.uuid) && snapshot.read_only && copy.ctransid <= copy.otransid
 }
