@@ -24,12 +24,20 @@ fn uncommented(take: impl Fn(&str) -> bool) -> String {
 }
 
 /// Keys of which the sample gives an example, because their default is "none" or another key's value.
-const EXAMPLES: [&str; 5] = [
+const EXAMPLES: [&str; 13] = [
     "advertise",
     "via",
     "bandwidth",
     "keep-standby",
     "keep-for-absent-peers",
+    "services",
+    "service.app",
+    "addresses",
+    "ports",
+    "hooks.before-start",
+    "hooks.after-start",
+    "hooks.before-stop",
+    "hooks.after-stop",
 ];
 
 fn is_example(line: &str) -> bool {

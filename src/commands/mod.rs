@@ -15,6 +15,7 @@ pub mod render;
 mod apply_worker;
 mod check;
 mod completions;
+mod if_active;
 mod interrupt;
 mod link;
 mod logging;
@@ -60,6 +61,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Rescan(args) => rescan::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
         Verb::Check(args) => check::run(global, args),
+        Verb::IfActive(args) => if_active::run(global, args),
         Verb::Reload(_) => serve::reload(global),
         Verb::Link(_) => link::run(global),
         Verb::LinkWorker(_) => link::work(),

@@ -292,6 +292,7 @@ fn role(
     let snapshot_unchanged = section.get("snapshot-unchanged").map(|found| found.flag());
     let reserve = section.get("reserve").map(|found| size(&found));
     let absent = section.get("keep-for-absent-peers").map(absent);
+    let play = super::play::play(&mut section);
     let datasets = datasets(&mut section, live_paths);
     section.finish();
     Some(Role {
@@ -305,6 +306,7 @@ fn role(
         snapshot_unchanged: snapshot_unchanged.unwrap_or(Some(false))?,
         reserve: reserve.unwrap_or(Some(known.reserve))?,
         absent: absent.unwrap_or_else(|| Some(absent::Limits::default()))?,
+        play: play?,
         datasets: datasets?,
     })
 }

@@ -32,6 +32,7 @@ mod node;
 mod outgoing;
 mod pacing;
 mod pairing;
+pub mod play;
 mod points;
 mod produce;
 mod prune;
