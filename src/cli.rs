@@ -3,19 +3,18 @@
 //! Promise: docs/cli.md holds the help of every verb word for word (tests/tidy keeps it so). Words are those of the
 //! glossary. A flag exists only for what one run wants; everything lasting stands in the configuration file.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-
-mod fork;
-
-pub use fork::*;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 
+mod fork;
 mod moves;
 
+pub use fork::*;
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
 
 /// Keeps a second server ready to take over: snapshot replication and failover for btrfs.
@@ -86,6 +85,7 @@ pub enum Verb {
     Rescan(Rescan),
     Prune(Prune),
     Check(Check),
+    IfActive(IfActive),
     Reload(Reload),
     Link(Link),
     LinkWorker(LinkWorker),
@@ -328,6 +328,26 @@ pub struct Check {
     pub show_config: bool,
 }
 
+/// Run a command only where this node is active in a role
+///
+/// For cron jobs and timers that are the same on every node of a role. The daemon is asked each time. The exit code is the
+/// command's; 75 where this node is not active and the command was not run; 14 where no daemon answers, and then it is not
+/// run either.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  standin if-active web -- /usr/local/bin/nightly-report
+  0 3 * * * root standin if-active --quiet web -- certbot renew      (a line of /etc/crontab)")]
+pub struct IfActive {
+    pub role: RoleName,
+    /// Say nothing where this node is not active
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
 /// Have the daemon read its configuration again
 ///
 /// A file with mistakes changes nothing: the daemon goes on with the old one, and the mistakes are listed.
@@ -409,6 +429,7 @@ mod tests {
             "standin fork list",
             "standin fork diff web 1.45 --stat --json",
             "standin fork discard web 1.45 --yes",
+            "standin if-active -q web -- ls -l --json",
             "standin link --stdio",
             "standin completions zsh",
         ] {
@@ -424,6 +445,8 @@ mod tests {
             "standin restore",
             "standin link",
             "standin fork show web",
+            "standin if-active web",
+            "standin if-active web ls",
             "standin pair",
         ] {
             check(line, false);

@@ -15,6 +15,7 @@ use crate::logic::absent;
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::Bandwidth;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::play::Play;
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
 
@@ -23,6 +24,7 @@ mod datasets;
 mod document;
 pub mod edit;
 mod permit;
+mod play;
 mod read;
 mod show;
 pub mod store;
@@ -144,6 +146,8 @@ pub struct Role {
     pub reserve: u64,
     /// When the base of an absent peer is let go. Default: never.
     pub absent: absent::Limits,
+    /// What moves with the role besides data. Default: nothing.
+    pub play: Play,
     /// Live paths, absolute.
     pub datasets: BTreeMap<DatasetName, Dataset>,
     /// Where datasets are shown read-only, absolute (`standby-view`). Default: nowhere.

@@ -37,13 +37,15 @@ pub enum Code {
     NoSpace = 16,
     /// What was asked for does not exist (role, point, path, peer).
     NotFound = 17,
+    /// This node is not active in the role, so the command was not run (EX_TEMPFAIL of sysexits.h).
+    NotActive = 75,
     /// Interrupted; finished parts are kept.
     Interrupted = 130,
 }
 
 impl Code {
     /// Every code, in the order of the published table.
-    pub const ALL: [Code; 13] = [
+    pub const ALL: [Code; 14] = [
         Code::Done,
         Code::Failed,
         Code::Usage,
@@ -56,6 +58,7 @@ impl Code {
         Code::Refused,
         Code::NoSpace,
         Code::NotFound,
+        Code::NotActive,
         Code::Interrupted,
     ];
 
@@ -74,6 +77,7 @@ impl Code {
             Code::Refused => "refused",
             Code::NoSpace => "no-space",
             Code::NotFound => "not-found",
+            Code::NotActive => "not-active",
             Code::Interrupted => "interrupted",
         }
     }

@@ -24,13 +24,21 @@ fn uncommented(take: impl Fn(&str) -> bool) -> String {
 }
 
 /// Keys of which the sample gives an example, because their default is "none" or another key's value.
-const EXAMPLES: [&str; 6] = [
+const EXAMPLES: [&str; 14] = [
     "advertise",
     "via",
     "bandwidth",
     "keep-standby",
     "keep-for-absent-peers",
     "standby-view",
+    "services",
+    "service.app",
+    "addresses",
+    "ports",
+    "hooks.before-start",
+    "hooks.after-start",
+    "hooks.before-stop",
+    "hooks.after-stop",
 ];
 
 fn is_example(line: &str) -> bool {

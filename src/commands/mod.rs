@@ -16,6 +16,7 @@ mod apply_worker;
 mod check;
 mod completions;
 mod fork;
+mod if_active;
 mod interrupt;
 mod link;
 mod logging;
@@ -69,6 +70,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Rescan(args) => rescan::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
         Verb::Check(args) => check::run(global, args),
+        Verb::IfActive(args) => if_active::run(global, args),
         Verb::Reload(_) => serve::reload(global),
         Verb::Link(_) => link::run(global),
         Verb::LinkWorker(_) => link::work(),

@@ -260,6 +260,11 @@ impl<'a> Found<'a> {
         self.item.is_str()
     }
 
+    /// Whether the value is a list, for keys that may also be a table.
+    pub fn is_list(&self) -> bool {
+        self.item.is_array()
+    }
+
     /// A list of texts, or one text standing for a list of one; each with its own place. Elements of another type are
     /// complained of and left out.
     pub fn texts(&self) -> Option<Vec<Word<'a>>> {

@@ -293,6 +293,7 @@ fn role<'a>(
     let snapshot_unchanged = section.get("snapshot-unchanged").map(|found| found.flag());
     let reserve = section.get("reserve").map(|found| size(&found));
     let absent = section.get("keep-for-absent-peers").map(absent);
+    let play = super::play::play(&mut section);
     let datasets = datasets(&mut section, paths);
     section.finish();
     Some(Role {
@@ -308,6 +309,7 @@ fn role<'a>(
         absent: absent.unwrap_or_else(|| Some(absent::Limits::default()))?,
         views: datasets.as_ref()?.views.clone(),
         datasets: datasets?.live,
+        play: play?,
     })
 }
 

@@ -101,6 +101,7 @@ fn role(role: &Role) -> Table {
     if role.absent != absent::Limits::default() {
         table["keep-for-absent-peers"] = absent(&role.absent);
     }
+    super::play::show(&role.play, &mut table);
     let mut datasets = implicit();
     for (name, Dataset::Btrfs(path)) in &role.datasets {
         let mut dataset = Table::new();

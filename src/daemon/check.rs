@@ -76,7 +76,7 @@ fn warning(
     finding(Level::Warning, subject, text, Some(hint.into()))
 }
 
-fn problem(
+pub(super) fn problem(
     subject: impl Into<String>,
     text: impl Into<String>,
     hint: impl Into<String>,
@@ -219,6 +219,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     damaged(node, run, &subject, findings).await;
     forks(run, &subject, findings).await;
     views(node, run, findings).await;
+    super::play::check(run, active, findings).await;
     if run.role.peers.is_empty() {
         let text = "no peers: points stay on this node alone";
         findings.push(warning(&subject, text, "add peers = [\"NAME\"]"));

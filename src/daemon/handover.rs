@@ -16,7 +16,7 @@ use super::incoming::permitted;
 use super::node::{Node, RoleRun, lock};
 use super::promote::follow;
 use super::supervisor::Beside;
-use super::{outgoing, play, status, words};
+use super::{outgoing, preview, status, words};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::host::part::RoleRecord;
@@ -161,7 +161,7 @@ pub async fn ready(
     if record.part.paused {
         problems.push(format!("{role} is paused on {ours}"));
     }
-    problems.extend(play::problems(node, &run).await);
+    problems.extend(preview::problems(&run).await);
     Ok(problems)
 }
 
@@ -175,7 +175,7 @@ async fn preview(
         "copy",
         format!("copy ahead to {to} while the services run"),
     )];
-    steps.extend(play::preview_stop(run));
+    steps.extend(preview::stops(run));
     steps.push(planned(
         "prove",
         "make sure that nobody has the live data open for writing",

@@ -389,7 +389,7 @@ fn preview(node: &Node, run: &RoleRun, gathered: &Gathered, promotion: &Promotio
     for text in losses(gathered, point, unheard, other_lines, left_behind) {
         steps.push(planned("lost", text));
     }
-    steps.extend(super::play::preview_start(run));
+    steps.extend(super::preview::starts(run));
     steps
 }
 

@@ -78,7 +78,9 @@ async fn show(
     dataset: &DatasetName,
     at: &Path,
 ) -> Result<()> {
-    let active = node.record(run)?.is_some_and(|record| record.part.writable());
+    let active = node
+        .record(run)?
+        .is_some_and(|record| record.part.writable());
     let (fs, name, at) = (run.fs.clone(), dataset.clone(), at.to_owned());
     blocking(move || {
         if active && fs.live_identity(&name)?.is_some() {

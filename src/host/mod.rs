@@ -1,12 +1,20 @@
-//! The rest of this machine: the state database, mounts, copies, random numbers, users: what belongs neither to the filesystem
+//! The rest of this machine: the state database, mounts, copies, random numbers, users, services, addresses, ports: what belongs neither to the filesystem
 //! of a role nor to a peer.
 
 pub mod absence;
+pub mod address;
+pub mod announce;
 pub mod clock;
+pub mod command;
 pub mod copy;
+pub mod hook;
 pub mod lock;
 pub mod mounts;
 pub mod part;
+pub mod ports;
 pub mod random;
+pub mod service;
 pub mod state;
+pub mod systemd;
 pub mod user;
+pub mod writers;

@@ -70,7 +70,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
 }
 
 /// Blank, tab, newline and backslash are written as three octal digits.
-fn unescape(field: &[u8]) -> OsString {
+pub(super) fn unescape(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {

@@ -16,6 +16,7 @@ pub mod lineage;
 pub mod manifest;
 pub mod name;
 pub mod plan;
+pub mod play;
 pub mod point;
 pub mod prefix;
 pub mod progress;
