@@ -12,7 +12,7 @@ use crate::host::part::{OldRecord, Remembered, RoleRecord};
 use crate::logic::line::Line;
 use crate::logic::manifest::Stored;
 use crate::logic::point::{PointId, RoleId, Term};
-use crate::logic::role::{Record, State};
+use crate::logic::role::{Record, Rise, State};
 
 impl Node {
     /// What is remembered of a role. Where nothing is: read from the newest point on disk, else, on the node that is
@@ -51,7 +51,12 @@ impl Node {
         let term = self.claim(1)?;
         let mut part = self.standby(run, term.clone());
         part.held = Some(term.clone());
-        part.state = State::Active;
+        let play = &run.role.play;
+        part.state = if play.services.is_empty() && play.addresses.is_empty() {
+            State::Active
+        } else {
+            State::Promoting { step: Rise::Serve }
+        };
         Ok(RoleRecord {
             id: RoleId(uuid::Uuid::new_v4()),
             part,

@@ -248,7 +248,7 @@ impl Role {
     async fn start(&mut self) {
         let serving = match self.serving().await {
             Ok(Some(serving)) => serving,
-            Ok(None) => return,
+            Ok(None) => return self.happened(Event::Retry, Beside::default()).await,
             Err(error) => {
                 let text = format!("could not tell whether its services run: {error:#}");
                 self.node.hub.warn(Some(&self.name), text);
@@ -269,7 +269,12 @@ impl Role {
         let boot = crate::host::clock::read()?.boot;
         let before = self.node.state.boot(&run.name)?;
         self.node.state.record_boot(&run.name, &boot)?;
-        if before.is_none() && record.part.state == State::Active {
+        let begins = match record.part.state {
+            State::Active => true,
+            State::Promoting { .. } => record.line.turns().len() == 1,
+            _ => false,
+        };
+        if before.is_none() && begins {
             return Ok(None);
         }
         let same_boot = before.as_deref() == Some(boot.as_str());

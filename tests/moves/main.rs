@@ -16,5 +16,5 @@ mod support;
 /// Points are taken when a test asks, or a move does.
 const MANUAL: &str = "every = \"manual\"\nkeep = { last = 100 }";
 
-/// ... or four times a second.
-const BUSY: &str = "every = \"250ms\"\nkeep = { last = 100 }";
+/// ... or every second.
+const BUSY: &str = "every = \"1s\"\nkeep = { last = 100 }";
