@@ -214,11 +214,11 @@ fn a_word_that_is_no_role_name() {
 #[test]
 fn a_verb_that_does_not_exist_in_json() {
     check(
-        &standin("--json frob").output().unwrap(),
+        &standin("--json xyzzy").output().unwrap(),
         2,
         expect![[r#"
-            {"error":{"code":"usage","exit":2,"hint":"standin --help lists the verbs; each has a --help of its own","what":"understand the command line: unrecognized subcommand 'frob'"}}
-            error: unrecognized subcommand 'frob'
+            {"error":{"code":"usage","exit":2,"hint":"standin --help lists the verbs; each has a --help of its own","what":"understand the command line: unrecognized subcommand 'xyzzy'"}}
+            error: unrecognized subcommand 'xyzzy'
 
             Usage: standin [OPTIONS] <COMMAND>
 

@@ -181,7 +181,7 @@ fn look_inside(node: &TestNode) {
         15,
         &refused,
     );
-    check(node, &["fork", "unmount", at], 0, &["done: unmount"]);
+    check(node, &["fork", "unmount", at], 0, &["ok  unmount"]);
     check(
         node,
         &["fork", "unmount", at],
@@ -196,7 +196,7 @@ fn look_inside(node: &TestNode) {
             node,
             &["fork", "export", "web", "1.4", to],
             0,
-            &["done: copy db", "done: copy files"],
+            &["ok  copy db", "ok  copy files"],
         );
         assert_eq!(fs::read(target.join("db/table")).unwrap(), [4; 20_000]);
         assert_eq!(fs::read_dir(target.join("files")).unwrap().count(), 5);
@@ -225,7 +225,7 @@ fn give_up(node: &TestNode) {
     ];
     check(node, &["fork", "discard", "web", "1.4"], 15, &asked);
     let plan = [
-        "would discard fork 1.4 for good: 1.3, 1.4",
+        "-  discard fork 1.4 for good: 1.3, 1.4",
         "nothing was changed",
         "differs  4 files",
     ];
@@ -239,7 +239,7 @@ fn give_up(node: &TestNode) {
         node,
         &["fork", "discard", "web", "1.4", "--yes"],
         0,
-        &["done: discard fork 1.4 for good"],
+        &["ok  discard fork 1.4 for good"],
     );
     check(
         node,

@@ -141,10 +141,10 @@ mod tests {
 
     #[test]
     fn a_complaint_is_one_line() {
-        let error = Cli::try_parse_from(["standin", "--json", "frob"]).unwrap_err();
+        let error = Cli::try_parse_from(["standin", "--json", "xyzzy"]).unwrap_err();
         assert_eq!(
             what(&error),
-            "understand the command line: unrecognized subcommand 'frob'"
+            "understand the command line: unrecognized subcommand 'xyzzy'"
         );
     }
 }

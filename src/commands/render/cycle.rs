@@ -91,7 +91,8 @@ pub fn undo(request: &RestoreRequest, report: &RestoreReport) -> Option<String> 
 }
 
 /// Where somebody wanted it to stop, a step that did not end is no failure.
-pub fn step_lines(steps: &[Step], cancelled: bool) -> Vec<String> {
+/// One line for each step, and what went wrong with it.
+pub(super) fn step_lines(steps: &[Step], cancelled: bool) -> Vec<String> {
     let mut lines = Vec::new();
     for step in steps {
         let mark = match step.ok {

@@ -1,5 +1,6 @@
 //! `standin fork`: the list, one fork, what differs, what was done.
 
+use super::cycle::step_lines;
 use super::{attention, heading};
 use crate::commands::human;
 use crate::commands::table::Table;
@@ -177,11 +178,7 @@ pub fn fork_report(report: &ForkReport) -> String {
 
 /// What was or would be done.
 pub fn fork_steps(report: &ForkReport) -> String {
-    let steps = report.steps.iter().map(|step| match step.ok {
-        None => format!("would {}", step.text),
-        Some(_) => format!("done: {}", step.text),
-    });
-    steps.collect::<Vec<_>>().join("\n")
+    step_lines(&report.steps, false).join("\n")
 }
 
 #[cfg(test)]
@@ -269,7 +266,7 @@ mod tests {
               points   1.43  2026-11-20 10:10:05 UTC
                        1.45  2026-11-20 10:31:05 UTC
               differs  3 files (1 added, 1 changed, 1 renamed), 1 directory, 1.2 MiB
-            would discard fork 1.45 for good: 1.43, 1.45"#]]
+              -  discard fork 1.45 for good: 1.43, 1.45"#]]
         .assert_eq(&fork_report(&samples::fork_report()));
     }
 }
