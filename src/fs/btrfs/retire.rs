@@ -119,7 +119,9 @@ fn unmount(place: &Place, old: Uuid) -> Result<()> {
                 let users = users::of(&place.live);
                 let what = format!("{shown} cannot be unmounted: it is in use{users}");
                 return Err(Failure::new(Code::Refused, what)
-                    .hint("stop what uses it, and try again; nothing was changed".to_owned())
+                    .hint(format!(
+                        "stop what uses it (fuser -vm {shown} lists it too), and try again; nothing was changed"
+                    ))
                     .into());
             }
             Err(e) => return Err(e).with_context(|| format!("unmount {shown}")),

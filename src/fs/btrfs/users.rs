@@ -1,6 +1,7 @@
 //! Which processes use the subvolume that is mounted at a path, for people who are told that it is busy.
 //!
-//! Promise: reads /proc only; what cannot be looked at, or ends meanwhile, is left out. A subvolume has a device number of
+//! Promise: reads /proc only; what cannot be looked at, or ends meanwhile, is left out: without CAP_SYS_PTRACE the processes of
+//! other users are. A subvolume has a device number of
 //! its own, which is what is compared. It deliberately does not know why anybody asks.
 
 use std::path::{Path, PathBuf};
