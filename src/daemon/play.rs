@@ -10,6 +10,9 @@
 //!
 //! It deliberately does not know why a role moves: the supervisor calls.
 
+#[cfg(test)]
+mod tests;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
