@@ -576,13 +576,21 @@ fn a_command_runs_only_where_the_role_is_active() {
         expect![["standin: not run: alder is standby in role mail\n"]],
     );
     check(&run("--quiet mail -- echo ran"), 75, expect![""]);
-    check(&run("wbe -- echo ran"), 17, expect![[r#"
+    check(
+        &run("wbe -- echo ran"),
+        17,
+        expect![[r#"
         standin: could not find role wbe
         hint: did you mean web?
-    "#]]);
-    check(&run("web -- no-such-program"), 17, expect![[r#"
+    "#]],
+    );
+    check(
+        &run("web -- no-such-program"),
+        17,
+        expect![[r#"
         standin: could not run no-such-program: No such file or directory (os error 2)
-    "#]]);
+    "#]],
+    );
     let nobody = standin("if-active --socket /no/such.sock web -- echo ran").output();
     assert_eq!(nobody.as_ref().unwrap().status.code(), Some(14));
     assert_eq!(nobody.unwrap().stdout, b"");
