@@ -555,3 +555,43 @@ fn interrupts_stop_the_work_when_asked() {
         "#]],
     );
 }
+
+#[test]
+fn a_command_runs_only_where_the_role_is_active() {
+    let stage = Stage::new(|_| {
+        let mut status = status();
+        status["roles"][1]["state"] = json!("standby");
+        done(status)
+    });
+    let run = |words: &str| {
+        let mut command = standin("if-active --socket");
+        command.arg(stage.socket()).args(words.split(' '));
+        command.output().unwrap()
+    };
+    check(&run("web -- echo ran --json"), 0, expect![["ran --json\n"]]);
+    check(&run("web -- false"), 1, expect![""]);
+    check(
+        &run("mail -- echo ran"),
+        75,
+        expect![["standin: not run: alder is standby in role mail\n"]],
+    );
+    check(&run("--quiet mail -- echo ran"), 75, expect![""]);
+    check(
+        &run("wbe -- echo ran"),
+        17,
+        expect![[r#"
+        standin: could not find role wbe
+        hint: did you mean web?
+    "#]],
+    );
+    check(
+        &run("web -- no-such-program"),
+        17,
+        expect![[r#"
+        standin: could not run no-such-program: No such file or directory (os error 2)
+    "#]],
+    );
+    let nobody = standin("if-active --socket /no/such.sock web -- echo ran").output();
+    assert_eq!(nobody.as_ref().unwrap().status.code(), Some(14));
+    assert_eq!(nobody.unwrap().stdout, b"");
+}

@@ -103,6 +103,7 @@ async fn put(address: &Address) -> Result<()> {
         ip(&["addr", "add", &address.network(), "dev", &address.link]).await?;
     }
     let link = settled(address).await?;
+    reaches(&link)?;
     if link.link_type != "ether" || link.flags.iter().any(|flag| flag == "NOARP") {
         // Nobody there to be told: a tunnel, a dummy link.
         return Ok(());
@@ -123,6 +124,19 @@ async fn put(address: &Address) -> Result<()> {
         announce::announce(address.ip, told).context("announce it to the neighbours")?;
     }
     Ok(())
+}
+
+/// Refuses a link on which nobody hears. The address stays on it: it works as soon as the link does.
+fn reaches(link: &Listed) -> Result<()> {
+    let flag = |name: &str| link.flags.iter().any(|flag| flag == name);
+    let (name, why) = match (flag("UP"), flag("NO-CARRIER")) {
+        (true, false) => return Ok(()),
+        (true, true) => (&link.ifname, "has no carrier"),
+        (false, _) => (&link.ifname, "is down"),
+    };
+    let what = format!("tell the neighbours: link {name} {why}");
+    let hint = format!("ip link show dev {name}; is the cable in, the other side up?");
+    Err(Failure::new(Code::Unreachable, what).hint(hint).into())
 }
 
 /// Waits until the kernel lets the address be used; the link as it is then.

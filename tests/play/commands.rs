@@ -22,7 +22,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// What a script says, and how it ends: `ok`, or the error.
 fn check(script: &str, expected: &str) {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let argv = stage.script("it", script);
     let said = block(command::run(&order(&argv, LONG), &stage.around));
     let told = match said {
@@ -63,7 +63,7 @@ fn what_they_say_and_how_they_end() {
 
 #[test]
 fn programs_that_are_not_there() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     for program in ["/no/such/program", "no-such-program", "/etc/passwd"] {
         let argv = [program.to_owned()];
         let failed = block(command::run(&order(&argv, LONG), &stage.around)).unwrap_err();
@@ -74,7 +74,7 @@ fn programs_that_are_not_there() {
 
 #[test]
 fn the_end_of_much_output_is_kept() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let argv = stage.script("much", "i=0; while [ $i -lt 40 ]; do head -c 1000000 /dev/zero | tr '\\0' x; i=$((i+1)); done; echo; echo end");
     let said = block(command::run(&order(&argv, LONG), &stage.around)).unwrap();
     assert!(said.len() <= 64 << 10, "{}", said.len());
@@ -84,7 +84,7 @@ fn the_end_of_much_output_is_kept() {
 
 #[test]
 fn a_limit_ends_all_of_it() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     // One that stays in the session, one that leaves it, one that does not listen to SIGTERM.
     let argv = stage.script(
         "slow",
@@ -122,7 +122,7 @@ fn a_limit_ends_all_of_it() {
 
 #[test]
 fn what_a_command_leaves_running_does_not_keep_it() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let argv = stage.script("leaves", "sleep 1000 & echo $! > DIR/left; echo done");
     let began = Instant::now();
     let said = block(command::run(&order(&argv, LONG), &stage.around)).unwrap();
@@ -136,7 +136,7 @@ fn what_a_command_leaves_running_does_not_keep_it() {
 
 #[test]
 fn hooks_have_their_own_limit_or_a_shorter_one() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let hook = Hook {
         run: stage.script(
             "hook",
@@ -154,7 +154,7 @@ fn hooks_have_their_own_limit_or_a_shorter_one() {
 
 #[test]
 fn a_command_holds_nothing_of_the_daemon() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let _held = tempfile::tempfile().unwrap();
     let argv = stage.script("list", "ls /proc/self/fd | wc -l");
     let said = block(command::run(&order(&argv, LONG), &stage.around)).unwrap();

@@ -31,7 +31,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new() -> Stage {
+    pub fn set() -> Stage {
         let dir = tempfile::tempdir().unwrap();
         let around = Surroundings {
             role: RoleName::parse("web").unwrap(),

@@ -105,7 +105,7 @@ pub fn ip(words: &str) -> String {
 }
 
 mod addresses {
-    use std::io::Read;
+    use std::io::{ErrorKind, Read};
     use std::net::IpAddr;
     use std::time::Duration;
 
@@ -132,9 +132,10 @@ mod addresses {
         work();
         let mut frame = [0; 2048];
         loop {
-            let length = socket
-                .read(&mut frame)
-                .expect("the frame that was waited for");
+            let length = match socket.read(&mut frame) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.expect("the frame that was waited for"),
+            };
             if enough(&frame[..length]) {
                 return;
             }
@@ -252,6 +253,7 @@ mod addresses {
     }
 
     /// Bringing it up fails, and the error says this.
+    #[track_caller]
     fn fails(pair: &Pair, address: &str, says: &str) {
         let address = Address::parse(address).unwrap();
         let error = pair.inside(true, || block(up(&address))).unwrap_err();
@@ -278,6 +280,10 @@ mod addresses {
                 .then_some(())
         };
         pair.inside(true, || wait("no carrier", dead));
+        fails(&pair, "192.0.2.20/24 a", "link a has no carrier");
+        pair.inside(true, || ip("link set dev a down"));
+        fails(&pair, "192.0.2.20/24 a", "link a is down");
+        // Detection of duplicates waits for a link that is ready.
         fails(&pair, "2001:db8::10/64 a", "did not end within");
     }
 }

@@ -28,12 +28,18 @@ impl Line {
         };
         from.write_all(b"x").unwrap();
         to.set_read_timeout(Some(patience)).unwrap();
-        match to.read(&mut [0]) {
-            Ok(count) => count == 1,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                false
+        loop {
+            match to.read(&mut [0]) {
+                Ok(count) => return count == 1,
+                // A child of another test ended.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    return false;
+                }
+                Err(error) => panic!("{error}"),
             }
-            Err(error) => panic!("{error}"),
         }
     }
 }

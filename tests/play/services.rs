@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 #[test]
 fn starts_runs_and_stops_and_each_again() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let (service, around) = (app(&stage, LONG), &stage.around);
     block(async {
         assert!(!service::runs(&service, around).await.unwrap());
@@ -54,7 +54,7 @@ fn starts_runs_and_stops_and_each_again() {
 
 #[test]
 fn a_service_outlives_who_started_it() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let (service, around) = (app(&stage, LONG), &stage.around);
     // The runtime that started it is gone after this.
     block(service::start(&service, around)).unwrap();
@@ -78,7 +78,7 @@ fn fails(stage: &Stage, service: &Service, shows: &[&str]) {
 
 #[test]
 fn a_start_that_fails_shows_why() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let service = app(&stage, Duration::from_secs(2));
     std::fs::write(stage.path("fail"), "").unwrap();
     fails(
@@ -105,7 +105,7 @@ fn a_start_that_fails_shows_why() {
 #[test]
 fn a_stop_that_does_nothing_is_helped() {
     for (stop, urgent) in [("true", false), ("sleep 1000", true), ("exit 1", true)] {
-        let stage = Stage::new();
+        let stage = Stage::set();
         let (service, around) = (app(&stage, Duration::from_secs(2)), &stage.around);
         stage.script("stop", stop);
         block(service::start(&service, around)).unwrap();
@@ -122,7 +122,7 @@ fn a_stop_that_does_nothing_is_helped() {
 fn a_stop_is_not_believed_without_proof() {
     // Healthy for ever, and unknown for ever: neither has stopped.
     for health in ["true", "sleep 1000"] {
-        let stage = Stage::new();
+        let stage = Stage::set();
         let service = app(&stage, Duration::from_secs(1));
         stage.script("health", health);
         let error = block(service::stop(&service, &stage.around, true)).unwrap_err();
@@ -130,7 +130,7 @@ fn a_stop_is_not_believed_without_proof() {
         assert!(error.contains("stop service app: see it gone"), "{error}");
     }
     // A health that is not there says nothing either.
-    let stage = Stage::new();
+    let stage = Stage::set();
     let service = app(&stage, Duration::from_secs(1));
     std::fs::remove_file(stage.path("health")).unwrap();
     assert!(block(service::stop(&service, &stage.around, true)).is_err());
@@ -139,7 +139,7 @@ fn a_stop_is_not_believed_without_proof() {
 
 #[test]
 fn a_service_that_is_slow_to_come_is_waited_for() {
-    let stage = Stage::new();
+    let stage = Stage::set();
     let service = app(&stage, LONG);
     stage.script("health", &format!("[ -e DIR/ready ] && {ALIVE}"));
     let ready = stage.path("ready");
