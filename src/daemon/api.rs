@@ -409,6 +409,8 @@ pub struct MoveReport {
     pub seconds: f64,
     /// From the first service that stopped until the role was up on the other node, in seconds.
     pub down_s: Option<f64>,
+    /// The same from the moment at which the last service had stopped: what the move itself took.
+    pub moved_s: Option<f64>,
 }
 
 impl MoveReport {
@@ -421,6 +423,7 @@ impl MoveReport {
             term: None,
             seconds: 0.0,
             down_s: None,
+            moved_s: None,
         }
     }
 

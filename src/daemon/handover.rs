@@ -65,7 +65,9 @@ pub async fn handover(
     );
     report.steps.push(done("release", text));
     arrived(node, &run, &to).await?;
-    report.down_s = run.supervisor.stopped_for().map(|down| down.as_secs_f64());
+    let (down, moved) = run.supervisor.stopped_for();
+    report.down_s = down.map(|took| took.as_secs_f64());
+    report.moved_s = moved.map(|took| took.as_secs_f64());
     report
         .steps
         .push(done("active", format!("{to} plays the role")));

@@ -67,6 +67,7 @@ async fn waits(
         Work::Descent(Descent::Stop) => {
             run.supervisor.services_stop();
             play::stop(node, run, false).await?;
+            run.supervisor.services_stopped();
             play::prove(node, run).await?;
         }
         Work::Descent(Descent::Deliver) => return deliver(node, run, cancel).await,

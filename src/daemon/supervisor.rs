@@ -45,8 +45,8 @@ pub struct Supervisor {
     trouble: Mutex<Option<String>>,
     /// The same, when it is over.
     before: Mutex<Option<String>>,
-    /// When the services of a hand-over began to stop.
-    stopping: Mutex<Option<Instant>>,
+    /// When the services of a hand-over began to stop, and when they had.
+    stopping: Mutex<(Option<Instant>, Option<Instant>)>,
 }
 
 struct Order {
@@ -129,12 +129,18 @@ impl Supervisor {
 
     /// From here on nobody is served until the other node plays the role.
     pub fn services_stop(&self) {
-        lock(&self.stopping).get_or_insert_with(Instant::now);
+        *lock(&self.stopping) = (Some(Instant::now()), None);
     }
 
-    /// How long ago that was; forgets it.
-    pub fn stopped_for(&self) -> Option<Duration> {
-        lock(&self.stopping).take().map(|at| at.elapsed())
+    /// They have stopped: from here on it is the move that takes time.
+    pub fn services_stopped(&self) {
+        lock(&self.stopping).1 = Some(Instant::now());
+    }
+
+    /// How long ago either was; forgets it.
+    pub fn stopped_for(&self) -> (Option<Duration>, Option<Duration>) {
+        let (began, ended) = std::mem::take(&mut *lock(&self.stopping));
+        (began.map(|at| at.elapsed()), ended.map(|at| at.elapsed()))
     }
 
     pub fn trouble(&self) -> Option<String> {
@@ -149,7 +155,7 @@ impl Supervisor {
     /// Something new begins.
     pub fn forget_trouble(&self) {
         *lock(&self.before) = None;
-        *lock(&self.stopping) = None;
+        *lock(&self.stopping) = (None, None);
     }
 
     fn over(&self) {
@@ -189,6 +195,8 @@ struct Role {
     running: Option<Running>,
     pause: Duration,
     alarmed: Option<Instant>,
+    /// The boot is in the record.
+    noted: bool,
 }
 
 async fn role(node: Arc<Node>, name: RoleName, mut inbox: mpsc::UnboundedReceiver<Order>) {
@@ -198,6 +206,7 @@ async fn role(node: Arc<Node>, name: RoleName, mut inbox: mpsc::UnboundedReceive
         running: None,
         pause: hurried(RETRY.0),
         alarmed: None,
+        noted: false,
     };
     role.start().await;
     loop {
@@ -261,24 +270,35 @@ impl Role {
 
     /// Whether this is still the boot in which the daemon ran last, and the services of the role run. None: the role begins
     /// here and now, nobody can know better.
-    async fn serving(&self) -> Result<Option<bool>> {
+    async fn serving(&mut self) -> Result<Option<bool>> {
         let run = self.run()?;
         let Some(record) = self.node.record(&run)? else {
             return Ok(Some(false));
         };
-        let boot = crate::host::clock::read()?.boot;
         let before = self.node.state.boot(&run.name)?;
-        self.node.state.record_boot(&run.name, &boot)?;
+        self.note_boot(&run)?;
+        // The first term of all, and no daemon ran with it yet.
+        let first =
+            record.line.turns().len() == 1 && record.part.held.as_ref() == Some(record.term());
         let begins = match record.part.state {
-            State::Active => true,
-            State::Promoting { .. } => record.line.turns().len() == 1,
+            State::Active | State::Promoting { .. } => first && before.is_none(),
             _ => false,
         };
-        if before.is_none() && begins {
+        if begins {
             return Ok(None);
         }
-        let same_boot = before.as_deref() == Some(boot.as_str());
+        let same_boot = before.is_some() && before == self.node.state.boot(&run.name)?;
         Ok(Some(same_boot && play::runs(&self.node, &run).await?))
+    }
+
+    /// From here on, a restart in this boot finds what this daemon left running.
+    fn note_boot(&mut self, run: &RoleRun) -> Result<()> {
+        if !self.noted {
+            let boot = crate::host::clock::read()?.boot;
+            self.node.state.record_boot(&run.name, &boot)?;
+            self.noted = true;
+        }
+        Ok(())
     }
 
     async fn obey(&mut self, order: Order) {
@@ -349,6 +369,7 @@ impl Role {
                 })?;
             freeze("role-recorded");
         }
+        self.note_boot(&run)?;
         if record.part.state != before.part.state {
             self.pause = hurried(RETRY.0);
             let (was, is) = (&before.part.state, &record.part.state);

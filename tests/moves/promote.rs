@@ -11,7 +11,7 @@ fn what_the_dead_node_had_is_kept_as_a_fork() {
     }
     let mut stage = Stage::new(&["alder", "birch"], &["db"], MANUAL);
     stage.wait_written("alder", 20);
-    stage.node("alder").run(&["run", "web"]).ok();
+    stage.node("alder").run(&["run", "--attach", "web"]).ok();
     // Written, on disk, and on no other node.
     stage.wait_written("alder", 20);
     stage.die("alder");
@@ -54,7 +54,7 @@ fn what_the_dead_node_had_is_kept_as_a_fork() {
         1,
         "{forks}"
     );
-    stage.node("birch").run(&["run", "web"]).ok();
+    stage.node("birch").run(&["run", "--attach", "web"]).ok();
     // And it takes the role home.
     stage.node("birch").run(&["failback", "web"]).ok();
     assert_eq!(stage.active(), ["alder"]);
@@ -72,7 +72,7 @@ fn ten_deaths() {
     }
     let mut stage = Stage::new(&["alder", "birch"], &[], BUSY);
     stage.wait_written("alder", 20);
-    stage.node("alder").run(&["run", "web"]);
+    stage.node("alder").run(&["run", "--attach", "web"]);
     let (mut active, mut other) = ("alder", "birch");
     for round in 0..10 {
         stage.wait_written(active, 10);

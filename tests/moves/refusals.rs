@@ -28,6 +28,12 @@ fn every_refusal_says_what_to_do() {
     }
     let mut stage = Stage::new(&["alder", "birch"], &[], MANUAL);
     stage.wait_written("alder", 5);
+    // Nothing of it has been sent yet.
+    let words = ["nobody has sent it here yet", "its home is alder"];
+    refused(&stage, "birch", &["promote", "web"], 17, &words);
+    let to_birch = ["handover", "web", "--to", "birch"];
+    refused(&stage, "alder", &to_birch, 15, &["no point"]);
+    stage.node("alder").run(&["run", "web"]).ok();
     refused(
         &stage,
         "birch",
@@ -102,15 +108,6 @@ fn every_refusal_says_what_to_do() {
         15,
         &["no hand-over"],
     );
-    // It has no point yet.
-    refused(
-        &stage,
-        "alder",
-        &["handover", "web", "--to", "birch"],
-        15,
-        &["no point"],
-    );
-    stage.node("alder").run(&["run", "web"]).ok();
     // Paused there: not ready.
     stage.node("birch").run(&["pause", "web"]).ok();
     refused(

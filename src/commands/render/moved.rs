@@ -17,10 +17,12 @@ pub fn moved(report: &MoveReport) -> String {
         lines.push("nothing was changed (dry run)".into());
         return lines.join("\n");
     }
-    if let Some(down) = report.down_s {
+    if let (Some(down), Some(moved)) = (report.down_s, report.moved_s) {
+        let stopping = units::human_duration((down - moved).max(0.0));
         lines.push(format!(
-            "nobody was served for {}, from the first service that stopped until the other node said it was up",
-            units::human_duration(down)
+            "nobody was served for {}: {stopping} until the services here had stopped, {} until the other node was up",
+            units::human_duration(down),
+            units::human_duration(moved)
         ));
     }
     lines.join("\n")
