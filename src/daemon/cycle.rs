@@ -497,7 +497,10 @@ async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<(Option<PointId>
 /// The lineage of a role on this node, with what it knows of damaged points.
 pub async fn our_lineage(run: &Arc<RoleRun>) -> Result<(Lineage, Inspection)> {
     let fs = run.fs.clone();
-    let found = blocking(move || fs.inspect()).await?;
+    let mut found = blocking(move || fs.inspect()).await?;
+    // On its way into a fork: nobody's base, and nothing to go on from.
+    let foreign = |stored: &Stored| stored.manifest.reason == Reason::BeforePromotion;
+    found.points.retain(|stored| !foreign(stored));
     let manifests = found.points.iter().map(|stored| &stored.manifest);
     let lineage = Lineage::new(manifests.map(Entry::of).collect()).with_damaged(&found.damaged);
     Ok((lineage, found))

@@ -118,39 +118,77 @@ async fn live(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
         return Ok(Beside::default());
     };
     let _catalogue = run.catalogue.lock().await;
-    let stored = points(run).await?;
-    for dataset in outer_first(run) {
-        let there = lives(run, &dataset).await?;
-        let made = node.state.made_live(&run.name, &dataset, &term)?;
-        if there.is_some() && made.is_some() {
-            continue;
-        }
-        let spare = draft(node, run, &record, &term, there.is_some())?;
-        let (fs, name, base) = (run.fs.clone(), dataset.clone(), base.clone());
-        let kept = newest_own(&stored).cloned();
-        let point = base.clone();
-        let restored = blocking(move || fs.restore_live(&name, &point, kept.as_ref(), spare)).await;
-        let restored = restored.with_context(|| format!("make {dataset} of {base} live"))?;
-        freeze("move-live");
-        node.state
-            .record_live(&run.name, &dataset, &term, restored.uuid)?;
-        let text = format!("{dataset} of {base} is live at {}", restored.path.display());
-        node.hub.note(Some(&run.name), text);
-        tell(node, run, &restored);
-    }
-    // What lay at the live paths and was in no point.
-    let foreign = |stored: &&Stored| stored.manifest.reason == Reason::BeforePromotion;
-    let stored = points(run).await?;
-    let foreign = stored.iter().filter(foreign);
-    let foreign: Vec<PointId> = foreign
+    let exchanged = exchange(node, run, &record, &term, &base).await;
+    // Also after a failure: what lay there is never taken for a point of the role.
+    let foreign: Vec<PointId> = points(run)
+        .await?
+        .iter()
+        .filter(|stored| stored.manifest.reason == Reason::BeforePromotion)
         .map(|stored| stored.manifest.point.clone())
         .collect();
     if !foreign.is_empty() {
         forks::sort_out(node, run, foreign, Why::Foreign, None).await?;
     }
+    exchanged?;
     leave_the_rest(node, run, Why::LeftBehind).await?;
+    pin_for_peers(node, run, &record, &base)?;
     view::refresh(node, run).await;
     Ok(Beside::default())
+}
+
+/// Each live path gets its copy, unless it has it from an attempt before.
+async fn exchange(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    record: &RoleRecord,
+    term: &Term,
+    base: &PointId,
+) -> Result<()> {
+    let stored = points(run).await?;
+    for dataset in outer_first(run) {
+        let there = lives(run, &dataset).await?;
+        let made = node.state.made_live(&run.name, &dataset, term)?;
+        if there.is_some() && made.is_some() {
+            continue;
+        }
+        let spare = draft(node, run, record, term, there.is_some())?;
+        let (fs, name, point) = (run.fs.clone(), dataset.clone(), base.clone());
+        let kept = newest_own(&stored).cloned();
+        let restored = blocking(move || {
+            let restored = fs.restore_live(&name, &point, kept.as_ref(), spare)?;
+            Ok((restored, fs.after_reboot(&name)?))
+        })
+        .await;
+        let (restored, after) =
+            restored.with_context(|| format!("make {dataset} of {base} live"))?;
+        freeze("move-live");
+        node.state
+            .record_live(&run.name, &dataset, term, restored.uuid)?;
+        let live = restored.path.display();
+        let text = format!("{dataset} of {base} is live at {live}");
+        node.hub.note(Some(&run.name), text);
+        tell(node, run, &restored);
+        match after.is_problem {
+            true => node.hub.warn(Some(&run.name), after.sentence),
+            false => node.hub.note(Some(&run.name), after.sentence),
+        }
+    }
+    Ok(())
+}
+
+/// However long a peer stays away, it goes on from a point that it holds: the one that is promoted, where nothing better is
+/// known, and always for the node that took it.
+fn pin_for_peers(node: &Node, run: &RoleRun, record: &RoleRecord, base: &PointId) -> Result<()> {
+    let known = node.state.bases(&run.name)?;
+    for peer in &run.role.peers {
+        let recorded = known.iter().find(|(of, _)| of == peer);
+        let good = |point: &PointId| record.line.contains(point) && base.term.holder != *peer;
+        if !recorded.is_some_and(|(_, point)| good(point)) {
+            node.state.record_base(&run.name, peer, base)?;
+        }
+        node.state.clear_sending(&run.name, peer)?;
+    }
+    Ok(())
 }
 
 fn tell(node: &Node, run: &RoleRun, restored: &Restored) {
@@ -331,6 +369,8 @@ fn written_under(record: &RoleRecord) -> Option<Term> {
 async fn aside(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
     let record = known(node, run)?;
     let term = written_under(&record).unwrap_or_else(|| record.term().clone());
+    // A view must not show what is about to go.
+    view::refresh(node, run).await;
     {
         let _catalogue = run.catalogue.lock().await;
         let stored = points(run).await?;
@@ -350,6 +390,9 @@ async fn aside(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
             tell(node, run, &retired);
         }
         leave_the_rest(node, run, Why::Returned).await?;
+    }
+    for peer in &run.role.peers {
+        node.state.clear_sending(&run.name, peer)?;
     }
     play::standing_in(node, run).await?;
     view::refresh(node, run).await;

@@ -175,7 +175,9 @@ pub fn recorded(node: &Node, run: &RoleRun) -> Result<RoleRecord> {
 fn facts(gathered: &Gathered) -> Facts<'_> {
     let answered = |word: &RoleWord| Answered {
         seen: word.seen.clone(),
-        plays: word.plays,
+        // A node that wakes up is about to go on; one that is being stopped has not put in safety what it wrote.
+        plays: word.plays || word.held.is_some(),
+        spent: word.spent.clone(),
         newest: word.newest.clone(),
     };
     Facts {

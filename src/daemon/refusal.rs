@@ -7,6 +7,7 @@ use crate::logic::name::NodeName;
 use crate::logic::point::PointId;
 use crate::logic::promotion::Refused;
 use crate::logic::role::State;
+use crate::peer::message::plain;
 
 fn names(list: &[NodeName]) -> String {
     let names: Vec<&str> = list.iter().map(NodeName::as_str).collect();
@@ -56,18 +57,15 @@ fn in_the_way(
             let ours = node.name();
             let hint =
                 format!("move it without loss, on {name}: standin handover {role} --to {ours}");
-            (
-                Code::Refused,
-                format!("{name} plays the role, and answers"),
-                hint,
-            )
+            (Code::Refused, plays(gathered, &name), hint)
         }
         Refused::Released(name) => (
             Code::Refused,
             format!(
-                "the role was released to {name}, which answers and may take it up at any moment"
+                "term {} is {name}'s, which answers and may take the role up at any moment",
+                gathered.record.term().epoch
             ),
-            format!("wait for it, or promote on {name}"),
+            format!("wait for it; or, on {name}: standin promote {role}"),
         ),
         Refused::HigherTerm { by, term } => {
             let ours = gathered.record.term();
@@ -88,6 +86,15 @@ fn in_the_way(
             format!("see: standin points {role}"),
         ),
         lost @ (Refused::Loss { .. } | Refused::OtherLoss { .. }) => loss(gathered, lost),
+    }
+}
+
+/// `birch plays the role, and answers`; where it is on its way, what it is.
+fn plays(gathered: &Gathered, name: &NodeName) -> String {
+    let word = gathered.peers.get(name).and_then(Option::as_ref);
+    match word.filter(|word| word.state != State::Active.to_string()) {
+        Some(word) => format!("{name} answers, and is {} in the role", plain(&word.state)),
+        None => format!("{name} plays the role, and answers"),
     }
 }
 

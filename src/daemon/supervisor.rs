@@ -266,6 +266,23 @@ impl Role {
         };
         self.happened(Event::Started { serving }, Beside::default())
             .await;
+        self.stand_in();
+    }
+
+    /// On a node that stands in nothing of the role is held or runs, whatever a boot has started.
+    fn stand_in(&self) {
+        let Ok(run) = self.run() else { return };
+        let standby = |record: &RoleRecord| record.part.state == State::Standby;
+        if !matches!(self.node.record(&run), Ok(Some(record)) if standby(&record)) {
+            return;
+        }
+        let node = self.node.clone();
+        tokio::spawn(async move {
+            if let Err(error) = play::standing_in(&node, &run).await {
+                let text = format!("could not {error:#}");
+                node.hub.warn(Some(&run.name), text);
+            }
+        });
     }
 
     /// Whether this is still the boot in which the daemon ran last, and the services of the role run. None: the role begins

@@ -80,7 +80,7 @@ async fn show(
 ) -> Result<()> {
     let active = node
         .record(run)?
-        .is_some_and(|record| record.part.writable());
+        .is_some_and(|record| record.part.plays() || record.active());
     let (fs, name, at) = (run.fs.clone(), dataset.clone(), at.to_owned());
     blocking(move || {
         if active && fs.live_identity(&name)?.is_some() {

@@ -41,6 +41,7 @@ fn word(record: RoleRecord, newest: Option<PointId>) -> RoleWord {
     RoleWord {
         plays: record.part.plays(),
         held: record.part.held,
+        spent: record.part.spent,
         newest,
         line: record.line,
         state: record.part.state.to_string(),

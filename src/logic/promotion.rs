@@ -17,8 +17,10 @@ use super::role::{Record, State};
 pub struct Answered {
     /// The highest term it has seen.
     pub seen: Term,
-    /// It plays the role under that term.
+    /// It plays the role under that term, or did and has not put in safety what it wrote.
     pub plays: bool,
+    /// The last term that it held and gave up.
+    pub spent: Option<Term>,
     /// Its newest whole point.
     pub newest: Option<PointId>,
 }
@@ -76,7 +78,7 @@ pub enum Refused {
     State(&'static str),
     /// This peer plays the role.
     Active(NodeName),
-    /// The role was released to this peer, which answers: it may take it up at any moment.
+    /// The highest term is this peer's, which answers: it was given to it, and it may take it up at any moment.
     Released(NodeName),
     /// This peer knows a higher term than this node did: learn it first.
     HigherTerm { by: NodeName, term: Term },
@@ -192,10 +194,6 @@ fn terms(facts: &Facts) -> Result<(), Box<Verdict>> {
     if let Some((name, _)) = answers().find(|(_, answer)| answer.plays) {
         return Err(Box::new(Verdict::Refused(Refused::Active(name.clone()))));
     }
-    let released = matches!(facts.record.state, State::HandedOff).then_some(&seen.holder);
-    if let Some((to, _)) = answers().find(|(name, _)| Some(*name) == released) {
-        return Err(Box::new(Verdict::Refused(Refused::Released(to.clone()))));
-    }
     for (name, answer) in answers() {
         let term = answer.seen.clone();
         if term.epoch > seen.epoch {
@@ -204,7 +202,12 @@ fn terms(facts: &Facts) -> Result<(), Box<Verdict>> {
             return Err(Box::new(Verdict::Refused(why)));
         }
     }
-    Ok(())
+    // Released to it, by this node or another, and perhaps still on the way; a term that it has spent it never takes up.
+    let holder = answers().find(|(name, _)| **name == seen.holder);
+    match holder.filter(|(_, answer)| answer.spent.as_ref() != Some(seen)) {
+        Some((name, _)) => Err(Box::new(Verdict::Refused(Refused::Released(name.clone())))),
+        None => Ok(()),
+    }
 }
 
 /// The peer followed another claim of the epoch: its points are of another line, whatever their numbers.
@@ -273,7 +276,7 @@ mod tests {
     }
 
     /// What `judge` says to alder, which has seen 5birch. Peers: `birch ?`, `cedar 5birch 5birch.7`, `birch 5birch! ...`
-    /// (plays). Statements: `stopped birch`, `loss 5birch.7`, `point 5birch.6`.
+    /// (plays), `birch 5birch~` (spent). Statements: `stopped birch`, `loss 5birch.7`, `point 5birch.6`.
     fn check(held: &str, peers: &[&str], said: &[&str], expected: &str) {
         let mut record = Record::standby(node("alder"), BTreeSet::new(), term("5birch"));
         let mut facts_peers = BTreeMap::new();
@@ -281,8 +284,9 @@ mod tests {
             let words: Vec<&str> = peer.split_whitespace().collect();
             record.peers.insert(node(words[0]));
             let answer = (words[1] != "?").then(|| Answered {
-                seen: term(words[1].trim_end_matches('!')),
+                seen: term(words[1].trim_end_matches(['!', '~'])),
                 plays: words[1].ends_with('!'),
+                spent: words[1].strip_suffix('~').map(term),
                 newest: words.get(2).map(|word| point(word)),
             });
             facts_peers.insert(node(words[0]), answer);
@@ -343,17 +347,17 @@ mod tests {
         check("5birch.7", &[], &[], "epoch 6 from 5.7");
         check(
             "5birch.7",
-            &["birch 5birch 5birch.7"],
+            &["birch 5birch~ 5birch.7"],
             &[],
             "epoch 6 from 5.7",
         );
         check(
             "5birch.7",
-            &["birch 4birch 4birch.3"],
+            &["cedar 4cedar 4cedar.3"],
             &[],
             "epoch 6 from 5.7",
         );
-        check("", &["birch 5birch"], &[], "no point");
+        check("", &["birch 5birch~"], &[], "no point");
     }
 
     #[test]
@@ -379,6 +383,19 @@ mod tests {
     }
 
     #[test]
+    fn a_term_on_its_way_is_not_overtaken() {
+        // Given to birch by somebody; birch may not know yet.
+        for birch in ["birch 5birch 5birch.7", "birch 4alder 4alder.6"] {
+            check(
+                "5birch.7",
+                &[birch, "cedar 5birch"],
+                &[],
+                "released to birch",
+            );
+        }
+    }
+
+    #[test]
     fn what_was_released_is_not_taken_back_from_a_living_peer() {
         let mut record = Record::standby(
             node("alder"),
@@ -395,6 +412,7 @@ mod tests {
         let answer = Answered {
             seen: term("4alder"),
             plays: false,
+            spent: None,
             newest: None,
         };
         facts.peers.insert(node("birch"), Some(answer));
@@ -479,16 +497,16 @@ mod tests {
         let held = "5birch.5 5birch.6 5birch.7";
         check(
             held,
-            &["birch 5birch"],
+            &["birch 5birch~"],
             &["point 5birch.5"],
             "loss after 5.5: [] [] 2",
         );
         check(
             held,
-            &["birch 5birch"],
+            &["birch 5birch~"],
             &["point 5birch.5", "loss 5birch.5"],
             "epoch 6 from 5.5",
         );
-        check(held, &["birch 5birch"], &["point 5birch.4"], "no 5.4");
+        check(held, &["birch 5birch~"], &["point 5birch.4"], "no 5.4");
     }
 }

@@ -162,6 +162,9 @@ pub struct RoleWord {
     /// The term under which it may still hold what no point holds.
     #[serde(default)]
     pub held: Option<Term>,
+    /// The last term that it held and gave up.
+    #[serde(default)]
+    pub spent: Option<Term>,
     /// Its newest whole point.
     #[serde(default)]
     pub newest: Option<PointId>,

@@ -116,6 +116,7 @@ pub fn promote(world: &mut World, name: &NodeName) -> Result<(), String> {
             reachable.then(|| Answered {
                 seen: disk.record.seen.clone(),
                 plays: disk.record.plays() || disk.record.writable(),
+                spent: disk.record.spent.clone(),
                 newest: disk
                     .record
                     .accepts(&disk.record.seen)

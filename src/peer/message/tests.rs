@@ -56,6 +56,7 @@ fn word() -> RoleWord {
         seen: term(),
         plays: true,
         held: None,
+        spent: None,
         newest: Some(manifest().point),
         line: Line::first(term()),
         state: "active".into(),

@@ -170,6 +170,7 @@ fn word() -> RoleWord {
         seen: term(),
         plays: true,
         held: Some(term()),
+        spent: Some(term()),
         newest: Some(point()),
         line: Line::first(term()),
         state: "active".into(),
