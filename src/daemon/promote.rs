@@ -288,7 +288,7 @@ fn why_not(node: &Node, run: &RoleRun, gathered: &Gathered, refused: Refused) ->
                     names(&silent)
                 ),
                 format!(
-                    "make sure that it serves nobody (power, network, services), then say so: standin promote {role}{flags}"
+                    "make sure that it serves nobody (power, network, services), then say so: add{flags}"
                 ),
             )
         }
