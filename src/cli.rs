@@ -32,6 +32,9 @@ First steps, on each of two servers:
   standin pair accept             on the second one: asks for that line
   standin check                   on both: says what is still missing
   standin run                     on the active server: takes a point and sends it
+Then, when the role is to move (docs/failover.md):
+  standin handover ROLE --to NODE on the active server: moves it, losing nothing
+  standin promote ROLE            on the other one, when the active server is dead
 
 Exit codes are listed in docs/exit-codes.md: 0 done, 1 failed, 2 usage or configuration, 3 partly done, ..."
 )]

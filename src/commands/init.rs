@@ -217,7 +217,10 @@ listen = "0.0.0.0:{PORT_DEFAULT}"
 # Peers: `standin pair invite` on one node and `standin pair accept` on the other write their sections here.
 
 # Roles: what fails over together, by the same name on all its nodes. Take the "#" away from what this node is to keep
-# replicated, and list its peers.
+# replicated, and list its peers. What else is to move with a role is said in its section (docs/failover.md):
+#   services = ["postgresql@15-main.service", "nginx.service"]    run where it is active, and nowhere else
+#   addresses = ["192.0.2.10/24 eth0"]                            come and go with it
+#   hooks.after-start = "/etc/standin/web-is-here"                called when it has come
 "##
     );
     text += &roles(node, subvolumes);
@@ -374,7 +377,10 @@ mod tests {
             # Peers: `standin pair invite` on one node and `standin pair accept` on the other write their sections here.
 
             # Roles: what fails over together, by the same name on all its nodes. Take the "#" away from what this node is to keep
-            # replicated, and list its peers.
+            # replicated, and list its peers. What else is to move with a role is said in its section (docs/failover.md):
+            #   services = ["postgresql@15-main.service", "nginx.service"]    run where it is active, and nowhere else
+            #   addresses = ["192.0.2.10/24 eth0"]                            come and go with it
+            #   hooks.after-start = "/etc/standin/web-is-here"                called when it has come
 
             #[role.web]
             #home = "alder"

@@ -104,8 +104,7 @@ fn unheard(run: &RoleRun, silent: &[NodeName]) -> (Code, String, String) {
         .map(|name| format!(" --assert-stopped {name}"))
         .collect();
     let hint = format!(
-        "make sure that it serves nobody (power, network, services), then say so: standin promote {}{flags}",
-        run.name
+        "make sure that it serves nobody (power, network, services), then say so: add{flags}"
     );
     let silent = names(silent);
     let why = format!("no answer from {silent}: it may play the role at this moment");

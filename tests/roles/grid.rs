@@ -224,7 +224,7 @@ fn page() -> String {
 What the node alder, whose peers are birch and cedar, does when it is in a state and something happens.
 The states are drawn in `src/logic/role/mod.rs`; this table is written by a test: `UPDATE_EXPECT=1 cargo test --test roles`.
 Whatever follows, the new record is on disk before anything else is done.
-The daemon does not act on it yet: a role stays where its home is ([0006](decisions/0006-roles-and-home.md)).
+Who acts on it is `src/daemon/supervisor.rs` ([0018](decisions/0018-role-supervisor.md)); for operators there is [failover.md](failover.md).
 "
     .to_owned();
     for state in states() {
