@@ -74,7 +74,7 @@ fn in_the_way(
             let why = format!("{by} knows term {term}, which is higher than {ours}");
             (Code::Fenced, why, hint.to_owned())
         }
-        Refused::Silent(silent) => unheard(run, &silent),
+        Refused::Silent(silent) => unheard(&silent),
         Refused::NoPoint => (
             Code::NotFound,
             "this node holds no whole point of it".to_owned(),
@@ -98,7 +98,7 @@ fn plays(gathered: &Gathered, name: &NodeName) -> String {
     }
 }
 
-fn unheard(run: &RoleRun, silent: &[NodeName]) -> (Code, String, String) {
+fn unheard(silent: &[NodeName]) -> (Code, String, String) {
     let flags: String = silent
         .iter()
         .map(|name| format!(" --assert-stopped {name}"))

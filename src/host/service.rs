@@ -96,8 +96,9 @@ fn output_of(service: &CommandService, around: &Surroundings) -> PathBuf {
 }
 
 fn mark_of(service: &CommandService, around: &Surroundings) -> (&'static str, String) {
-    // By node too: two daemons on one machine are two nodes.
-    let words = format!("{}/{}/{}", around.node, around.role, service.name);
+    // By daemon too: there may be several on one machine, even of one name (in a container, in a test).
+    let daemon = around.output.display();
+    let words = format!("{daemon}/{}/{}", around.role, service.name);
     (MARK, words)
 }
 
