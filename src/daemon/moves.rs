@@ -33,6 +33,10 @@ const PRECOPY_ROUNDS: usize = 6;
 /// A round that took no longer leaves little for the last one.
 const PRECOPY_SHORT: Duration = Duration::from_secs(2);
 
+/// First and longest pause before a transfer that a move needs is tried again.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
+const BUSY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// Does one piece of work. What is cut short by `cancel` has failed.
 pub async fn perform(
     node: &Arc<Node>,
@@ -264,7 +268,8 @@ fn heir(record: &RoleRecord) -> Result<NodeName> {
     }
 }
 
-/// Brings a peer up to the newest point.
+/// Brings a peer up to the newest point. What another transfer to it left in the way a moment ago (a link that was lost, a
+/// catching up that was cut short) is on its way out: tried again before the move is given up for it.
 async fn bring(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
@@ -272,14 +277,18 @@ async fn bring(
     peer: &NodeName,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let outcome = replicate::replicate(node, run, record, peer, cancel).await;
-    match outcome.steps.iter().find_map(|step| step.error.as_deref()) {
-        None => Ok(()),
-        Some(error) => {
+    let mut pause = BUSY_PAUSE;
+    loop {
+        let outcome = replicate::replicate(node, run, record, peer, cancel).await;
+        let failed = outcome.steps.iter().find_map(|step| step.error.as_deref());
+        let Some(error) = failed else { return Ok(()) };
+        if outcome.code != Code::Failed || pause > BUSY_PAUSE_MAX {
             let why = cycle::first_line(error);
             let why = why.strip_prefix("could not ").unwrap_or(&why).to_owned();
-            Err(Failure::new(outcome.code, why).into())
+            return Err(Failure::new(outcome.code, why).into());
         }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 

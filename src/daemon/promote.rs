@@ -64,6 +64,9 @@ pub async fn promote(node: &Arc<Node>, request: PromoteRequest) -> Result<MoveRe
     node.hub.note(Some(&run.name), spoken(&request, &promotion));
     follow(&run, &format!("promote {}", run.name), event, beside).await?;
     let record = risen(node, &run, "promote").await?;
+    for step in &mut report.steps {
+        step.ok = Some(true);
+    }
     report.settle(&record, begun.elapsed());
     Ok(report)
 }
