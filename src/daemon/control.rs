@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::api::{CycleReport, Event, PruneReport, Reply, Request, RolePrune};
 use super::node::Node;
 use super::{
-    check, cycle, forks, handover, pairing, points, promote, prune, rescan, restore, status,
+    check, cycle, drill, forks, handover, pairing, points, promote, prune, rescan, restore, status,
 };
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -193,6 +193,7 @@ async fn answer(
         } => value(&follow(node, client, promote::resolve(node, &role, &keep, dry_run)).await?),
         Request::Pause { role, off } => value(&promote::pause(node, &role, off).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
+        Request::Drill(request) => value(&follow(node, client, drill::drill(node, request)).await?),
         Request::Fork(request) => forks::answer(node, request).await,
         Request::Check => value(&check::check(node).await?),
         Request::PairInvite { expires_s, address } => {
@@ -207,11 +208,11 @@ async fn answer(
     }
 }
 
-/// Tells running cycles to stop, and how many there were.
+/// Tells running cycles and drills to stop, and how many there were.
 fn cancel(node: &Arc<Node>, role: Option<&RoleName>) -> Result<serde_json::Value> {
     let mut cancelled = 0;
     for run in node.chosen(role)? {
-        cancelled += u32::from(cycle::cancel(&run));
+        cancelled += u32::from(cycle::cancel(&run)) + u32::from(drill::cancel(&run));
     }
     Ok(serde_json::json!({ "cancelled": cancelled }))
 }
