@@ -318,8 +318,9 @@ fn a_promotion_comes_first() {
     let Pair {
         mut alder, birch, ..
     } = pair;
-    configure(&birch, &endless(&birch));
-    // The services of the role cannot start while those of the drill run.
+    // The services of the role cannot start while those of the drill run, which take their time.
+    let slowly = endless(&birch).replace("rm ", "sleep 2; rm ");
+    configure(&birch, &slowly);
     let free = shell(&format!("test ! -e {}/serving", birch.dir.display()));
     configure(&birch, &format!("hooks.before-start = {free}"));
     let child = begin(&birch);
@@ -334,6 +335,7 @@ fn a_promotion_comes_first() {
     ]);
     assert_eq!(said.code, 0, "{said:?}\n{}", birch.log());
     assert_eq!(birch.role()["state"], "active");
+    assert!(!birch.log().contains("go past the hook"), "{}", birch.log());
     assert_eq!(end(child).code, 130);
     clean(&birch);
     assert!(!runs(pid(&birch, "service")) && !runs(pid(&birch, "check")));

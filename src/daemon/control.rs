@@ -1,6 +1,6 @@
 //! The control socket: one JSON request a connection, events while it runs, one reply at the end.
 //!
-//! Only root may open it (mode 0600 in a 0700 directory). A client that goes away leaves the work running.
+//! Only root may open it (mode 0600). A client that goes away leaves the work running.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -37,7 +37,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const MAKE_WAY_MAX: Duration = Duration::from_secs(30);
 
 /// A drill that runs.
-pub struct Rehearsal {
+pub struct RunningDrill {
     cancel: CancellationToken,
     /// Closed when it is over.
     over: watch::Receiver<()>,
@@ -78,7 +78,7 @@ async fn begin(node: &Arc<Node>, run: &Arc<RoleRun>, point: Stored) -> Result<Dr
     })?;
     let (running, over) = watch::channel(());
     let cancel = node.stop.child_token();
-    *lock(&run.drill) = Some(Rehearsal {
+    *lock(&run.drill) = Some(RunningDrill {
         cancel: cancel.clone(),
         over,
     });

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::absent::Watched;
 use super::api::RoleCycle;
-use super::drill::Rehearsal;
+use super::drill::RunningDrill;
 use super::hub::Hub;
 use super::retry::{Lacking, Waiting};
 use super::supervisor::Supervisor;
@@ -76,7 +76,7 @@ pub struct RoleRun {
     /// Held across snapshot, prune and restore of this role: one change of the catalogue at a time.
     pub catalogue: tokio::sync::Mutex<()>,
     pub cycle: Mutex<Option<RunningCycle>>,
-    pub drill: Arc<Mutex<Option<Rehearsal>>>,
+    pub drill: Arc<Mutex<Option<RunningDrill>>>,
     pub replicas: Mutex<BTreeMap<NodeName, Replica>>,
     /// One receiver per dataset: a new offer ends the old one first.
     pub receiving: Mutex<BTreeMap<DatasetName, Receiving>>,

@@ -6,7 +6,7 @@
 //!
 //! It deliberately does not know why the drill takes place.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub fn plan(node: &Node, run: &RoleRun, point: &Stored) -> DrillReport {
     }
 }
 
-fn copy_text(point: &Stored, at: &std::path::Path) -> String {
+fn copy_text(point: &Stored, at: &Path) -> String {
     let manifest = &point.manifest;
     let names: Vec<&str> = manifest.datasets.keys().map(|name| name.as_str()).collect();
     let (names, at) = (names.join(", "), at.display());
@@ -380,25 +380,7 @@ pub async fn clear(node: &Arc<Node>, run: &Arc<RoleRun>) {
         .unwrap_or_default();
     // Nothing is mounted after a reboot, and nothing runs.
     if let Some(at) = shown.first().and_then(|mount| mount.parent()) {
-        let begun = node.state.drill(&run.name).unwrap_or_default().begun;
-        let stage = Stage {
-            node: node.clone(),
-            run: run.clone(),
-            at: at.to_owned(),
-            point: begun.map(|(_, point)| point),
-        };
-        let drill = &run.role.drill;
-        if let Some(stop) = &drill.stop {
-            let limit = drill.timeout.min(STOP_URGENT);
-            if let (Some(error), said) = stage.command(stop, limit, None).await {
-                let stop = stop.join(" ");
-                let text = format!(
-                    "could not stop what an interrupted drill started ({stop}): {error} {said}"
-                );
-                node.hub.warn(Some(&run.name), text);
-            }
-        }
-        stage.end_processes().await;
+        stop_left(node, run, at).await;
     }
     let fs = run.fs.clone();
     match blocking(move || fs.end_drill()).await {
@@ -411,5 +393,35 @@ pub async fn clear(node: &Arc<Node>, run: &Arc<RoleRun>) {
             role = run.name.as_str(),
             "could not clear away what a drill left: {error:#}"
         ),
+    }
+}
+
+/// Stops what a drill started whose copy is shown at `at`. The table of mounts knows no links: the way there, which its
+/// commands were told, may have been another one.
+async fn stop_left(node: &Arc<Node>, run: &Arc<RoleRun>, at: &Path) {
+    let begun = node.state.drill(&run.name).unwrap_or_default().begun;
+    let here = place(node, run);
+    let same = here.canonicalize().is_ok_and(|here| here == at);
+    let mut stage = Stage {
+        node: node.clone(),
+        run: run.clone(),
+        at: if same { here } else { at.to_owned() },
+        point: begun.map(|(_, point)| point),
+    };
+    let drill = &run.role.drill;
+    if let Some(stop) = &drill.stop {
+        let limit = drill.timeout.min(STOP_URGENT);
+        if let (Some(error), said) = stage.command(stop, limit, None).await {
+            let stop = stop.join(" ");
+            let text = format!(
+                "could not stop what an interrupted drill started ({stop}): {error} {said}"
+            );
+            node.hub.warn(Some(&run.name), text);
+        }
+    }
+    stage.end_processes().await;
+    if stage.at != at {
+        stage.at = at.to_owned();
+        stage.end_processes().await;
     }
 }
