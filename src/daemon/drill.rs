@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use super::api::{DrillReport, DrillRequest, DrillView, PointSummary, RoleStatus};
 use super::node::{Node, RoleRun, blocking, lock};
 use super::restore::not_found;
-use super::status::summary;
 use crate::error::{Code, Failure};
 use crate::logic::choose::find;
 use crate::logic::drill as logic;
@@ -205,7 +204,7 @@ pub fn last(node: &Node, run: &RoleRun) -> Result<Option<DrillView>> {
 /// A point that may be gone by now.
 fn named(name: &PointName) -> PointSummary {
     PointSummary {
-        name: name.clone(),
+        name: *name,
         short: format!("{}.{}", name.epoch, name.sequence),
         taken: name.taken,
     }
@@ -230,9 +229,4 @@ pub fn warning(run: &RoleRun, role: &RoleStatus, now: Timestamp) -> Option<Strin
             units::human_age(now.duration_since(last.ended).as_secs_f64())
         )
     })
-}
-
-/// For the reports of `perform`.
-fn of(stored: &Stored) -> PointSummary {
-    summary(stored)
 }

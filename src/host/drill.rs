@@ -97,7 +97,7 @@ mod tests {
         let point = PointName::parse("20261120T120000Z.1.42").unwrap();
         let result = DrillResult {
             ended: at("12:00:12"),
-            point: point.clone(),
+            point,
             passed: false,
             seconds: 12.0,
             failure: Some("check a: exit status: 1".into()),

@@ -27,19 +27,17 @@ pub fn drill(report: &DrillReport) -> String {
         human::local_zoned(report.point.taken),
     )];
     lines.extend(report.steps.iter().flat_map(step));
-    lines.push(
-        match report.dry_run {
-            true => "nothing was changed (dry run)",
-            false => "the copy is discarded; live data and points are as they were",
-        }
-        .to_owned(),
-    );
-    if report
-        .steps
-        .iter()
-        .any(|step| step.what == "discard" && step.ok == Some(false))
-    {
-        lines.pop();
+    let gone = |step: &DrillStep| step.what == "discard" && step.ok == Some(true);
+    if report.dry_run {
+        lines.push("nothing was changed (dry run)".to_owned());
+    } else if report.steps.iter().any(gone) {
+        lines.push("the copy is discarded; live data and points are as they were".to_owned());
+    }
+    if report.passed == Some(false) {
+        let (role, point) = (&report.role, &report.point.short);
+        lines.push(format!(
+            "to look at the same data: standin restore {role} --point {point} --to DIR"
+        ));
     }
     lines.join("\n")
 }
@@ -50,7 +48,10 @@ fn step(step: &DrillStep) -> Vec<String> {
         Some(true) => "ok".to_owned(),
         Some(false) => trouble("FAILED"),
     };
-    let took = step.seconds.map(|s| format!("  ({})", human_duration(s)));
+    let took = step.seconds.map(|seconds| match seconds < 0.05 {
+        true => "  (under 0.1s)".to_owned(),
+        false => format!("  ({})", human_duration(seconds)),
+    });
     let mut lines = vec![format!(
         "  {mark}  {}{}",
         step.text,
@@ -101,7 +102,7 @@ mod tests {
             ok: Some(error.is_none()),
             error: error.map(str::to_owned),
             output: output.into(),
-            seconds: Some(0.2),
+            seconds: Some(if what == "check" { 11.6 } else { 0.01 }),
         };
         let copy = "make a throw-away copy of 1.42 (files) at /run/standin/drill/web";
         let check = "check /usr/local/bin/check-web --full";
@@ -139,13 +140,14 @@ mod tests {
         console::set_colors_enabled(false);
         expect![[r#"
             drill web  of point 1.42, taken 2026-11-20 12:30:05 UTC: FAILED after 12s
-              ok  make a throw-away copy of 1.42 (files) at /run/standin/drill/web  (0.2s)
-              FAILED  check /usr/local/bin/check-web --full  (0.2s)
+              ok  make a throw-away copy of 1.42 (files) at /run/standin/drill/web  (under 0.1s)
+              FAILED  check /usr/local/bin/check-web --full  (12s)
                   exit status: 1
                   | index.html
                   | no index
-              ok  discard the copy  (0.2s)
-            the copy is discarded; live data and points are as they were"#]]
+              ok  discard the copy  (under 0.1s)
+            the copy is discarded; live data and points are as they were
+            to look at the same data: standin restore web --point 1.42 --to DIR"#]]
         .assert_eq(&drill(&sample()));
     }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::daemon::api::{DrillReport, DrillStep};
 use crate::daemon::node::{Node, RoleRun, blocking};
 use crate::daemon::play;
+use crate::daemon::status::summary;
 use crate::error::{Code, Failure};
 use crate::host::command::{self, Failed, Group, Order};
 use crate::host::drill::DrillResult;
@@ -66,7 +67,7 @@ pub fn plan(node: &Node, run: &RoleRun, point: &Stored) -> DrillReport {
     DrillReport {
         dry_run: true,
         role: run.name.clone(),
-        point: super::of(point),
+        point: summary(point),
         passed: None,
         steps: steps.into_iter().map(step).collect(),
         seconds: 0.0,
@@ -102,7 +103,7 @@ pub async fn whole(
             node: node.clone(),
             run: run.clone(),
             at: place(node, run),
-            point: Some(name.clone()),
+            point: Some(name),
         },
         cancel: cancel.clone(),
         steps: Vec::new(),
@@ -143,7 +144,7 @@ pub async fn whole(
     Ok(DrillReport {
         dry_run: false,
         role: run.name.clone(),
-        point: super::of(point),
+        point: summary(point),
         passed: Some(result.passed),
         steps: drill.steps,
         seconds,
@@ -259,11 +260,19 @@ impl Drill {
                 true => config.timeout.min(STOP_URGENT),
                 false => config.timeout,
             };
+            let text = format!("stop {}", stop.join(" "));
+            self.say(&text);
             let began = Instant::now();
             let ended = self.stage.command(stop, limit, None).await;
-            self.ended("stop", format!("stop {}", stop.join(" ")), began, ended);
+            self.ended("stop", text, began, ended);
         }
         self.stage.end_processes().await;
+    }
+
+    /// For whoever waits: something begins that may take long.
+    fn say(&self, text: &str) {
+        let text = format!("drill: {text}");
+        self.stage.node.hub.note(Some(&self.stage.run.name), text);
     }
 
     /// Whether there is a copy.
@@ -301,6 +310,8 @@ impl Drill {
         if self.cut {
             return false;
         }
+        let text = format!("{what} {}", argv.join(" "));
+        self.say(&text);
         let began = Instant::now();
         let ended = tokio::select! {
             ended = self.stage.command(argv, limit, output) => ended,
@@ -311,12 +322,13 @@ impl Drill {
             }
         };
         let good = ended.0.is_none();
-        self.ended(what, format!("{what} {}", argv.join(" ")), began, ended);
+        self.ended(what, text, began, ended);
         good
     }
 
     /// Reads every file, where nobody said what else to look at.
     async fn read(&mut self, time: Duration) {
+        self.say("read every file");
         let began = Instant::now();
         let limits = Limits {
             bytes: READ_BYTES_MAX,
@@ -359,7 +371,8 @@ impl Drill {
 
     fn ended(&mut self, what: &str, text: String, began: Instant, (error, output): Ended) {
         let seconds = began.elapsed().as_secs_f64();
-        tracing::info!(role = self.stage.run.name.as_str(), ?error, "drill: {text}");
+        let word = if error.is_none() { "ok" } else { "FAILED" };
+        tracing::info!(role = self.stage.run.name.as_str(), "drill: {word}: {text}");
         self.steps.push(DrillStep {
             what: what.to_owned(),
             text,
