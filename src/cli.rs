@@ -11,9 +11,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::config;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 
+mod drill;
 mod fork;
 mod moves;
 
+pub use drill::Drill;
 pub use fork::*;
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
 
@@ -84,6 +86,7 @@ pub enum Verb {
     Resume(Resume),
     Resolve(Resolve),
     Pause(Pause),
+    Drill(Drill),
     Fork(Fork),
     Rescan(Rescan),
     Prune(Prune),
@@ -210,9 +213,9 @@ pub struct Run {
     pub cancel: bool,
 }
 
-/// Stop running cycles
+/// Stop running cycles and drills
 ///
-/// Transfers take a checkpoint first; the next cycle goes on from it.
+/// Transfers take a checkpoint first; the next cycle goes on from it. A drill discards its copy.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::logic::absent;
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::Bandwidth;
+use crate::logic::drill::Drill;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::play::Play;
 use crate::logic::retention::Keep;
@@ -22,6 +23,7 @@ use crate::logic::schedule::Every;
 mod complaint;
 mod datasets;
 mod document;
+mod drill;
 pub mod edit;
 mod permit;
 mod play;
@@ -148,6 +150,8 @@ pub struct Role {
     pub absent: absent::Limits,
     /// What moves with the role besides data. Default: nothing.
     pub play: Play,
+    /// How it is rehearsed. Default: by hand, reading every file.
+    pub drill: Drill,
     /// Live paths, absolute.
     pub datasets: BTreeMap<DatasetName, Dataset>,
     /// Where datasets are shown read-only, absolute (`standby-view`). Default: nowhere.

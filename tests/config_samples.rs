@@ -24,7 +24,7 @@ fn uncommented(take: impl Fn(&str) -> bool) -> String {
 }
 
 /// Keys of which the sample gives an example, because their default is "none" or another key's value.
-const EXAMPLES: [&str; 14] = [
+const EXAMPLES: [&str; 18] = [
     "advertise",
     "via",
     "bandwidth",
@@ -39,6 +39,10 @@ const EXAMPLES: [&str; 14] = [
     "hooks.after-start",
     "hooks.before-stop",
     "hooks.after-stop",
+    "drill.every",
+    "drill.checks",
+    "drill.start",
+    "drill.stop",
 ];
 
 fn is_example(line: &str) -> bool {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+#[path = "contract/drills.rs"]
+mod drills;
 #[path = "contract/forks.rs"]
 mod forks;
 #[path = "contract/restores.rs"]
@@ -45,6 +47,7 @@ fn contract(fs: &dyn Filesystem) {
     changes_are_seen(fs);
     streams_are_measured_and_repeatable(fs);
     a_point_in_use_is_not_destroyed(fs);
+    drills::copies_come_and_go(fs);
     forks::points_fork(fs);
     live_data_is_replaced_without_loss(fs);
     live_data_comes_and_goes(fs);

@@ -15,6 +15,7 @@ pub mod render;
 mod apply_worker;
 mod check;
 mod completions;
+mod drill;
 mod fork;
 mod if_active;
 mod interrupt;
@@ -66,6 +67,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Resume(args) => moves::resume(global, args),
         Verb::Resolve(args) => moves::resolve(global, args),
         Verb::Pause(args) => moves::pause(global, args),
+        Verb::Drill(args) => drill::run(global, args),
         Verb::Fork(args) => fork::run(global, args),
         Verb::Rescan(args) => rescan::run(global, args),
         Verb::Prune(args) => prune::run(global, args),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::commands::init::InitReport;
+use crate::commands::render;
 use crate::daemon::api::*;
 use crate::error::Code;
 use crate::logic::fork::{Figures, Measure};
@@ -21,7 +22,7 @@ fn node(word: &str) -> NodeName {
     NodeName::parse(word).unwrap()
 }
 
-fn role() -> RoleName {
+pub fn role() -> RoleName {
     RoleName::parse("web").unwrap()
 }
 
@@ -45,7 +46,7 @@ fn name(sequence: u64, taken: &str) -> PointName {
     PointName::of(&id, at(taken))
 }
 
-fn summary(sequence: u64, taken: &str) -> PointSummary {
+pub fn summary(sequence: u64, taken: &str) -> PointSummary {
     PointSummary {
         name: name(sequence, taken),
         short: format!("1.{sequence}"),
@@ -129,6 +130,8 @@ pub fn status() -> Status {
             points: 43,
             damaged: 0,
             newest: Some(summary(43, "12:35:05")),
+            drill: Some(render::drill::last()),
+            drilling: false,
             replicas: vec![
                 ReplicaStatus {
                     peer: node("birch"),
@@ -508,6 +511,11 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             "Restore",
             "`standin restore --json`, also with `--dry-run`",
             value(restore()),
+        ),
+        (
+            "Drill",
+            "`standin drill --json`, also with `--dry-run` (`passed` is then null)",
+            value(render::drill::sample()),
         ),
         (
             "Forks",

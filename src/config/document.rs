@@ -283,6 +283,23 @@ impl<'a> Found<'a> {
         )
     }
 
+    /// A list whose elements are texts or lists of texts, or one text standing for a list of one. Elements of another type
+    /// are complained of and left out.
+    pub fn elements(&self) -> Option<Vec<Element<'a>>> {
+        let Some(array) = self.item.as_array() else {
+            let words = self.texts()?;
+            return Some(words.into_iter().map(Element::Text).collect());
+        };
+        let element = |value: &'a Value| match value.as_array() {
+            Some(inner) => {
+                let words: Vec<_> = inner.iter().filter_map(|word| self.element(word)).collect();
+                (words.len() == inner.len()).then_some(Element::List(words))
+            }
+            None => self.element(value).map(Element::Text),
+        };
+        Some(array.iter().filter_map(element).collect())
+    }
+
     fn element(&self, value: &'a Value) -> Option<Word<'a>> {
         let line = value
             .span()
@@ -338,6 +355,12 @@ impl<'a> Found<'a> {
             what,
         });
     }
+}
+
+/// One element of a list in which lists may stand.
+pub enum Element<'a> {
+    Text(Word<'a>),
+    List(Vec<Word<'a>>),
 }
 
 /// One text of a list.

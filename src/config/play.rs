@@ -192,7 +192,7 @@ fn hook(found: Found) -> Option<Hook> {
     })
 }
 
-fn timeout(found: &Found) -> Option<Duration> {
+pub(super) fn timeout(found: &Found) -> Option<Duration> {
     let timeout = found.parsed(units::parse_duration)?;
     if timeout.is_zero() || timeout > TIMEOUT_MAX {
         found.refuse("must be more than nothing and at most a day");
@@ -201,7 +201,7 @@ fn timeout(found: &Found) -> Option<Duration> {
 }
 
 /// An argument vector: a list, or a text cut at blanks. No shell reads it.
-fn argv(found: &Found) -> Option<Vec<String>> {
+pub(super) fn argv(found: &Found) -> Option<Vec<String>> {
     let words: Vec<String> = if found.is_text() {
         let words = found.text()?.split_whitespace();
         words.map(str::to_owned).collect()
@@ -209,15 +209,24 @@ fn argv(found: &Found) -> Option<Vec<String>> {
         let words = found.texts()?;
         words.iter().map(|word| word.text.to_owned()).collect()
     };
+    match whole_command(&words) {
+        Ok(()) => Some(words),
+        Err(why) => {
+            found.refuse(why);
+            None
+        }
+    }
+}
+
+/// Why the words are no command.
+pub(super) fn whole_command(words: &[String]) -> Result<(), &'static str> {
     if words.first().is_none_or(String::is_empty) {
-        found.refuse("empty: write a command, such as \"/usr/local/bin/app-start --quiet\"");
-        return None;
+        return Err("empty: write a command, such as \"/usr/local/bin/app-start --quiet\"");
     }
     if words.iter().any(|word| word.contains('\0')) {
-        found.refuse("a command cannot hold a NUL");
-        return None;
+        return Err("a command cannot hold a NUL");
     }
-    Some(words)
+    Ok(())
 }
 
 /// Writes the keys into a role's table; nothing where nothing moves but data.

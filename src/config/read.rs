@@ -18,6 +18,7 @@ use super::{
 use crate::logic::absent::{self, Floor};
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::{Bandwidth, Limit};
+use crate::logic::drill::Drill;
 use crate::logic::name::{NodeName, RoleName, nearest};
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
@@ -294,6 +295,7 @@ fn role<'a>(
     let reserve = section.get("reserve").map(|found| size(&found));
     let absent = section.get("keep-for-absent-peers").map(absent);
     let play = super::play::play(&mut section);
+    let drill = section.get("drill").map(super::drill::drill);
     let datasets = datasets(&mut section, paths);
     section.finish();
     Some(Role {
@@ -310,6 +312,7 @@ fn role<'a>(
         views: datasets.as_ref()?.views.clone(),
         datasets: datasets?.live,
         play: play?,
+        drill: drill.unwrap_or_else(|| Some(Drill::default()))?,
     })
 }
 

@@ -102,6 +102,7 @@ fn role(role: &Role) -> Table {
         table["keep-for-absent-peers"] = absent(&role.absent);
     }
     super::play::show(&role.play, &mut table);
+    super::drill::show(&role.drill, &mut table);
     let mut datasets = implicit();
     for (name, Dataset::Btrfs(path)) in &role.datasets {
         let mut dataset = Table::new();

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod drill;
 mod forks;
 
+pub use drill::*;
 pub use forks::*;
 
 use jiff::Timestamp;
@@ -37,7 +39,7 @@ pub enum Request {
         dry_run: bool,
         attach: bool,
     },
-    /// Stops running cycles (transfers checkpoint first). Done: `{"cancelled": 1}`, how many there were.
+    /// Stops running cycles (transfers checkpoint first) and drills. Done: `{"cancelled": 1}`, how many there were.
     Cancel { role: Option<RoleName> },
     /// Done: [`PruneReport`].
     Prune {
@@ -46,6 +48,8 @@ pub enum Request {
     },
     /// Done: [`RestoreReport`].
     Restore(RestoreRequest),
+    /// Rehearses a role. Events as with `Run`. Done: [`DrillReport`].
+    Drill(DrillRequest),
     /// See [`ForkRequest`] for what is done.
     Fork(ForkRequest),
     /// Looks at every point anew and mends damaged ones from peers. Events as with `Run`. Done: [`CycleReport`].
@@ -199,6 +203,12 @@ pub struct RoleStatus {
     #[serde(default)]
     pub damaged: usize,
     pub newest: Option<PointSummary>,
+    /// The last drill on this node that came to its end; none: there was none yet.
+    #[serde(default)]
+    pub drill: Option<DrillView>,
+    /// A drill is running.
+    #[serde(default)]
+    pub drilling: bool,
     /// One per peer of the role, on the active node.
     pub replicas: Vec<ReplicaStatus>,
     pub datasets: Vec<DatasetStatus>,

@@ -1,6 +1,6 @@
 //! The control socket: one JSON request a connection, events while it runs, one reply at the end.
 //!
-//! Only root may open it (mode 0600 in a 0700 directory). A client that goes away leaves the work running.
+//! Only root may open it (mode 0600). A client that goes away leaves the work running.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -17,8 +17,8 @@ use tokio::sync::broadcast::error::RecvError;
 use super::api::{CycleReport, Event, MoveReport, PruneReport, Reply, Request, RolePrune};
 use super::node::Node;
 use super::{
-    check, cycle, forks, handover, pairing, points, promote, prune, rescan, resolve, restore,
-    status,
+    check, cycle, drill, forks, handover, pairing, points, promote, prune, rescan, resolve,
+    restore, status,
 };
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -183,6 +183,7 @@ async fn answer(
         | Request::Resolve { .. }
         | Request::Pause { .. }) => value(&follow(node, client, moved(node, asked)).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
+        Request::Drill(request) => value(&follow(node, client, drill::drill(node, request)).await?),
         Request::Fork(request) => forks::answer(node, request).await,
         Request::Check => value(&check::check(node).await?),
         Request::PairInvite { expires_s, address } => {
@@ -197,11 +198,11 @@ async fn answer(
     }
 }
 
-/// Tells running cycles to stop, and how many there were.
+/// Tells running cycles and drills to stop, and how many there were.
 fn cancel(node: &Arc<Node>, role: Option<&RoleName>) -> Result<serde_json::Value> {
     let mut cancelled = 0;
     for run in node.chosen(role)? {
-        cancelled += u32::from(cycle::cancel(&run));
+        cancelled += u32::from(cycle::cancel(&run)) + u32::from(drill::cancel(&run));
     }
     Ok(serde_json::json!({ "cancelled": cancelled }))
 }

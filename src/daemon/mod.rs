@@ -25,6 +25,7 @@ mod check;
 mod clock;
 mod control;
 mod cycle;
+mod drill;
 mod forks;
 mod grant;
 mod handover;
@@ -133,6 +134,7 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(links::keep(node.clone()));
     tasks.spawn(supervisor::keep(node.clone()));
     tasks.spawn(schedule::keep(node.clone()));
+    tasks.spawn(drill::keep(node.clone()));
     tasks.spawn(retry::keep(node.clone()));
     tasks.spawn(absent::keep(node.clone()));
     tasks.spawn(pacing::keep(node.clone()));

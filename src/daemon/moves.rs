@@ -16,7 +16,7 @@ use super::cycle::{self, Taken};
 use super::forks;
 use super::node::{Node, RoleRun, blocking};
 use super::supervisor::Beside;
-use super::{asking, play, replicate, view};
+use super::{asking, drill, play, replicate, view};
 use crate::error::{Code, Failure};
 use crate::fs::Restored;
 use crate::fs::btrfs::freeze::freeze;
@@ -65,7 +65,10 @@ async fn waits(
     cancel: &CancellationToken,
 ) -> Result<Beside> {
     match work {
-        Work::Rise(Rise::Serve) => play::start(node, run).await?,
+        Work::Rise(Rise::Serve) => {
+            drill::make_way(node, run).await;
+            play::start(node, run).await?;
+        }
         Work::Rise(Rise::Address) => play::address(node, run).await?,
         Work::Descent(Descent::Precopy) => copy_ahead(node, run, cancel).await?,
         Work::Descent(Descent::Stop) => {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::absent::Watched;
 use super::api::RoleCycle;
+use super::drill::RunningDrill;
 use super::hub::Hub;
 use super::retry::{Lacking, Waiting};
 use super::supervisor::Supervisor;
@@ -58,6 +59,8 @@ pub struct Node {
     /// Cancelled when the daemon is to stop: transfers checkpoint, then everything ends.
     pub stop: CancellationToken,
     pub sends: Arc<Semaphore>,
+    /// Held while a drill runs: one at a time on a node.
+    pub drilling: Arc<tokio::sync::Mutex<()>>,
     config: RwLock<Arc<Config>>,
     roles: RwLock<BTreeMap<RoleName, Arc<RoleRun>>>,
     peers: RwLock<BTreeMap<NodeName, Arc<PeerRun>>>,
@@ -73,6 +76,7 @@ pub struct RoleRun {
     /// Held across snapshot, prune and restore of this role: one change of the catalogue at a time.
     pub catalogue: tokio::sync::Mutex<()>,
     pub cycle: Mutex<Option<RunningCycle>>,
+    pub drill: Arc<Mutex<Option<RunningDrill>>>,
     pub replicas: Mutex<BTreeMap<NodeName, Replica>>,
     /// One receiver per dataset: a new offer ends the old one first.
     pub receiving: Mutex<BTreeMap<DatasetName, Receiving>>,
@@ -185,6 +189,7 @@ impl Node {
             doubt: Mutex::default(),
             stop: CancellationToken::new(),
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
+            drilling: Arc::default(),
             config: RwLock::new(Arc::new(config.clone())),
             roles: RwLock::default(),
             peers: RwLock::default(),
@@ -360,6 +365,7 @@ impl RoleRun {
             fs: Arc::new(fs),
             catalogue: tokio::sync::Mutex::default(),
             cycle: Mutex::default(),
+            drill: Arc::default(),
             replicas: Mutex::default(),
             receiving: Mutex::default(),
             beside: Arc::default(),
@@ -384,6 +390,7 @@ impl RoleRun {
             self.ages = old.ages.clone();
             self.supervisor = old.supervisor.clone();
             self.beside = old.beside.clone();
+            self.drill = old.drill.clone();
         }
         self
     }

@@ -47,7 +47,7 @@ const TOLD_BYTES_MAX: usize = 4096;
 /// Inode number of a btrfs subvolume's root (BTRFS_FIRST_FREE_OBJECTID, kernel: include/uapi/linux/btrfs_tree.h).
 const SUBVOLUME_ROOT: u64 = 256;
 
-fn around(node: &Node, run: &RoleRun) -> Surroundings {
+pub(super) fn around(node: &Node, run: &RoleRun) -> Surroundings {
     let record = node.state.role(&run.name).ok().flatten();
     Surroundings {
         role: run.name.clone(),
@@ -378,6 +378,10 @@ pub(super) async fn check(run: &RoleRun, active: bool, findings: &mut Vec<Findin
     for (moment, hook) in &play.hooks {
         let of = format!("hook {}", moment.word());
         program(run, active, &of, &hook.run, &subject, findings);
+    }
+    let drill = &run.role.drill;
+    for argv in drill.checks.iter().chain(&drill.start).chain(&drill.stop) {
+        program(run, active, "drill", argv, &subject, findings);
     }
     if !play.ports.is_empty() && !ports::can_close() {
         let text = "its `ports` cannot be closed: there is no program nft";

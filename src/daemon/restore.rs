@@ -95,7 +95,7 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
 }
 
 /// Why there is no such point: perhaps there is, and it is damaged.
-fn not_found(
+pub(super) fn not_found(
     node: &Node,
     run: &RoleRun,
     words: &str,

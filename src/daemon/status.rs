@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{clock, schedule};
+use super::{clock, drill, schedule};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
 use crate::logic::manifest::Stored;
@@ -37,6 +37,7 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
         match role(node, &run, now).await {
             Ok((role, damaged)) => {
                 warn_of(&role, now, &mut warnings);
+                warnings.extend(drill::warning(&run, &role, now));
                 let named = |text: String| format!("{}: {text}", run.name);
                 warnings.extend(damaged.into_iter().map(named));
                 roles.push(role);
@@ -117,15 +118,11 @@ async fn role(
             .into_iter()
             .map(|(name, path)| {
                 let space = fs.space(&name).ok();
-                let (free, total) = (
-                    space.map(|space| space.free),
-                    space.map(|space| space.total),
-                );
                 DatasetStatus {
                     name,
                     path,
-                    free_bytes: free,
-                    total_bytes: total,
+                    free_bytes: space.map(|space| space.free),
+                    total_bytes: space.map(|space| space.total),
                 }
             })
             .collect();
@@ -163,6 +160,8 @@ async fn role(
         points: stored.len(),
         damaged: damaged.len(),
         newest: stored.last().map(summary),
+        drill: drill::last(node, run)?,
+        drilling: lock(&run.drill).is_some(),
         replicas,
         datasets,
     };

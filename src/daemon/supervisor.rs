@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::node::{Node, RoleRun, lock};
-use super::{moves, play, replicate, words};
+use super::{drill, moves, play, replicate, words};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
 use crate::host::part::RoleRecord;
@@ -418,6 +418,8 @@ impl Role {
         let resting = matches!(record.part.state, State::Active | State::Standby);
         if resting {
             run.supervisor.over();
+        } else {
+            drill::cancel(run);
         }
         if record.part.state == State::Active {
             for peer in &run.role.peers {

@@ -397,6 +397,17 @@ pub trait Filesystem: Send + Sync {
     /// shown is not destroyed (`FsError::Busy`): what takes its place is shown first.
     fn view(&self, dataset: &DatasetName, view: View<'_>, at: &Path) -> Result<()>;
 
+    /// Makes a throw-away writable copy of every dataset of the point, and shows them by their names as directories in
+    /// `at` (made where it is missing). The point is held only until the copies are made. What an earlier drill left goes
+    /// first. An error may leave some of them: `end_drill`.
+    fn drill(&self, point: &PointId, at: &Path) -> Result<()>;
+
+    /// Where copies for a drill are shown now, whoever made them.
+    fn drill_mounts(&self) -> Result<Vec<PathBuf>>;
+
+    /// Takes away what `drill` made, whoever still uses it; whether there was anything. Idempotent.
+    fn end_drill(&self) -> Result<bool>;
+
     fn space(&self, dataset: &DatasetName) -> Result<Space>;
 
     /// Lets go of filesystems that cannot be written now: after an error only a fresh mount mends one, and there is none

@@ -66,7 +66,7 @@ pub struct Order<'a> {
     /// It and everything it started are stopped after this time.
     pub limit: Duration,
     /// Further words of the environment, inherited by what it starts.
-    pub mark: Option<(&'static str, String)>,
+    pub words: Vec<(&'static str, String)>,
     /// Where its output goes; none: to memory. A file is begun anew.
     pub output: Option<PathBuf>,
 }
@@ -221,9 +221,8 @@ fn environment(
     if let Some(term) = around.term {
         words.push(("STANDIN_TERM", term.to_string().into()));
     }
-    if let Some((name, word)) = &order.mark {
-        words.push((name, word.into()));
-    }
+    let further = order.words.iter();
+    words.extend(further.map(|(name, word)| (*name, OsString::from(word))));
     words
 }
 

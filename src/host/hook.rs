@@ -19,7 +19,7 @@ pub async fn run(
         argv: &hook.run,
         moment: moment.word(),
         limit: most.map_or(hook.timeout, |most| hook.timeout.min(most)),
-        mark: None,
+        words: Vec::new(),
         output: None,
     };
     command::run(&order, around).await

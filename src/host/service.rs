@@ -121,7 +121,7 @@ async fn examine(
         argv: &service.health,
         moment: "health",
         limit,
-        mark: None,
+        words: Vec::new(),
         output: None,
     };
     match command::run(&order, around).await {
@@ -149,7 +149,7 @@ async fn start_command(service: &CommandService, around: &Surroundings) -> Resul
         argv: &service.start,
         moment: "start",
         limit: service.timeout,
-        mark: Some(mark_of(service, around)),
+        words: vec![mark_of(service, around)],
         output: Some(output.clone()),
     };
     let said = command::run(&order, around).await?;
@@ -193,7 +193,7 @@ async fn stop_command(
         argv: &service.stop,
         moment: "stop",
         limit,
-        mark: None,
+        words: Vec::new(),
         output: None,
     };
     let stopped = command::run(&order, around).await;

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, params};
 use serde::{Deserialize, Serialize};
 
-use super::{absence, part};
+use super::{absence, drill, part};
 use crate::error::{Code, Failure};
 use crate::logic::clock::Watch;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
@@ -371,7 +371,7 @@ fn prepare(connection: &Connection) -> Result<()> {
             "it was written by a newer standin (version {newer}, this one knows {SCHEMA_VERSION})"
         ),
     }
-    let later = [CLOCK, absence::TABLE, part::TABLES].concat();
+    let later = [CLOCK, absence::TABLE, part::TABLES, drill::TABLE].concat();
     connection.execute_batch(&later).context("create tables")?;
     part::add_columns(connection).context("add columns")
 }

@@ -10,6 +10,7 @@ pub mod claim;
 pub mod clock;
 pub mod cycle;
 pub mod damage;
+pub mod drill;
 pub mod fork;
 pub mod line;
 pub mod lineage;

@@ -13,7 +13,7 @@ fn order<'a>(argv: &'a [String], limit: Duration) -> Order<'a> {
         argv,
         moment: "test",
         limit,
-        mark: None,
+        words: Vec::new(),
         output: None,
     }
 }

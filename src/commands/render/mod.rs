@@ -4,6 +4,7 @@
 //! never only a colour. `now` is the daemon's clock, so that ages are right whatever clock the terminal has.
 
 mod cycle;
+pub(super) mod drill;
 mod findings;
 mod fit;
 mod forks;
@@ -15,6 +16,7 @@ mod status;
 mod transfer;
 
 pub use cycle::{cycle, cycle_code, rescan, restore, undo};
+pub use drill::drill;
 pub use findings::{findings, findings_code};
 pub use fit::{fitted, shortened};
 pub use forks::{fork, fork_diff, fork_report, fork_steps, forks};

@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 
+use super::drill::last_drill;
 use super::transfer::{transfer, transfer_name, transfer_within};
 use super::{attention, heading, trouble};
 use crate::commands::human;
@@ -90,7 +91,9 @@ fn failures(role: &RoleStatus) -> impl Iterator<Item = &str> {
     let replicas = role.replicas.iter();
     let errors = replicas.flat_map(|of| [&of.last_error, &of.waiting, &of.absent]);
     let errors = errors.chain([&role.last_error]).flatten();
+    let drill = role.drill.iter().filter_map(|last| last.failure.as_ref());
     errors
+        .chain(drill)
         .map(|error| first_line(error))
         .filter(|error| !error.is_empty())
 }
@@ -159,6 +162,7 @@ fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
         newest(role.newest.as_ref(), now),
         human::count(role.points, "point"),
     )];
+    lines.push(last_drill(role, now));
     lines.extend(
         role.trouble
             .as_deref()
@@ -332,6 +336,7 @@ mod tests {
 
             role web  active, term 1 (alder), running: transfer
               newest point  1.43 (40s ago)   43 points here
+              drill  passed 3m ago (1.42, 12s)
               PEER   HOLDS              EXPOSURE    BEHIND
               birch  1.42 (5m 40s ago)  5m 40s      1 point
               cedar  none               everything  43 points
@@ -394,6 +399,7 @@ mod tests {
               web/files -> birch  1.43 on 1.42   61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
             role web
               newest point  1.43 (40s ago)   43 points here
+              drill  passed 3m ago (1.42, 12s)
               PEER   HOLDS              EXPOSURE    BEHIND
               birch  1.42 (5m 40s ago)  5m 40s      1 point
               cedar  none               everything  43 points

@@ -10,6 +10,7 @@
 //!       .staging/<role>/.restore-<dataset>/         a live subvolume being replaced or taken away (see `settle`)
 //!       .aside/<role>/<unique>/<dataset>            an old live subvolume that nothing else may hold
 //!       .aside/<role>/<point-name>.<unique>/        a damaged point (see `aside`)
+//!       .drill/<role>/<dataset>                     a throw-away writable copy (see `drill`)
 //!       .forks/<role>/<fork>/<point-name>/          points that are not of the line (see `forks`)
 //!       .trash/<unique>/                            hidden first, destroyed after
 //!
@@ -80,6 +81,11 @@ impl Part {
 
     pub fn aside(&self) -> PathBuf {
         self.standin().join(".aside").join(&self.role)
+    }
+
+    /// Copies for the drill that is under way.
+    pub fn drill(&self) -> PathBuf {
+        self.standin().join(".drill").join(&self.role)
     }
 
     /// Points that are not of the line.

@@ -42,6 +42,7 @@ mod catalogue;
 mod changes;
 mod copyout;
 mod disk;
+mod drill;
 mod examine;
 pub mod flags;
 mod fork_mount;
@@ -456,6 +457,19 @@ impl Filesystem for Btrfs {
     fn view(&self, dataset: &DatasetName, view: View<'_>, at: &Path) -> Result<()> {
         let what = format!("show {dataset} at {}", at.display());
         self.run(what, |catalogue| view::view(catalogue, dataset, view, at))
+    }
+
+    fn drill(&self, point: &PointId, at: &Path) -> Result<()> {
+        let what = format!("make a copy of {point} for a drill");
+        self.run(what, |catalogue| drill::make(catalogue, point, at))
+    }
+
+    fn drill_mounts(&self) -> Result<Vec<PathBuf>> {
+        self.run("look for the copy of a drill".to_owned(), drill::mounts)
+    }
+
+    fn end_drill(&self) -> Result<bool> {
+        self.run("discard the copy of a drill".to_owned(), drill::end)
     }
 
     fn let_go(&self) {
