@@ -189,6 +189,7 @@ fn not_yet(node: &Node, run: &RoleRun) -> Result<()> {
         ..before.clone()
     };
     node.state.record_role(&run.name, &record)?;
+    freeze("role-recorded");
     let (was, is) = (&before.part.state, &record.part.state);
     let text = format!("{was} -> {is}: {}", decided.why);
     node.hub.note(Some(&run.name), text);
