@@ -235,6 +235,7 @@ async fn perform(
     }
     set_phase(cycle, "prune");
     freeze("cycle-sent");
+    sweep(run).await?;
     let verdicts = prune::prune(node, run, false).await.context("prune")?;
     let gone: Vec<&str> = verdicts
         .iter()
@@ -278,6 +279,16 @@ fn tell_taken(node: &Node, run: &RoleRun, taken: Result<Taken>, steps: &mut Vec<
             Failure::code_of(&error)
         }
     }
+}
+
+/// A node that was promoted while it received has the half of a point that nobody will send it any more. Nothing is received
+/// here now that would clear it away.
+async fn sweep(run: &Arc<RoleRun>) -> Result<()> {
+    let _catalogue = run.catalogue.lock().await;
+    let fs = run.fs.clone();
+    blocking(move || fs.sweep())
+        .await
+        .context("clear what interrupted transfers left")
 }
 
 fn set_phase(cycle: &RunningCycle, phase: &str) {

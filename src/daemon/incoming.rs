@@ -155,7 +155,10 @@ async fn admit_role(
     (term, line): (&Term, Line),
 ) -> Result<Arc<RoleRun>> {
     let run = permitted(node, peer, name, Grant::Send)?;
-    let Some(record) = node.record(&run)? else {
+    let record = node.record(&run)?;
+    let known = record.as_ref().map_or(0, |record| record.term().epoch);
+    words::believable(node, name, peer, known, term)?;
+    let Some(record) = record else {
         node.join(&run, id, term, line)?;
         return Ok(run);
     };
@@ -302,7 +305,28 @@ async fn admit(
         }
     }
     same_datasets(node, &run, manifest.datasets.keys())?;
+    in_reach(&run, under, manifest).await?;
     Ok(run)
+}
+
+/// A point whose number lies beyond all that can have been taken would leave no number to those after it; and one of a later
+/// term than the one spoken for would stay the newest for ever.
+async fn in_reach(run: &Arc<RoleRun>, under: &Term, manifest: &Manifest) -> Result<()> {
+    if manifest.point.term.epoch > under.epoch {
+        let what = format!("take {} under term {under}, which is older", manifest.point);
+        return Err(Failure::new(Code::Refused, what).into());
+    }
+    let fs = run.fs.clone();
+    let stored = blocking(move || fs.list()).await?;
+    let sequences = stored.iter().map(|stored| stored.manifest.point.sequence);
+    let known = sequences.max().unwrap_or(0);
+    let point = &manifest.point;
+    if point.sequence.saturating_sub(known) <= claim::SEQUENCES_AHEAD_MAX {
+        return Ok(());
+    }
+    let what =
+        format!("take {point}: no role has so many points, the newest here is number {known}");
+    Err(Failure::new(Code::Refused, what).into())
 }
 
 /// The role of a point that this node asked the peer to send again: such a point may be of an older term, and the role

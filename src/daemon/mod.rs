@@ -115,6 +115,7 @@ async fn run(config: Config) -> Result<()> {
     let identity = Identity::load(&key)?;
     let state = State::open(&state_dir)?;
     let node = Node::new(config, identity, state)?;
+    supervisor::wake(&node).context("remember that no role is up yet")?;
     node.prepare_roles().await;
     let listeners = links::listen(&node).await?;
 

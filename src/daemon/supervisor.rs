@@ -166,11 +166,53 @@ impl Supervisor {
     }
 }
 
+/// Before anybody may ask: a role that was up when the daemon ended is not up because its record says so. Whether its services
+/// run is looked at by its task, which takes time.
+pub fn wake(node: &Node) -> Result<()> {
+    node.roles().iter().try_for_each(|run| not_yet(node, run))
+}
+
+fn not_yet(node: &Node, run: &RoleRun) -> Result<()> {
+    let Some(before) = node.state.role(&run.name)? else {
+        return Ok(());
+    };
+    let up = matches!(
+        before.part.state,
+        State::Active | State::Promoting { .. } | State::HandingOver { .. }
+    );
+    if !up || begins(node, run, &before)? {
+        return Ok(());
+    }
+    let decided = step(&before.part, &Event::Started { serving: false });
+    let record = RoleRecord {
+        part: decided.record,
+        ..before.clone()
+    };
+    node.state.record_role(&run.name, &record)?;
+    freeze("role-recorded");
+    let (was, is) = (&before.part.state, &record.part.state);
+    let text = format!("{was} -> {is}: {}", decided.why);
+    node.hub.note(Some(&run.name), text);
+    Ok(())
+}
+
+/// The first term of all, and no daemon ran with it yet: nobody can know better.
+fn begins(node: &Node, run: &RoleRun, record: &RoleRecord) -> Result<bool> {
+    let first = record.line.turns().len() == 1 && record.part.held.as_ref() == Some(record.term());
+    let rises = matches!(record.part.state, State::Active | State::Promoting { .. });
+    Ok(rises && first && node.state.boot(&run.name)?.is_none())
+}
+
 /// Runs a task for each role until the daemon stops; looks anew after each reload.
 pub async fn keep(node: Arc<Node>) {
     loop {
         for run in node.roles() {
-            if let Some(inbox) = lock(&run.supervisor.inbox).take() {
+            let inbox = lock(&run.supervisor.inbox).take();
+            if let Some(inbox) = inbox {
+                if let Err(error) = not_yet(&node, &run) {
+                    let text = format!("could not begin with role {}: {error:#}", run.name);
+                    node.hub.warn(Some(&run.name), text);
+                }
                 tokio::spawn(role(node.clone(), run.name.clone(), inbox));
             }
         }
@@ -293,14 +335,8 @@ impl Role {
             return Ok(Some(false));
         };
         let before = self.node.state.boot(&run.name)?;
+        let begins = begins(&self.node, &run, &record)?;
         self.note_boot(&run)?;
-        // The first term of all, and no daemon ran with it yet.
-        let first =
-            record.line.turns().len() == 1 && record.part.held.as_ref() == Some(record.term());
-        let begins = match record.part.state {
-            State::Active | State::Promoting { .. } => first && before.is_none(),
-            _ => false,
-        };
         if begins {
             return Ok(None);
         }

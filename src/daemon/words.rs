@@ -18,6 +18,7 @@ use super::supervisor::Beside;
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::host::part::RoleRecord;
+use crate::logic::claim;
 use crate::logic::line::Line;
 use crate::logic::name::{NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
@@ -100,6 +101,9 @@ async fn take_in(
         return Ok(());
     };
     let part = &record.part;
+    if let Some(word) = word {
+        believable(node, &run.name, peer, part.seen.epoch, &word.seen)?;
+    }
     if grant::expect(node, peer, &run.name, Grant::Send).is_err() {
         return Ok(());
     }
@@ -215,6 +219,25 @@ pub fn same_role(node: &Node, record: &RoleRecord, id: RoleId, name: &RoleName) 
     Err(Failure::new(Code::Refused, what).into())
 }
 
+/// Refuses a term that no role can have come to; see `claim::EPOCHS_AHEAD_MAX`. `known`: the highest epoch here, 0 for none.
+pub fn believable(
+    node: &Node,
+    role: &RoleName,
+    peer: &NodeName,
+    known: u64,
+    term: &Term,
+) -> Result<()> {
+    if claim::can_be(known, term.epoch) {
+        return Ok(());
+    }
+    let ours = node.name();
+    let what = format!(
+        "follow {peer} to term {term} of role {role}: {ours} knows term {known}, and no role moves that often"
+    );
+    let hint = format!("{peer} is damaged or lies: look at it before it may send to {ours} again");
+    Err(Failure::new(Code::Refused, what).hint(hint).into())
+}
+
 /// The releasing node says that the role is ours.
 async fn granted(
     node: &Arc<Node>,
@@ -223,6 +246,17 @@ async fn granted(
     term: Term,
     line: Line,
 ) -> Result<()> {
+    let record = node.record(run)?.context("find the record of the role")?;
+    let seen = &record.part.seen;
+    believable(node, &run.name, peer, seen.epoch, &term)?;
+    if !claim::may_give(peer, &term, seen, &record.line) {
+        let what = format!(
+            "take role {} over from {peer}: it is not its to give, {} knows term {seen}",
+            run.name,
+            node.name()
+        );
+        return Err(Failure::new(Code::Refused, what).into());
+    }
     let base = line.base_of(&term).cloned();
     let base = base.context("take a role over without knowing from which point it goes on")?;
     let (lineage, _) = our_lineage(run).await?;

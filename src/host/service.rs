@@ -28,6 +28,9 @@ pub const URGENT: Duration = Duration::from_secs(5);
 /// The word by which everything that a start left behind is found again, in the environment.
 const MARK: &str = "STANDIN_SERVICE";
 
+/// The word by which a stop is found again that nobody waits for any more: the daemon was killed, or changed its mind.
+const STOPPING: &str = "STANDIN_STOPPING";
+
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
@@ -52,6 +55,10 @@ pub async fn runs(service: &Service, around: &Surroundings) -> Result<bool> {
 /// Starts the service unless it runs, and waits until it does.
 pub async fn start(service: &Service, around: &Surroundings) -> Result<Said> {
     let began = Instant::now();
+    if let Service::Command(service) = service {
+        let begun = begun_stop(service, around).await;
+        begun.with_context(|| format!("start service {}", service.name))?;
+    }
     if runs(service, around).await? {
         return Ok(Said {
             sentence: format!("service {} runs already", service.name()),
@@ -95,11 +102,36 @@ fn output_of(service: &CommandService, around: &Surroundings) -> PathBuf {
     around.output.join(format!("{role}+{name}.log"))
 }
 
+/// Names the service of this daemon and of no other on the machine, whatever the nodes are called.
+fn words_of(service: &CommandService, around: &Surroundings) -> String {
+    let (node, role, name) = (&around.node, &around.role, &service.name);
+    format!("{node}/{role}/{name} {}", around.output.display())
+}
+
 fn mark_of(service: &CommandService, around: &Surroundings) -> (&'static str, String) {
-    // By daemon too: there may be several on one machine, even of one name (in a container, in a test).
-    let daemon = around.output.display();
-    let words = format!("{daemon}/{}/{}", around.role, service.name);
-    (MARK, words)
+    (MARK, words_of(service, around))
+}
+
+/// Waits for the end of a stop that was begun before. Until then health may say that the service runs, and a moment later it
+/// is gone.
+async fn begun_stop(service: &CommandService, around: &Surroundings) -> Result<()> {
+    let stop = Group {
+        session: None,
+        mark: Some((STOPPING, words_of(service, around))),
+    };
+    let end = Instant::now() + service.timeout;
+    let mut pause = PAUSE_FIRST;
+    while !stop.members().await.is_empty() {
+        if Instant::now() >= end {
+            let survivors = stop.end().await;
+            if !survivors.is_empty() {
+                bail!("end a stop that hangs: not even SIGKILL ended pid {survivors:?}");
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MOST);
+    }
+    Ok(())
 }
 
 /// What a health said.
@@ -193,7 +225,7 @@ async fn stop_command(
         argv: &service.stop,
         moment: "stop",
         limit,
-        words: Vec::new(),
+        words: vec![(STOPPING, words_of(service, around))],
         output: None,
     };
     let stopped = command::run(&order, around).await;

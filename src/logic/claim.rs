@@ -3,6 +3,8 @@
 //!
 //! Pure: compares what the peer claims with what this node remembers. What follows from the answer is the caller's.
 
+use super::line::Line;
+use super::name::NodeName;
 use super::point::{RoleId, Term};
 
 /// What this node remembers of the role.
@@ -34,6 +36,29 @@ pub enum Claim {
     SameEpoch,
 }
 
+/// How far above the highest epoch known here a peer's may lie. Each move of a role takes one, so no honest node is so far ahead;
+/// and a peer that says the highest number there is would leave no higher term to anybody, for ever.
+pub const EPOCHS_AHEAD_MAX: u64 = 1 << 20;
+
+/// The same for the sequences of points: 136 years of one point a second.
+pub const SEQUENCES_AHEAD_MAX: u64 = 1 << 32;
+
+/// Whether a role can have come from `known` (0: nothing is known) to this epoch.
+pub fn can_be(known: u64, epoch: u64) -> bool {
+    epoch.saturating_sub(known) <= EPOCHS_AHEAD_MAX
+}
+
+/// Whether the node `by` may give the role away under `term`: who holds the highest term known here, or held the one before
+/// it, when the new one is known already.
+pub fn may_give(by: &NodeName, term: &Term, seen: &Term, line: &Line) -> bool {
+    if seen != term {
+        return seen.holder == *by;
+    }
+    let before = line.turns().iter().rev();
+    let mut before = before.filter(|turn| turn.term.epoch < term.epoch);
+    before.next().is_none_or(|turn| turn.term.holder == *by)
+}
+
 pub fn judge(known: Option<Known<'_>>, id: RoleId, term: &Term) -> Claim {
     let Some(known) = known else {
         return Claim::New;
@@ -55,7 +80,6 @@ pub fn judge(known: Option<Known<'_>>, id: RoleId, term: &Term) -> Claim {
 
 #[cfg(test)]
 mod tests {
-    use super::super::name::NodeName;
     use super::*;
 
     /// `7a` is epoch 7 held by node a; a `!` behind it: this node is active.
@@ -86,6 +110,29 @@ mod tests {
         check("2a!", "2b", Claim::BothActive);
         check("2a!", "3b", Claim::BothActive);
         check("2a!", "1b", Claim::Lower);
+    }
+
+    #[test]
+    fn nobody_jumps_to_the_end() {
+        assert!(can_be(0, 1) && can_be(7, 3) && can_be(7, 7 + EPOCHS_AHEAD_MAX));
+        assert!(!can_be(7, 8 + EPOCHS_AHEAD_MAX) && !can_be(0, u64::MAX));
+    }
+
+    #[test]
+    fn only_the_holder_gives() {
+        let term = |epoch: u64, holder: &str| Term {
+            epoch,
+            holder: NodeName::parse(holder).unwrap(),
+            nonce: 0,
+        };
+        let (first, second) = (term(1, "a"), term(2, "b"));
+        let [a, c] = ["a", "c"].map(|name| NodeName::parse(name).unwrap());
+        let mut line = Line::first(first.clone());
+        assert!(may_give(&a, &second, &first, &line));
+        assert!(!may_give(&c, &second, &first, &line));
+        line.begin(second.clone(), None);
+        assert!(may_give(&a, &second, &second, &line));
+        assert!(!may_give(&c, &second, &second, &line));
     }
 
     #[test]

@@ -26,17 +26,30 @@ mod cuts;
 mod full;
 mod kills;
 mod link;
+mod moves;
 mod tamper;
+
+#[path = "../moves/ordeal.rs"]
+#[allow(dead_code)]
+mod ordeal;
+#[path = "../moves/stage.rs"]
+#[allow(dead_code)]
+mod stage;
+#[path = "../moves/verdict.rs"]
+mod verdict;
+#[path = "../moves/watch.rs"]
+mod watch;
 
 use case::Kind;
 
 /// Every kind, in the order of the help text and the table.
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     kills::KIND,
     cuts::KIND,
     link::KIND,
     full::KIND,
     tamper::KIND,
+    moves::KIND,
 ];
 
 fn main() -> std::process::ExitCode {

@@ -8,6 +8,7 @@
 mod support;
 
 mod peer;
+mod roles;
 
 use peer::{FILES, Scripted, Step, offer, point, small_stream};
 use serde_json::{Value, json};

@@ -25,7 +25,7 @@ const LONG: Duration = Duration::from_secs(20);
 /// Identity of the snapshot of dataset `files` in every point.
 pub const FILES: &str = "00000000-0000-0000-0000-000000000bad";
 
-const ROLE: &str = "00000000-0000-0000-0000-000000000005";
+pub const ROLE: &str = "00000000-0000-0000-0000-000000000005";
 
 /// One thing the peer does inside an exchange.
 #[derive(Debug, Clone)]

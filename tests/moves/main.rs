@@ -6,12 +6,19 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod crashes;
+mod dry_run;
 mod handover;
+#[allow(dead_code)]
+mod ordeal;
 mod promote;
 mod refusals;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
+mod verdict;
+#[allow(dead_code)]
+mod watch;
 
 /// Points are taken when a test asks, or a move does.
 const MANUAL: &str = "every = \"manual\"\nkeep = { last = 100 }";

@@ -9,11 +9,14 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::cluster::{MIB, TestNode, btrfs};
+use crate::support::proxy::Proxy;
 
 pub const FILES: &str = "files";
 
 pub struct Stage {
     pub nodes: Vec<TestNode>,
+    /// The links, where every byte between two nodes goes through a relay.
+    pub relays: Vec<Proxy>,
 }
 
 /// What was written where, after everything.
@@ -29,10 +32,14 @@ pub struct Records {
 impl Stage {
     /// `role` are further lines of [role.web]; `datasets` beside `files`.
     pub fn new(names: &[&'static str], datasets: &[&str], role: &str) -> Stage {
-        let mut nodes: Vec<TestNode> = names
-            .iter()
-            .map(|name| TestNode::new(name, 1024 * MIB))
-            .collect();
+        let nodes = names.iter().map(|name| TestNode::new(name, 1024 * MIB));
+        Stage::of(nodes.collect(), datasets, role, false)
+    }
+
+    /// The same of nodes that were made before, the home first; `relayed`: links can be cut.
+    pub fn of(mut nodes: Vec<TestNode>, datasets: &[&str], role: &str, relayed: bool) -> Stage {
+        let names: Vec<&'static str> = nodes.iter().map(|node| node.name).collect();
+        let mut relays = Vec::new();
         for at in 0..nodes.len() {
             let peers: Vec<&str> = names
                 .iter()
@@ -51,15 +58,15 @@ impl Stage {
         }
         for inviting in 0..nodes.len() {
             for accepting in inviting + 1..nodes.len() {
-                let said = nodes[inviting]
-                    .run(&["pair", "invite", "--json"])
-                    .ok()
-                    .json();
-                let line = said["line"].as_str().unwrap().to_owned();
-                nodes[accepting].run(&["pair", "accept", &line]).ok();
+                let (host, guest) = (&nodes[inviting], &nodes[accepting]);
+                if relayed {
+                    relays.push(Proxy::to(host.address));
+                }
+                let relay = relayed.then(|| relays.last()).flatten();
+                pair(host, guest, relay);
             }
         }
-        let stage = Stage { nodes };
+        let stage = Stage { nodes, relays };
         stage.wait_linked();
         stage
     }
@@ -159,6 +166,22 @@ impl Drop for Stage {
     }
 }
 
+/// Through a relay, when there is one: then only the accepting side dials.
+fn pair(inviting: &TestNode, accepting: &TestNode, relay: Option<&Proxy>) {
+    let address = relay.map(|relay| relay.address.to_string());
+    let mut invite = vec!["pair", "invite", "--json"];
+    if let Some(address) = &address {
+        invite.extend(["--address", address]);
+    }
+    let said = inviting.run(&invite).ok().json();
+    let line = said["line"].as_str().unwrap();
+    accepting.run(&["pair", "accept", line]).ok();
+    if relay.is_some() {
+        inviting.edit(&format!("address = \"{}\"\n", accepting.address), "");
+        inviting.run(&["reload"]).ok();
+    }
+}
+
 /// Where the service of a node keeps what is no live data.
 pub fn home(node: &TestNode) -> PathBuf {
     node.dir.join("service")
@@ -224,22 +247,31 @@ impl Records {
     /// Every record that was on disk is in the line or in a fork; in the line none is twice.
     #[track_caller]
     pub fn whole(&self) {
+        if let Err(why) = self.judged() {
+            panic!("{why}");
+        }
+    }
+
+    pub fn judged(&self) -> Result<(), String> {
         let mut sorted = self.line.clone();
         sorted.sort();
         let count = sorted.len();
         sorted.dedup();
-        assert_eq!(sorted.len(), count, "a record is in the line twice");
+        if sorted.len() != count {
+            return Err("a record is in the line twice".to_owned());
+        }
         let kept = |record: &String| {
             sorted.binary_search(record).is_ok()
                 || self.forks.values().any(|fork| fork.contains(record))
         };
         let lost: Vec<&String> = self.written.iter().filter(|record| !kept(record)).collect();
-        assert!(
-            lost.is_empty(),
-            "{} of {} records are lost: {lost:?}",
-            lost.len(),
-            self.written.len()
-        );
-        assert!(!self.written.is_empty());
+        if !lost.is_empty() || self.written.is_empty() {
+            return Err(format!(
+                "{} of {} records are lost: {lost:?}",
+                lost.len(),
+                self.written.len()
+            ));
+        }
+        Ok(())
     }
 }

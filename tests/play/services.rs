@@ -155,3 +155,39 @@ fn a_service_that_is_slow_to_come_is_waited_for() {
     wait("its end", || (!lives(pid)).then_some(()));
     assert!(!block(service::runs(&service, &stage.around)).unwrap());
 }
+
+/// A stop that nobody waits for any more has not ended: what it is about to stop does not count as running.
+#[test]
+fn a_stop_that_was_left_alone_ends_before_the_next_start() {
+    let stage = Stage::set();
+    let Service::Command(mut service) = app(&stage, LONG) else {
+        panic!("a service of commands");
+    };
+    let slow =
+        "touch DIR/stopping; while [ ! -e DIR/go ]; do sleep 0.05; done; kill $(cat DIR/pid)";
+    service.stop = stage.script("stop", slow);
+    let (service, around) = (Service::Command(service), &stage.around);
+    block(async {
+        service::start(&service, around).await.unwrap();
+        let pid = stage.pid("pid");
+        let stopping = async {
+            while !stage.path("stopping").exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            stopped = service::stop(&service, around, false) => panic!("{stopped:?}"),
+            () = stopping => {}
+        }
+        // It runs, and health says so; but not for long.
+        assert!(service::runs(&service, around).await.unwrap());
+        let early = Duration::from_millis(500);
+        let said = tokio::time::timeout(early, service::start(&service, around)).await;
+        assert!(said.is_err(), "{said:?}");
+        std::fs::write(stage.path("go"), "").unwrap();
+        let said = service::start(&service, around).await.unwrap();
+        assert!(!lives(pid), "{said:?}");
+        assert!(service::runs(&service, around).await.unwrap());
+        service::stop(&service, around, false).await.unwrap();
+    });
+}
