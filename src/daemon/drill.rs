@@ -42,6 +42,9 @@ pub struct RunningDrill {
     over: watch::Receiver<()>,
 }
 
+/// Held by whoever drills on this node.
+pub type Turn = tokio::sync::OwnedMutexGuard<()>;
+
 /// A drill that somebody asked for.
 pub async fn drill(node: &Arc<Node>, request: DrillRequest) -> Result<DrillReport> {
     let run = node.role(&request.role)?;
@@ -70,11 +73,7 @@ fn refuse_moving(node: &Node, run: &RoleRun) -> Result<()> {
 
 /// Runs a drill to its end, on a task of its own: it tidies up also when nobody waits for it any more.
 async fn begin(node: &Arc<Node>, run: &Arc<RoleRun>, point: Stored) -> Result<DrillReport> {
-    let turn = node.drilling.clone().try_lock_owned().map_err(|_| {
-        let what = format!("drill role {}: a drill is running on this node", run.name);
-        Failure::new(Code::Locked, what)
-            .hint("wait until it is over, or end it with `standin cancel`")
-    })?;
+    let turn = turn(node, run).await?;
     let (running, over) = watch::channel(());
     let cancel = node.stop.child_token();
     *lock(&run.drill) = Some(RunningDrill {
@@ -94,6 +93,21 @@ async fn begin(node: &Arc<Node>, run: &Arc<RoleRun>, point: Stored) -> Result<Dr
         ended
     });
     task.await.context("wait for the end of the drill")?
+}
+
+/// One at a time. What is cleared away at the start of the daemon is waited for.
+async fn turn(node: &Node, run: &RoleRun) -> Result<Turn> {
+    let running = |run: &Arc<RoleRun>| lock(&run.drill).is_some();
+    if let Some(other) = node.roles().iter().find(|run| running(run)) {
+        let (role, other) = (&run.name, &other.name);
+        let what = format!("drill role {role}: a drill of role {other} is running");
+        return Err(Failure::new(Code::Locked, what)
+            .hint(format!(
+                "wait until it is over, or end it with `standin cancel {other}`"
+            ))
+            .into());
+    }
+    Ok(node.drilling.clone().lock_owned().await)
 }
 
 /// Tells the drill of the role to end. True when there was one.
@@ -127,13 +141,12 @@ pub async fn make_way(node: &Node, run: &RoleRun) {
 }
 
 /// Begins drills that are due until the daemon stops, and then waits for the one that runs.
-pub async fn keep(node: Arc<Node>) {
-    {
-        let _turn = node.drilling.lock().await;
-        for run in node.roles() {
-            perform::clear(&node, &run).await;
-        }
+/// With `turn`, what a drill of an earlier daemon left is cleared away first.
+pub async fn keep(node: Arc<Node>, turn: Turn) {
+    for run in node.roles() {
+        perform::clear(&node, &run).await;
     }
+    drop(turn);
     loop {
         for run in node.roles() {
             if let Err(error) = tick(&node, &run).await {

@@ -119,6 +119,8 @@ async fn run(config: Config) -> Result<()> {
     node.prepare_roles().await;
     let listeners = links::listen(&node).await?;
 
+    // No drill before what an earlier daemon left of one is gone.
+    let turn = node.drilling.clone().lock_owned().await;
     let mut tasks = tokio::task::JoinSet::new();
     let acceptor = links::acceptor(&node)?;
     let (accepted, arrivals) = mpsc::channel(ACCEPTED_MAX);
@@ -135,7 +137,7 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(links::keep(node.clone()));
     tasks.spawn(supervisor::keep(node.clone()));
     tasks.spawn(schedule::keep(node.clone()));
-    tasks.spawn(drill::keep(node.clone()));
+    tasks.spawn(drill::keep(node.clone(), turn));
     tasks.spawn(retry::keep(node.clone()));
     tasks.spawn(absent::keep(node.clone()));
     tasks.spawn(pacing::keep(node.clone()));

@@ -2,9 +2,9 @@
 //!
 //! Each place is reached: a place that no move passes any more fails the test.
 
+use crate::MANUAL;
 use crate::ordeal::Ordeal;
 use crate::support::fixture;
-use crate::{BUSY, MANUAL};
 
 /// Of the records that the giving node writes in a hand-over, after those of its start, which is waking up.
 const GIVES: std::ops::RangeInclusive<usize> = 6..=12;
@@ -99,13 +99,30 @@ fn who_takes_over_dies_at_every_place() {
 }
 
 #[test]
-fn a_promotion_and_a_return_die_at_every_place() {
-    if !fixture::ready("a_promotion_and_a_return_die_at_every_place") {
+fn who_is_promoted_dies_at_every_place() {
+    if !fixture::ready("who_is_promoted_dies_at_every_place") {
         return;
     }
-    let mut ordeal = Ordeal::new(&["alder", "birch"], &[], BUSY);
-    let rising = ["restore-intended", "restore-exchanged", "move-live"];
-    let returning = [
+    let mut ordeal = Ordeal::new(&["alder", "birch"], &[], MANUAL);
+    let named = ["restore-intended", "restore-exchanged", "move-live"];
+    for place in places(&named, RISES) {
+        let (dead, to) = pair(&mut ordeal);
+        dies_at(&mut ordeal, to, &place, &mut |ordeal| {
+            ordeal.hold_down(dead, true);
+            ordeal.promote(to, false);
+            ordeal.let_go(dead, None);
+        });
+    }
+    ordeal.records().unwrap();
+}
+
+#[test]
+fn who_returns_dies_at_every_place() {
+    if !fixture::ready("who_returns_dies_at_every_place") {
+        return;
+    }
+    let mut ordeal = Ordeal::new(&["alder", "birch"], &[], MANUAL);
+    let named = [
         "move-kept",
         "retire-intended",
         "retire-moved",
@@ -114,15 +131,7 @@ fn a_promotion_and_a_return_die_at_every_place() {
         "fork-part-moved",
         "move-forked",
     ];
-    for place in places(&rising, RISES) {
-        let (dead, to) = pair(&mut ordeal);
-        dies_at(&mut ordeal, to, &place, &mut |ordeal| {
-            ordeal.hold_down(dead, true);
-            ordeal.promote(to, false);
-            ordeal.let_go(dead, None);
-        });
-    }
-    for place in places(&returning, RETURNS) {
+    for place in places(&named, RETURNS) {
         let (dead, to) = pair(&mut ordeal);
         let before = ordeal.fallen.len();
         ordeal.stage.wait_written(dead, 5);
@@ -131,13 +140,11 @@ fn a_promotion_and_a_return_die_at_every_place() {
         ordeal.let_go(dead, Some(place.clone()));
         ordeal.judge().unwrap();
         let name = place.split(':').next().unwrap();
-        assert_eq!(
-            &ordeal.fallen[before..],
-            [name],
-            "{dead} did not come to {place}"
-        );
+        let fallen = &ordeal.fallen[before..];
+        assert_eq!(fallen, [name], "{dead} did not come to {place}");
     }
-    ordeal.records().unwrap();
+    let (_, forked) = ordeal.records().unwrap();
+    assert!(forked > 0, "what the dead had alone is a fork");
 }
 
 /// Who dies, and who is promoted.

@@ -29,7 +29,7 @@ const VERB_MOST: Duration = Duration::from_secs(45);
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 
 /// Limits and pauses of links and retries are divided by this.
-const HASTE: &str = "10";
+const HASTE: &str = "5";
 
 /// Something that happens to somebody at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

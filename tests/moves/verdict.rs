@@ -23,7 +23,10 @@ impl Ordeal {
     pub fn judge(&mut self) -> Result<&'static str, String> {
         let active = self.cycled()?;
         let begun = Instant::now();
-        while let Err(why) = self.settled(active) {
+        // Cycles go on: it is about the points up to this one.
+        let (_, newest) = known(self.stage.node(active))?;
+        let newest = newest.ok_or("the active node has no point")?;
+        while let Err(why) = self.settled(active, &newest) {
             if begun.elapsed() > SETTLED_WITHIN {
                 return Err(self.told(&why));
             }
@@ -71,9 +74,8 @@ impl Ordeal {
         Err(self.told(&format!("no cycle reaches everybody: {last:?}")))
     }
 
-    fn settled(&mut self, active: &str) -> Result<(), String> {
-        let (line, newest) = known(self.stage.node(active))?;
-        let newest = newest.ok_or("the active node has no point")?;
+    fn settled(&mut self, active: &str, newest: &PointId) -> Result<(), String> {
+        let (line, _) = known(self.stage.node(active))?;
         for node in &self.stage.nodes {
             let name = node.name;
             let (theirs, _) = known(node)?;
@@ -86,13 +88,15 @@ impl Ordeal {
             if let Some(off) = points.iter().find(|(_, point)| !line.contains(point)) {
                 return Err(format!("{} on {name} is not of the line {line:?}", off.0));
             }
-            if !points.iter().any(|(_, point)| *point == newest) {
+            if !points.iter().any(|(_, point)| point == newest) {
                 return Err(format!("{name} does not hold {newest}"));
             }
             let left: Vec<String> = [".staging/web", ".trash"]
                 .into_iter()
                 .flat_map(|room| entries(&node.disk.path().join(".standin").join(room)))
                 .collect();
+            let over = |name: &String| rank_of(name).is_none_or(|rank| rank <= newest.rank());
+            let left: Vec<String> = left.into_iter().filter(over).collect();
             if !left.is_empty() {
                 return Err(format!("{left:?} is left on {name}"));
             }
@@ -101,7 +105,7 @@ impl Ordeal {
                 return Err(format!("live data on {name}: {live}"));
             }
         }
-        self.same_trees(active, &newest)
+        self.same_trees(active, newest)
     }
 
     fn same_trees(&self, active: &str, newest: &PointId) -> Result<(), String> {
@@ -141,6 +145,13 @@ impl Ordeal {
         }
         Ok((records.written.len(), records.forked()))
     }
+}
+
+/// Of the point whose staging has this name; none for anything else.
+fn rank_of(name: &str) -> Option<(u64, u64)> {
+    let mut parts = name.rsplit('.');
+    let sequence = parts.next()?.parse().ok()?;
+    Some((parts.next()?.parse().ok()?, sequence))
 }
 
 /// The line that a node remembers, and its newest point of it.
