@@ -11,6 +11,7 @@ use crate::error::Code;
 use crate::logic::fork::{Figures, Measure};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName, RoleId, Term};
+use crate::logic::predict::Prediction;
 use crate::logic::progress::{Bottleneck, Direction, TransferView};
 
 fn at(word: &str) -> Timestamp {
@@ -104,6 +105,19 @@ fn peers() -> Vec<PeerStatus> {
     ]
 }
 
+/// What a peer said last; nothing yet.
+pub fn word(peer: &str, state: Option<&str>, newest: &str) -> WordStatus {
+    WordStatus {
+        peer: node(peer),
+        said: state.map(|_| at("12:35:05")),
+        state: state.map(str::to_owned),
+        since: state.map(|_| "2026-11-17T08:10:00Z".parse().unwrap()),
+        epoch: state.map(|_| 1),
+        newest: state.map(|_| newest.to_owned()),
+        taken: state.map(|_| at("12:30:05")),
+    }
+}
+
 pub fn status() -> Status {
     Status {
         node: node("alder"),
@@ -117,6 +131,16 @@ pub fn status() -> Status {
                 "5f0c2a52-6a0e-4c3e-9d35-0d7b0f2f9a11".parse().unwrap(),
             )),
             state: "active".into(),
+            since: Some("2026-11-17T08:10:00Z".parse().unwrap()),
+            outlook: None,
+            home: Some(node("alder")),
+            loss: None,
+            words: vec![
+                word("birch", Some("standby"), "1.42"),
+                word("cedar", None, ""),
+            ],
+            forks: None,
+            views: vec![],
             paused: false,
             trouble: None,
             term: Some(term()),
@@ -134,6 +158,11 @@ pub fn status() -> Status {
                     peer: node("birch"),
                     newest: Some(summary(42, "12:30:05")),
                     exposure_s: Some(340.0),
+                    exposure_bytes: Some(12_582_912),
+                    handover: Some(Prediction {
+                        seconds: 2.4,
+                        unmeasured: vec![],
+                    }),
                     behind: 1,
                     last_error: None,
                     waiting: None,
@@ -144,6 +173,8 @@ pub fn status() -> Status {
                     peer: node("cedar"),
                     newest: None,
                     exposure_s: None,
+                    exposure_bytes: None,
+                    handover: None,
                     behind: 43,
                     last_error: Some("cedar is not paired".into()),
                     waiting: None,

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod forks;
+mod standing;
 
 pub use forks::*;
+pub use standing::*;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::host::part::RoleRecord;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::outlook::Outlook;
 use crate::logic::point::{PointName, RoleId, Term};
+use crate::logic::predict::Prediction;
 use crate::logic::progress::TransferView;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -186,6 +190,15 @@ pub struct RoleStatus {
     pub term: Option<Term>,
     /// The node that is active, as far as this node knows.
     pub active: Option<NodeName>,
+    /// Since when this node is what it is in the role; where it is active, under this term.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// What the state means and what can be done about it; none for `active` and `standby`.
+    #[serde(default)]
+    pub outlook: Option<Outlook>,
+    /// The node at which the role is at home, as configured here.
+    #[serde(default)]
+    pub home: Option<NodeName>,
     /// The schedule as configured.
     pub every: String,
     pub next_run: Option<Timestamp>,
@@ -201,6 +214,17 @@ pub struct RoleStatus {
     pub newest: Option<PointSummary>,
     /// One per peer of the role, on the active node.
     pub replicas: Vec<ReplicaStatus>,
+    /// What would be lost if this node were promoted now; only where it stands in.
+    #[serde(default)]
+    pub loss: Option<LossStatus>,
+    /// What each peer said last.
+    #[serde(default)]
+    pub words: Vec<WordStatus>,
+    /// Forks that lie here; none where there are none.
+    #[serde(default)]
+    pub forks: Option<ForksStatus>,
+    #[serde(default)]
+    pub views: Vec<ViewStatus>,
     pub datasets: Vec<DatasetStatus>,
 }
 
@@ -220,6 +244,12 @@ pub struct ReplicaStatus {
     pub newest: Option<PointSummary>,
     /// Seconds since that point was taken: all younger writes would be lost. 0 when nothing changed since.
     pub exposure_s: Option<f64>,
+    /// The same in bytes of files, about; none where it is not known.
+    #[serde(default)]
+    pub exposure_bytes: Option<u64>,
+    /// How long nobody would be served in a hand-over to it; none where nothing was ever measured.
+    #[serde(default)]
+    pub handover: Option<Prediction>,
     /// Points taken here that the peer does not hold.
     pub behind: usize,
     pub last_error: Option<String>,

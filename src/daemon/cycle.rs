@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{RoleCycle, Step};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
-use super::{prune, replicate};
+use super::{heard, prune, replicate};
 use crate::error::{Code, Failure};
 use crate::fs::Inspection;
 use crate::fs::btrfs::freeze::freeze;
@@ -211,6 +211,7 @@ async fn perform(
     let taken = take(node, run, &record, reason).await;
     let failed_to_take = taken.is_err();
     codes.push(tell_taken(node, run, taken, steps));
+    heard::say_where_we_are(node, run);
     freeze("cycle-taken");
     set_phase(cycle, "transfer");
     let mut replicas = tokio::task::JoinSet::new();
@@ -354,9 +355,11 @@ pub async fn take_locked(
         let newest = run.fs.list()?.pop();
         let facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
         match decide(&facts, record.term()) {
-            Decision::Nothing { .. } => Ok(Taken::Unchanged(
-                newest.context("find the newest point")?.manifest.point,
-            )),
+            Decision::Nothing { .. } => {
+                let newest = newest.context("find the newest point")?.manifest.point;
+                run.looked.unchanged(&newest);
+                Ok(Taken::Unchanged(newest))
+            }
             Decision::Take { point, .. } => {
                 let manifest = draft(&node, &run, &record, point.sequence, reason)?;
                 let stored = run.fs.snapshot(manifest);

@@ -8,12 +8,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{clock, schedule};
+use super::{clock, measured, schedule, standing, unsaved};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
 use crate::logic::manifest::Stored;
 use crate::logic::name::NodeName;
+use crate::logic::outlook::outlook;
 use crate::logic::point::{PointId, PointName};
+use crate::logic::role::State;
 use crate::peer::message::plain;
 
 /// A role that is this many intervals late, or a peer this far behind, is worth a warning.
@@ -95,9 +97,6 @@ fn began(written: Timestamp, ago: Duration, now: Timestamp) -> Timestamp {
     }
 }
 
-/// Transfers from which the time of the next one is predicted.
-const TRANSFERS_TO_JUDGE_BY: usize = 5;
-
 /// The role, and sentences about damaged points, here and on its peers.
 async fn role(
     node: &Arc<Node>,
@@ -111,7 +110,7 @@ async fn role(
         run.fs.datasets().clone(),
         run.looked.clone(),
     );
-    let (found, datasets, changed) = blocking(move || {
+    let (found, datasets, changed, forks) = blocking(move || {
         let found = fs.inspect()?;
         let datasets: Vec<DatasetStatus> = names
             .into_iter()
@@ -133,16 +132,21 @@ async fn role(
             Some(newest) if active => looked.changed(&*fs, newest),
             _ => true,
         };
-        Ok((found, datasets, changed))
+        Ok((found, datasets, changed, fs.forks()?))
     })
     .await?;
     let (stored, damaged) = (found.points, found.damaged);
     let sentences = damage_of(node, run, &damaged);
     let cycle = node.state.cycle(&run.name)?;
     let replicas = match active {
-        true => replicas(node, run, &stored, changed, now)?,
+        true => in_bytes(run, replicas(node, run, &stored, changed, now)?, &stored).await,
         false => Vec::new(),
     };
+    let loss = match &record {
+        Some(record) => standing::loss(node, run, record, stored.last(), now)?,
+        None => None,
+    };
+    let (of_term, of_state) = node.state.since(&run.name)?;
     let status = RoleStatus {
         name: run.name.clone(),
         id: record.as_ref().map(|record| record.id),
@@ -151,7 +155,20 @@ async fn role(
             |record| record.part.state.to_string(),
         ),
         paused: record.as_ref().is_some_and(|record| record.part.paused),
+        outlook: record.as_ref().and_then(|record| {
+            let troubled = run.supervisor.trouble().is_some();
+            outlook(&run.name, &record.part, troubled)
+        }),
         trouble: run.supervisor.trouble(),
+        since: match &record {
+            Some(record) if record.part.state == State::Active => of_term,
+            _ => of_state,
+        },
+        home: Some(run.role.home.clone()),
+        loss,
+        words: standing::words(node, run)?,
+        forks: standing::forks(&forks),
+        views: standing::views(run),
         term: record.as_ref().map(|record| record.term().clone()),
         active: record.map(|record| record.part.seen.holder),
         every: run.role.every.to_string(),
@@ -186,6 +203,19 @@ pub struct Looked {
 }
 
 impl Looked {
+    /// Somebody looked: nothing changed since this point.
+    pub fn unchanged(&self, newest: &PointId) {
+        *lock(&self.last) = Some((Instant::now(), newest.clone(), false));
+    }
+
+    /// How long ago nothing had changed since the point; none where nobody looked, or something had.
+    pub fn quiet_for(&self, newest: &PointId) -> Option<Duration> {
+        match &*lock(&self.last) {
+            Some((at, of, false)) if of == newest => Some(at.elapsed()),
+            _ => None,
+        }
+    }
+
     fn changed(&self, fs: &dyn Filesystem, newest: &Stored) -> bool {
         let mut last = lock(&self.last);
         let point = &newest.manifest.point;
@@ -267,6 +297,8 @@ fn replicas(
             peer: peer.clone(),
             newest: held.map(|(_, summary)| summary),
             exposure_s,
+            exposure_bytes: None,
+            handover: measured::prediction(node, run, peer).ok().flatten(),
             behind,
             last_error: known
                 .get(peer)
@@ -277,6 +309,31 @@ fn replicas(
         }
     };
     Ok(run.role.peers.iter().map(view).collect())
+}
+
+/// What each would lose, in bytes.
+async fn in_bytes(
+    run: &Arc<RoleRun>,
+    mut replicas: Vec<ReplicaStatus>,
+    stored: &[Stored],
+) -> Vec<ReplicaStatus> {
+    let held = |replica: &ReplicaStatus| {
+        let name = replica.newest.as_ref()?.name;
+        let ours = stored.iter().find(|stored| stored.manifest.name() == name);
+        Some(ours?.manifest.point.clone())
+    };
+    let lacks = |replica: &&ReplicaStatus| replica.exposure_s != Some(0.0);
+    let mut points: Vec<PointId> = replicas.iter().filter(lacks).filter_map(held).collect();
+    points.dedup();
+    let newest = stored.last().map(|stored| stored.manifest.point.clone());
+    let bytes = unsaved::since(run, points, newest).await;
+    for replica in &mut replicas {
+        replica.exposure_bytes = match replica.exposure_s {
+            Some(0.0) => Some(0),
+            _ => held(replica).and_then(|point| bytes.get(&point).copied()),
+        };
+    }
+    replicas
 }
 
 fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
@@ -301,6 +358,11 @@ fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
             Some(_) => {}
         }
     }
+    warnings.extend(
+        role.forks
+            .as_ref()
+            .map(|forks| standing::of_forks(role, forks, now)),
+    );
     for dataset in &role.datasets {
         if let (Some(free), Some(total)) = (dataset.free_bytes, dataset.total_bytes) {
             if free < total / 20 {
@@ -318,14 +380,4 @@ fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
             role.name, newest.short
         ));
     }
-}
-
-/// How long nobody is served in a hand-over to the peer, from the last transfers to it.
-pub fn predicted_handover_s(node: &Node, run: &RoleRun, peer: &NodeName) -> Result<Option<f64>> {
-    let last = node
-        .state
-        .last_transfers(&run.name, peer, TRANSFERS_TO_JUDGE_BY)?;
-    let count = last.len() as f64;
-    let total: f64 = last.iter().sum();
-    Ok((count > 0.0).then(|| total / count))
 }

@@ -7,6 +7,7 @@ pub mod announce;
 pub mod clock;
 pub mod command;
 pub mod copy;
+pub mod figures;
 pub mod hook;
 pub mod lock;
 pub mod mounts;

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, params};
 use serde::{Deserialize, Serialize};
 
-use super::{absence, part};
+use super::{absence, figures, part};
 use crate::error::{Code, Failure};
 use crate::logic::clock::Watch;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
@@ -244,6 +244,7 @@ impl State {
         change.execute("DELETE FROM base WHERE peer = ?1", [peer.as_str()])?;
         change.execute("DELETE FROM sending WHERE peer = ?1", [peer.as_str()])?;
         change.execute("DELETE FROM absence WHERE peer = ?1", [peer.as_str()])?;
+        change.execute("DELETE FROM heard WHERE peer = ?1", [peer.as_str()])?;
         change.commit().map_err(|error| self.told(error))
     }
 
@@ -371,7 +372,7 @@ fn prepare(connection: &Connection) -> Result<()> {
             "it was written by a newer standin (version {newer}, this one knows {SCHEMA_VERSION})"
         ),
     }
-    let later = [CLOCK, absence::TABLE, part::TABLES].concat();
+    let later = [CLOCK, absence::TABLE, figures::TABLES, part::TABLES].concat();
     connection.execute_batch(&later).context("create tables")?;
     part::add_columns(connection).context("add columns")
 }

@@ -11,6 +11,7 @@ mod init;
 mod moved;
 mod points;
 mod prune;
+mod standing;
 mod status;
 mod transfer;
 
