@@ -14,10 +14,11 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::api::{CycleReport, Event, PruneReport, Reply, Request, RolePrune};
+use super::api::{CycleReport, Event, MoveReport, PruneReport, Reply, Request, RolePrune};
 use super::node::Node;
 use super::{
-    check, cycle, forks, handover, pairing, points, promote, prune, rescan, restore, status,
+    check, cycle, forks, handover, pairing, points, promote, prune, rescan, resolve, restore,
+    status,
 };
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -175,23 +176,12 @@ async fn answer(
             };
             value(&follow(node, client, reports).await?)
         }
-        Request::Promote(request) => {
-            value(&follow(node, client, promote::promote(node, request)).await?)
-        }
-        Request::HandOver { role, to, dry_run } => {
-            let moved = handover::handover(node, &role, to.as_ref(), dry_run);
-            value(&follow(node, client, moved).await?)
-        }
-        Request::HandOverCancel { role } => value(&handover::cancel(node, &role).await?),
-        Request::Resume { role, dry_run } => {
-            value(&follow(node, client, promote::resume(node, &role, dry_run)).await?)
-        }
-        Request::Resolve {
-            role,
-            keep,
-            dry_run,
-        } => value(&follow(node, client, promote::resolve(node, &role, &keep, dry_run)).await?),
-        Request::Pause { role, off } => value(&promote::pause(node, &role, off).await?),
+        asked @ (Request::Promote(_)
+        | Request::HandOver { .. }
+        | Request::HandOverCancel { .. }
+        | Request::Resume { .. }
+        | Request::Resolve { .. }
+        | Request::Pause { .. }) => value(&follow(node, client, moved(node, asked)).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
         Request::Fork(request) => forks::answer(node, request).await,
         Request::Check => value(&check::check(node).await?),
@@ -214,6 +204,25 @@ fn cancel(node: &Arc<Node>, role: Option<&RoleName>) -> Result<serde_json::Value
         cancelled += u32::from(cycle::cancel(&run));
     }
     Ok(serde_json::json!({ "cancelled": cancelled }))
+}
+
+/// A role that moves, or is told how to.
+async fn moved(node: &Arc<Node>, request: Request) -> Result<MoveReport> {
+    match request {
+        Request::Promote(request) => promote::promote(node, request).await,
+        Request::HandOver { role, to, dry_run } => {
+            handover::handover(node, &role, to.as_ref(), dry_run).await
+        }
+        Request::HandOverCancel { role } => handover::cancel(node, &role).await,
+        Request::Resume { role, dry_run } => resolve::resume(node, &role, dry_run).await,
+        Request::Resolve {
+            role,
+            keep,
+            dry_run,
+        } => resolve::resolve(node, &role, &keep, dry_run).await,
+        Request::Pause { role, off } => resolve::pause(node, &role, off).await,
+        other => anyhow::bail!("move a role by {other:?}"),
+    }
 }
 
 /// Starts or joins cycles and tells the client what happens until the last one ends.

@@ -20,6 +20,7 @@ use crate::peer::identity::Identity;
 
 mod absent;
 pub mod api;
+mod asking;
 mod check;
 mod clock;
 mod control;
@@ -45,8 +46,10 @@ mod produce;
 mod promote;
 mod prune;
 mod receiving;
+mod refusal;
 mod replicate;
 mod rescan;
+mod resolve;
 mod restore;
 mod retry;
 mod returning;

@@ -16,7 +16,7 @@ use super::cycle::{self, Taken};
 use super::forks;
 use super::node::{Node, RoleRun, blocking};
 use super::supervisor::Beside;
-use super::{play, replicate, view};
+use super::{asking, play, replicate, view};
 use crate::error::{Code, Failure};
 use crate::fs::Restored;
 use crate::fs::btrfs::freeze::freeze;
@@ -266,7 +266,7 @@ async fn deliver(
     bring(node, run, &record, &to, cancel).await?;
     let stored = points(run).await?;
     let newest = stored.last().cloned().context("find the last point")?;
-    let held = replicate::holds(node, run, &record, &to, &newest.manifest).await?;
+    let held = asking::holds(node, run, &record, &to, &newest.manifest).await?;
     let last = newest.manifest.point.clone();
     if !held {
         bail!("find {last}, the last point, on {to}");

@@ -14,15 +14,16 @@ use anyhow::{Context, Result};
 use super::api::{MoveReport, PromoteRequest, Step};
 use super::cycle::{done, our_lineage, planned};
 use super::node::{Node, RoleRun};
+use super::refusal::{losses, taken, why_not};
 use super::supervisor::{Beside, Told};
 use super::{rescan, words};
 use crate::error::{Code, Failure};
 use crate::host::part::RoleRecord;
 use crate::logic::choose;
 use crate::logic::manifest::Stored;
-use crate::logic::name::{NodeName, RoleName};
+use crate::logic::name::NodeName;
 use crate::logic::point::PointId;
-use crate::logic::promotion::{Answered, Facts, Promotion, Refused, Statements, Verdict, judge};
+use crate::logic::promotion::{Answered, Facts, Promotion, Statements, Verdict, judge};
 use crate::logic::role::{Event, State};
 use crate::peer::message::RoleWord;
 
@@ -33,12 +34,12 @@ const SILENT_AFTER: Duration = Duration::from_secs(10);
 const FETCHES_MAX: usize = 5;
 
 /// What was looked up.
-struct Gathered {
-    record: RoleRecord,
-    stored: Vec<Stored>,
+pub struct Gathered {
+    pub record: RoleRecord,
+    pub stored: Vec<Stored>,
     /// Those of the line, oldest first.
-    points: Vec<PointId>,
-    peers: BTreeMap<NodeName, Option<RoleWord>>,
+    pub points: Vec<PointId>,
+    pub peers: BTreeMap<NodeName, Option<RoleWord>>,
 }
 
 /// Promotes this node, or with `dry_run` says what that would do.
@@ -127,7 +128,7 @@ fn without(mut gathered: Gathered, peer: &NodeName) -> Gathered {
     gathered
 }
 
-async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Gathered> {
+pub async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Gathered> {
     let mut asked = tokio::task::JoinSet::new();
     for peer in run.role.peers.clone() {
         let (node, run) = (node.clone(), run.clone());
@@ -160,7 +161,7 @@ async fn gather(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Gathered> {
     })
 }
 
-fn recorded(node: &Node, run: &RoleRun) -> Result<RoleRecord> {
+pub fn recorded(node: &Node, run: &RoleRun) -> Result<RoleRecord> {
     node.record(run)?.ok_or_else(|| {
         let what = format!(
             "find anything of role {}: nobody has sent it here yet",
@@ -213,153 +214,6 @@ fn statements(run: &RoleRun, request: &PromoteRequest, gathered: &Gathered) -> R
         stopped: request.stopped.iter().cloned().collect(),
         loss_after: named(&request.accept_loss_after)?,
     })
-}
-
-fn names(list: &[NodeName]) -> String {
-    let names: Vec<&str> = list.iter().map(NodeName::as_str).collect();
-    names.join(", ")
-}
-
-fn taken(gathered: &Gathered, point: &PointId) -> String {
-    let found = gathered
-        .stored
-        .iter()
-        .find(|stored| stored.manifest.point == *point);
-    found.map_or_else(
-        || point.to_string(),
-        |stored| {
-            let zoned = stored.manifest.taken.to_zoned(jiff::tz::TimeZone::system());
-            format!("{point} (taken {})", zoned.strftime("%Y-%m-%d %H:%M:%S"))
-        },
-    )
-}
-
-/// The refusal, and what to do next.
-fn why_not(node: &Node, run: &RoleRun, gathered: &Gathered, refused: Refused) -> anyhow::Error {
-    let role = &run.name;
-    let fail = |code: Code, why: String, hint: String| -> anyhow::Error {
-        Failure::new(code, format!("promote {role}: {why}"))
-            .hint(hint)
-            .into()
-    };
-    match refused {
-        Refused::State(why) => fail(
-            Code::Refused,
-            why.to_owned(),
-            match gathered.record.part.state {
-                State::Waking { .. } => format!("standin resume {role}"),
-                State::Conflict { .. } => format!("standin resolve {role} --keep NODE"),
-                _ => format!("see: standin status {role}"),
-            },
-        ),
-        Refused::Active(name) => fail(
-            Code::Refused,
-            format!("{name} plays the role, and answers"),
-            format!(
-                "move it without loss, on {name}: standin handover {role} --to {}",
-                node.name()
-            ),
-        ),
-        Refused::Released(name) => fail(
-            Code::Refused,
-            format!(
-                "the role was released to {name}, which answers and may take it up at any moment"
-            ),
-            format!("wait for it, or promote on {name}"),
-        ),
-        Refused::HigherTerm { by, term } => fail(
-            Code::Fenced,
-            format!(
-                "{by} knows term {term}, which is higher than {}",
-                gathered.record.term()
-            ),
-            "a higher term is never overridden; try again when this node has caught up with it"
-                .to_owned(),
-        ),
-        Refused::Silent(silent) => {
-            let mut flags = String::new();
-            for name in &silent {
-                flags += &format!(" --assert-stopped {name}");
-            }
-            fail(
-                Code::Refused,
-                format!(
-                    "no answer from {}: it may play the role at this moment",
-                    names(&silent)
-                ),
-                format!(
-                    "make sure that it serves nobody (power, network, services), then say so: standin promote {role}{flags}"
-                ),
-            )
-        }
-        Refused::NoPoint => fail(
-            Code::NotFound,
-            "this node holds no whole point of it".to_owned(),
-            "there is nothing to promote here; try the other nodes".to_owned(),
-        ),
-        Refused::UnknownPoint(point) => fail(
-            Code::NotFound,
-            format!("{point} is not of the line"),
-            format!("see: standin points {role}"),
-        ),
-        Refused::Loss {
-            after,
-            unheard,
-            other_lines,
-            left_behind,
-        } => {
-            let lost = losses(gathered, &after, &unheard, &other_lines, &left_behind);
-            fail(
-                Code::Refused,
-                format!(
-                    "this would go on from {}: {}",
-                    taken(gathered, &after),
-                    lost.join("; ")
-                ),
-                format!(
-                    "nothing of it is destroyed, it becomes a fork; if that is right: add --accept-loss-after {after}"
-                ),
-            )
-        }
-        Refused::OtherLoss { accepted, promoted } => fail(
-            Code::Refused,
-            format!(
-                "the loss after {accepted} was accepted, but this would go on from {}",
-                taken(gathered, &promoted)
-            ),
-            format!("if that is right: --accept-loss-after {promoted}"),
-        ),
-    }
-}
-
-/// What would not be in the line, a sentence each.
-fn losses(
-    gathered: &Gathered,
-    after: &PointId,
-    unheard: &[NodeName],
-    other_lines: &[NodeName],
-    left_behind: &[PointId],
-) -> Vec<String> {
-    let mut sentences = Vec::new();
-    for name in unheard {
-        sentences.push(format!(
-            "whatever {name} wrote after {after} is not in this copy, and becomes a fork on {name} when it returns"
-        ));
-    }
-    for name in other_lines {
-        sentences.push(format!(
-            "{name} followed another claim of the epoch: what it holds of that becomes a fork there"
-        ));
-    }
-    if let (Some(first), Some(last)) = (left_behind.first(), left_behind.last()) {
-        let count = left_behind.len();
-        let points = if count == 1 { "point" } else { "points" };
-        sentences.push(format!(
-            "{count} {points} held here ({first} to {}) come after it and become a fork",
-            taken(gathered, last)
-        ));
-    }
-    sentences
 }
 
 fn preview(node: &Node, run: &RoleRun, gathered: &Gathered, promotion: &Promotion) -> Vec<Step> {
@@ -431,143 +285,4 @@ pub async fn risen(node: &Arc<Node>, run: &Arc<RoleRun>, verb: &str) -> Result<R
         }
         changes.changed().await.context("wait for the role")?;
     }
-}
-
-/// The operator says that nobody else played the role while this node was away.
-pub async fn resume(node: &Arc<Node>, role: &RoleName, dry_run: bool) -> Result<MoveReport> {
-    let begun = Instant::now();
-    let run = node.role(role)?;
-    let mut report = MoveReport::new(role, dry_run);
-    let record = recorded(node, &run)?;
-    if !matches!(
-        record.part.state,
-        State::Waking { .. } | State::Promoting { .. }
-    ) {
-        let what = format!("resume {role}: this node is {}", record.part.state);
-        let hint = match record.part.state {
-            State::Standby => format!("to make it active: standin promote {role}"),
-            _ => format!("see: standin status {role}"),
-        };
-        return Err(Failure::new(Code::Refused, what).hint(hint).into());
-    }
-    let text = format!(
-        "go on as the active node under term {}, without waiting for the other peers",
-        record.term()
-    );
-    if dry_run {
-        report.steps.push(planned("resume", text));
-        return Ok(report);
-    }
-    report.steps.push(done("resume", text));
-    follow(
-        &run,
-        &format!("resume {role}"),
-        Event::Resume,
-        Beside::default(),
-    )
-    .await?;
-    let record = risen(node, &run, "resume").await?;
-    report.settle(&record, begun.elapsed());
-    Ok(report)
-}
-
-/// Ends a conflict: this node goes on under a higher term, or gives way.
-pub async fn resolve(
-    node: &Arc<Node>,
-    role: &RoleName,
-    keep: &NodeName,
-    dry_run: bool,
-) -> Result<MoveReport> {
-    let begun = Instant::now();
-    let run = node.role(role)?;
-    let mut report = MoveReport::new(role, dry_run);
-    let gathered = gather(node, &run).await?;
-    let State::Conflict { other, .. } = &gathered.record.part.state else {
-        let what = format!(
-            "resolve {role}: this node is {}",
-            gathered.record.part.state
-        );
-        let hint = "there is no conflict here; is it on another node?".to_owned();
-        return Err(Failure::new(Code::Refused, what).hint(hint).into());
-    };
-    let (ours, theirs) = (node.name(), other.holder.clone());
-    if *keep == ours {
-        let plays = gathered
-            .peers
-            .iter()
-            .find(|(_, word)| word.as_ref().is_some_and(|word| word.plays));
-        if let Some((name, _)) = plays {
-            let what = format!("keep {ours} in role {role}: {name} serves at this moment");
-            let hint = format!("first on {name}: standin resolve {role} --keep {ours}");
-            return Err(Failure::new(Code::Refused, what).hint(hint).into());
-        }
-        let highest = gathered
-            .peers
-            .values()
-            .flatten()
-            .map(|word| word.seen.epoch);
-        let epoch = highest.max().unwrap_or(0).max(gathered.record.term().epoch) + 1;
-        let text =
-            format!("go on here under term {epoch}; what {theirs} wrote becomes a fork there");
-        if dry_run {
-            report.steps.push(planned("resolve", text));
-            return Ok(report);
-        }
-        report.steps.push(done("resolve", text));
-        let term = node.claim(epoch)?;
-        let beside = Beside {
-            line: None,
-            base: gathered.points.last().cloned(),
-        };
-        follow(
-            &run,
-            &format!("resolve {role}"),
-            Event::Stay { term },
-            beside,
-        )
-        .await?;
-        let record = risen(node, &run, "resolve").await?;
-        report.settle(&record, begun.elapsed());
-        return Ok(report);
-    }
-    if *keep != theirs {
-        let what = format!("keep {keep} in role {role}: the claims are of {ours} and {theirs}");
-        return Err(Failure::new(Code::Usage, what)
-            .hint("name one of the two")
-            .into());
-    }
-    let text = format!("stop here; what was written here is kept as a fork, {theirs} goes on");
-    if dry_run {
-        report.steps.push(planned("resolve", text));
-        return Ok(report);
-    }
-    report.steps.push(done("resolve", text));
-    let told = follow(
-        &run,
-        &format!("resolve {role}"),
-        Event::Yield,
-        Beside::default(),
-    )
-    .await?;
-    report.settle(&told.record, begun.elapsed());
-    let text = format!("then, on {theirs}: standin resolve {role} --keep {theirs}");
-    report.steps.push(done("next", text));
-    Ok(report)
-}
-
-/// Nothing starts by itself; or does again.
-pub async fn pause(node: &Arc<Node>, role: &RoleName, off: bool) -> Result<MoveReport> {
-    let run = node.role(role)?;
-    let mut report = MoveReport::new(role, false);
-    let event = if off { Event::Unpause } else { Event::Pause };
-    let told = follow(&run, &format!("pause {role}"), event, Beside::default()).await?;
-    let text = match off {
-        true => "things start by themselves again",
-        false => {
-            "no cycle, drill or retry starts by itself until `standin pause --off`; what is asked for by hand is done, and a higher term still stops this node"
-        }
-    };
-    report.steps.push(done("pause", text));
-    report.settle(&told.record, Duration::ZERO);
-    Ok(report)
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::api::Step;
+use super::asking::{Held, Towards, ask};
 use super::cycle::{done, failed, first_line, our_lineage, planned};
 use super::grant;
 use super::node::{Node, RoleRun, lock};
@@ -25,10 +26,10 @@ use crate::host::part::RoleRecord;
 use crate::logic::again;
 use crate::logic::damage::Damaged;
 use crate::logic::lineage::{Entry, Lineage};
-use crate::logic::manifest::{Manifest, Stored};
+use crate::logic::manifest::Stored;
 use crate::logic::name::{DatasetName, NodeName};
 use crate::logic::plan::{self, Conflict, Plan};
-use crate::logic::point::PointId;
+use crate::logic::point::{PointId, Term};
 use crate::logic::transfer::Partial;
 use crate::peer::link::Link;
 use crate::peer::message::{Answer, Lacks, Request, plain};
@@ -159,12 +160,7 @@ async fn rounds(
             peer,
             link: &link,
         };
-        let asked = ask(&to).await;
-        if asked.as_ref().is_err_and(speaks_for_another_term) {
-            // It knows better, or something else: the word tells, and what follows from it is the supervisor's.
-            words::exchange(node, run, peer);
-        }
-        let mut held = asked?;
+        let mut held = ask_or_learn(&to).await?;
         held.partials = readable(run, held.partials);
         let theirs = &held.lineage;
         let absence = node.state.absence(&run.name, peer)?;
@@ -210,17 +206,17 @@ async fn rounds(
     }
 }
 
-fn speaks_for_another_term(error: &anyhow::Error) -> bool {
-    matches!(Failure::code_of(error), Code::Fenced | Code::Diverged)
+/// Asks; where the peer knows better, or something else, its word tells, and what follows from that is the supervisor's.
+async fn ask_or_learn(to: &Towards<'_>) -> Result<Held> {
+    let asked = ask(to).await;
+    if asked.as_ref().is_err_and(speaks_for_another_term) {
+        words::exchange(to.node, to.run, to.peer);
+    }
+    asked
 }
 
-/// A conversation with a peer about a role.
-struct Towards<'a> {
-    node: &'a Arc<Node>,
-    run: &'a Arc<RoleRun>,
-    record: &'a RoleRecord,
-    peer: &'a NodeName,
-    link: &'a Link,
+fn speaks_for_another_term(error: &anyhow::Error) -> bool {
+    matches!(Failure::code_of(error), Code::Fenced | Code::Diverged)
 }
 
 /// Sends the step. False: something was changed under it, and now there is another plan; found out only the `first` time.
@@ -324,14 +320,6 @@ fn newest_common<'a>(ours: &'a Lineage, theirs: &Lineage) -> Option<&'a Entry> {
         .find(|entry| theirs.holds(entry))
 }
 
-/// What a peer says of itself.
-struct Held {
-    lineage: Lineage,
-    partials: Vec<Partial>,
-    /// What it may still use for each dataset, in bytes.
-    room: BTreeMap<DatasetName, u64>,
-}
-
 /// Without those of points that cannot be read here to their end: a newer one takes their place.
 fn readable(run: &RoleRun, mut partials: Vec<Partial>) -> Vec<Partial> {
     let unreadable = lock(&run.unreadable);
@@ -391,65 +379,6 @@ fn learn(
     }
 }
 
-async fn ask(to: &Towards<'_>) -> Result<Held> {
-    let Towards {
-        node,
-        run,
-        record,
-        peer,
-        link,
-    } = to;
-    let request = Request::Lineage {
-        role: run.name.clone(),
-        role_id: record.id,
-        term: record.term().clone(),
-        datasets: run.fs.datasets().keys().cloned().collect(),
-        line: record.line.clone(),
-        bases: node.state.bases(&run.name)?.into_iter().collect(),
-    };
-    let mut exchange = link.open(&request).await?;
-    let what = format!("ask {peer} what it holds of role {}", run.name);
-    match answer(&what, exchange.recv()).await? {
-        Answer::Lineage {
-            lineage,
-            partials,
-            room,
-            damaged,
-            ..
-        } => {
-            let lineage = lineage.with_damaged(&damaged);
-            let mut replicas = lock(&run.replicas);
-            replicas.entry((*peer).clone()).or_default().damaged = damaged;
-            Ok(Held {
-                lineage,
-                partials,
-                room,
-            })
-        }
-        other => bail!("{peer} answered a question for its lineage with {other:?}"),
-    }
-}
-
-/// Whether the peer says that it holds this very point, whole.
-pub async fn holds(
-    node: &Arc<Node>,
-    run: &Arc<RoleRun>,
-    record: &RoleRecord,
-    peer: &NodeName,
-    manifest: &Manifest,
-) -> Result<bool> {
-    let link = node.link(peer)?;
-    let to = Towards {
-        node,
-        run,
-        record,
-        peer,
-        link: &link,
-    };
-    let held = ask(&to).await?;
-    Ok(held.lineage.holds(&Entry::of(manifest)))
-}
-
 /// Sends every dataset of the step's point, then has the point committed.
 pub async fn send(
     node: &Arc<Node>,
@@ -501,6 +430,18 @@ pub async fn send(
         return Err(error);
     }
     freeze("sent-uncommitted");
+    commit(node, run, peer, link, (stored, term), step).await
+}
+
+/// Has the peer make the point visible, all of which it was sent.
+async fn commit(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    peer: &NodeName,
+    link: &Link,
+    (stored, term): (&Stored, Option<Term>),
+    step: &plan::Step,
+) -> Result<()> {
     let mut exchange = link
         .open(&Request::Commit {
             manifest: stored.manifest.clone(),

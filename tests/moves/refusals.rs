@@ -26,7 +26,7 @@ fn every_refusal_says_what_to_do() {
     if !fixture::ready("every_refusal_says_what_to_do") {
         return;
     }
-    let mut stage = Stage::new(&["alder", "birch"], &[], MANUAL);
+    let stage = Stage::new(&["alder", "birch"], &[], MANUAL);
     stage.wait_written("alder", 5);
     // Nothing of it has been sent yet.
     let words = ["nobody has sent it here yet", "its home is alder"];
@@ -118,7 +118,17 @@ fn every_refusal_says_what_to_do() {
         &["paused on birch"],
     );
     stage.node("birch").run(&["pause", "web", "--off"]).ok();
-    // Restarted without its peer: it does not know better, and says what to do.
+}
+
+/// A node that was active and is alone does not know whether it still is.
+#[test]
+fn a_restart_without_its_peer_waits() {
+    if !fixture::ready("a_restart_without_its_peer_waits") {
+        return;
+    }
+    let mut stage = Stage::new(&["alder", "birch"], &[], MANUAL);
+    stage.wait_written("alder", 5);
+    stage.node("alder").run(&["run", "web"]).ok();
     stage.die("birch");
     stage.die("alder");
     stage.node_mut("alder").start();
