@@ -4,7 +4,7 @@
 //! [`Reply::Failed`]. `--json` prints the value inside `Done` as it stands here (docs/json.md), so a field may be added,
 //! never renamed or removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub enum Request {
         dry_run: bool,
         attach: bool,
     },
-    /// Stops running cycles (transfers checkpoint first). Done: `{"cancelled": 1}`, how many there were.
+    /// Stops running cycles (transfers checkpoint first). Done: [`Cancelled`].
     Cancel { role: Option<RoleName> },
     /// Done: [`PruneReport`].
     Prune {
@@ -280,6 +280,12 @@ pub struct Points {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RolePoints {
     pub role: RoleName,
+    /// This node in the role; none: nobody has named the role to it yet.
+    #[serde(default)]
+    pub state: Option<String>,
+    /// The node that is active, as far as this node knows.
+    #[serde(default)]
+    pub active: Option<NodeName>,
     /// Oldest first.
     pub points: Vec<PointView>,
     /// Points that lie here and are not used: `standin rescan` fetches them again from a peer.
@@ -463,6 +469,15 @@ impl MoveReport {
         self.term = Some(record.term().clone());
         self.seconds = took.as_secs_f64();
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// How many cycles were told to stop.
+    pub cancelled: u32,
+    /// Peers from which this node receives at this moment: only they can stop that.
+    #[serde(default)]
+    pub senders: BTreeSet<NodeName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

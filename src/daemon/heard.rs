@@ -99,11 +99,17 @@ pub fn last(node: &Node, run: &RoleRun, peer: &NodeName) -> Result<Option<Heard>
     }))
 }
 
-/// Tells the peers that have spoken in this link's time where the line stands, without anybody waiting for it.
+/// Tells the peers that know of the role where the line stands, without anybody waiting for it. Those that refuse it are
+/// left alone.
 pub fn say_where_we_are(node: &Arc<Node>, run: &Arc<RoleRun>) {
-    let peers: Vec<NodeName> = lock(&run.heard.0).keys().cloned().collect();
-    for peer in peers.iter().filter(|peer| node.link(peer).is_ok()) {
-        words::exchange(node, run, peer);
+    for peer in run.role.peers.iter().filter(|peer| node.link(peer).is_ok()) {
+        let spoke = lock(&run.heard.0).contains_key(peer);
+        let replicas = lock(&run.replicas);
+        let holds = replicas.get(peer).is_some_and(|one| one.lineage.is_some());
+        drop(replicas);
+        if spoke || holds {
+            words::exchange(node, run, peer);
+        }
     }
 }
 

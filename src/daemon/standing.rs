@@ -3,12 +3,13 @@
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::api::{ForksStatus, LossStatus, RoleStatus, ViewStatus, WordStatus};
+use super::api::{Finding, ForksStatus, LossStatus, RoleStatus, ViewStatus, WordStatus};
 use super::node::{Node, RoleRun, lock};
-use super::{clock, heard};
+use super::{check, clock, heard};
 use crate::host::part::RoleRecord;
 use crate::logic::fork::Fork;
 use crate::logic::manifest::Stored;
+use crate::logic::name::NodeName;
 use crate::logic::role::State;
 use crate::logic::units;
 
@@ -75,6 +76,54 @@ pub fn forks(forks: &[Fork]) -> Option<ForksStatus> {
         bytes: bytes.sum(),
         oldest,
     })
+}
+
+/// For `check`: a role that is away from home, and peers that were never heard of it.
+pub fn check(node: &Node, run: &RoleRun, subject: &str, findings: &mut Vec<Finding>) {
+    let Ok(Some(record)) = node.record(run) else {
+        return;
+    };
+    let (name, home, active) = (&run.name, &run.role.home, &record.term().holder);
+    let settled = *active != node.name() || record.part.plays();
+    if home != active && settled {
+        let since = away_since(node, run, active).map(|since| {
+            let seconds = Timestamp::now().duration_since(since).as_secs_f64();
+            format!(" for {}", units::human_duration(seconds.max(0.0)))
+        });
+        let text = format!(
+            "lives on {active}{}; its home is {home}",
+            since.unwrap_or_default()
+        );
+        let there = match *active == node.name() {
+            true => String::new(),
+            false => format!(", on {active}"),
+        };
+        let hint = format!(
+            "standin failback {name}{there}; or name {active} as its `home` in the configs, if it is to stay"
+        );
+        findings.push(check::warning(subject, text, hint));
+    }
+    for peer in &run.role.peers {
+        let paired = node.peer(peer).is_some_and(|run| run.peer.key.is_some());
+        let linked = node.link(peer).is_ok();
+        let silent = heard::last(node, run, peer).is_ok_and(|heard| heard.is_none());
+        if paired && !linked && silent {
+            let text = format!("{peer} has never said anything of it");
+            let hint = format!(
+                "is [role.{name}] in the config of {peer}, with this node among its `peers`, and its daemon running?"
+            );
+            findings.push(check::warning(subject, text, hint));
+        }
+    }
+}
+
+/// Since when the node is active, as far as known.
+fn away_since(node: &Node, run: &RoleRun, active: &NodeName) -> Option<Timestamp> {
+    if *active == node.name() {
+        return node.state.since(&run.name).ok()?.0;
+    }
+    let word = heard::last(node, run, active).ok()??.word;
+    word.figures.since.filter(|_| word.plays)
 }
 
 /// For the warnings: somebody should decide about them.

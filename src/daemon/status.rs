@@ -11,8 +11,9 @@ use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use super::{clock, measured, schedule, standing, unsaved};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
+use crate::logic::fork::Fork;
 use crate::logic::manifest::Stored;
-use crate::logic::name::NodeName;
+use crate::logic::name::{DatasetName, NodeName};
 use crate::logic::outlook::outlook;
 use crate::logic::point::{PointId, PointName};
 use crate::logic::role::State;
@@ -105,37 +106,13 @@ async fn role(
 ) -> Result<(RoleStatus, Vec<String>)> {
     let record = node.record(run)?;
     let active = record.as_ref().is_some_and(|record| record.active());
-    let (fs, names, looked) = (
-        run.fs.clone(),
-        run.fs.datasets().clone(),
-        run.looked.clone(),
-    );
-    let (found, datasets, changed, forks) = blocking(move || {
-        let found = fs.inspect()?;
-        let datasets: Vec<DatasetStatus> = names
-            .into_iter()
-            .map(|(name, path)| {
-                let space = fs.space(&name).ok();
-                let (free, total) = (
-                    space.map(|space| space.free),
-                    space.map(|space| space.total),
-                );
-                DatasetStatus {
-                    name,
-                    path,
-                    free_bytes: free,
-                    total_bytes: total,
-                }
-            })
-            .collect();
-        let changed = match found.points.last() {
-            Some(newest) if active => looked.changed(&*fs, newest),
-            _ => true,
-        };
-        Ok((found, datasets, changed, fs.forks()?))
-    })
-    .await?;
-    let (stored, damaged) = (found.points, found.damaged);
+    let Found {
+        points: stored,
+        damaged,
+        datasets,
+        changed,
+        forks,
+    } = look(run, active).await?;
     let sentences = damage_of(node, run, &damaged);
     let cycle = node.state.cycle(&run.name)?;
     let replicas = match active {
@@ -184,6 +161,45 @@ async fn role(
         datasets,
     };
     Ok((status, sentences))
+}
+
+/// What the filesystems tell.
+struct Found {
+    points: Vec<Stored>,
+    damaged: Vec<Damaged>,
+    datasets: Vec<DatasetStatus>,
+    /// Something was written since the newest point, or might have been.
+    changed: bool,
+    forks: Vec<Fork>,
+}
+
+async fn look(run: &RoleRun, active: bool) -> Result<Found> {
+    let (fs, looked) = (run.fs.clone(), run.looked.clone());
+    blocking(move || {
+        let found = fs.inspect()?;
+        let dataset = |(name, path): (&DatasetName, &std::path::PathBuf)| {
+            let space = fs.space(name).ok();
+            DatasetStatus {
+                name: name.clone(),
+                path: path.clone(),
+                free_bytes: space.map(|space| space.free),
+                total_bytes: space.map(|space| space.total),
+            }
+        };
+        let changed = match found.points.last() {
+            Some(newest) if active => looked.changed(&*fs, newest),
+            _ => true,
+        };
+        Ok(Found {
+            datasets: fs.datasets().iter().map(dataset).collect(),
+            changed,
+            // What cannot be listed is told where forks are asked for.
+            forks: fs.forks().unwrap_or_default(),
+            points: found.points,
+            damaged: found.damaged,
+        })
+    })
+    .await
 }
 
 /// What is damaged here, and on the peers as far as known.

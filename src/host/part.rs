@@ -65,11 +65,12 @@ pub enum Remembered {
 }
 
 pub(super) fn add_columns(connection: &Connection) -> Result<()> {
-    for column in COLUMNS {
-        let query = "SELECT count(*) FROM pragma_table_info('role') WHERE name = ?1";
-        let there: i64 = connection.query_row(query, [column], |row| row.get(0))?;
+    let of_role = COLUMNS.map(|column| ("role", column));
+    for (table, column) in of_role.into_iter().chain([("cycle", "peer")]) {
+        let query = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
+        let there: i64 = connection.query_row(query, [table, column], |row| row.get(0))?;
         if there == 0 {
-            connection.execute_batch(&format!("ALTER TABLE role ADD COLUMN {column} TEXT"))?;
+            connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} TEXT"))?;
         }
     }
     Ok(())

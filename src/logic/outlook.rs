@@ -28,29 +28,10 @@ pub fn outlook(role: &RoleName, record: &Record, troubled: bool) -> Option<Outlo
             format!("on its way up: {}", rising(*step)),
             again(&format!("standin resume {role}")),
         ),
-        State::Waking { up, heard, .. } => {
-            let silent: Vec<&str> = record
-                .peers
-                .difference(heard)
-                .map(NodeName::as_str)
-                .collect();
-            let runs = if *up {
-                "; its services run on meanwhile"
-            } else {
-                ""
-            };
-            let meaning = match silent.as_slice() {
-                [] => format!("was active when its daemon ended, and goes on now{runs}"),
-                silent => format!(
-                    "was active when its daemon ended; asks {} before it goes on{runs}",
-                    silent.join(", ")
-                ),
-            };
-            say(
-                meaning,
-                Some(format!("standin resume {role}, if nobody else plays it")),
-            )
-        }
+        State::Waking { up, heard, .. } => say(
+            asking(record.peers.difference(heard), *up),
+            Some(format!("standin resume {role}, if nobody else plays it")),
+        ),
         State::HandingOver { term, step } => say(
             format!("moves to {}: {}", term.holder, descending(*step)),
             Some(format!("standin handover {role} --cancel calls it off")),
@@ -90,6 +71,22 @@ pub fn outlook(role: &RoleName, record: &Record, troubled: bool) -> Option<Outlo
                 )),
             )
         }
+    }
+}
+
+fn asking<'a>(silent: impl Iterator<Item = &'a NodeName>, up: bool) -> String {
+    let silent: Vec<&str> = silent.map(NodeName::as_str).collect();
+    let runs = if up {
+        "; its services run on meanwhile"
+    } else {
+        ""
+    };
+    match silent.as_slice() {
+        [] => format!("was active when its daemon ended, and goes on now{runs}"),
+        silent => format!(
+            "was active when its daemon ended; asks {} before it goes on{runs}",
+            silent.join(", ")
+        ),
     }
 }
 

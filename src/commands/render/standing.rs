@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 
-use super::status::is_active;
 use super::{attention, trouble};
 use crate::commands::human;
 use crate::daemon::api::{ReplicaStatus, RoleStatus, WordStatus};
@@ -21,16 +20,24 @@ pub fn outlook(role: &RoleStatus) -> Vec<String> {
         lines.push(attention("paused: nothing starts by itself"));
         hints.push(format!("standin pause {} --off", role.name));
     }
-    if let (true, Some(active), Some(home)) = (is_active(role), &role.active, &role.home) {
-        if active != home {
-            lines.push(format!(
-                "its home is {home}: standin failback {}",
-                role.name
-            ));
-        }
-    }
+    lines.extend(away(role));
     lines.extend(hints.iter().map(|hint| format!("hint: {hint}")));
     lines.iter().map(|line| format!("  {line}")).collect()
+}
+
+/// A role that does not live at its home.
+fn away(role: &RoleStatus) -> Option<String> {
+    let (active, home) = (role.active.as_ref()?, role.home.as_ref()?);
+    let there = match role.state.as_str() {
+        _ if active == home => return None,
+        "active" => String::new(),
+        "standby" => format!(", on {active}"),
+        _ => return None,
+    };
+    Some(format!(
+        "its home is {home}: standin failback {}{there}",
+        role.name
+    ))
 }
 
 /// On a node that stands in: what a promotion would lose.
@@ -225,15 +232,15 @@ mod tests {
         check(
             &waking,
             expect![[r#"
-            role web  waking (then services) (active is alder), term 1 (alder), paused, every 5m, next in 4m 20s
-              was active when its daemon ended; asks cedar before it goes on
-              could not start writer: it is not healthy
-              paused: nothing starts by itself
-              hint: standin resume web, if nobody else plays it
-              hint: standin pause web --off
-              newest point  1.43 (40s ago)   43 points here
-              birch  standby, holds 1.42, said 40s ago
-              dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
+                role web  waking (then services), term 1 (alder), paused, every 5m, next in 4m 20s
+                  was active when its daemon ended; asks cedar before it goes on
+                  could not start writer: it is not healthy
+                  paused: nothing starts by itself
+                  hint: standin resume web, if nobody else plays it
+                  hint: standin pause web --off
+                  newest point  1.43 (40s ago)   43 points here
+                  birch  standby, holds 1.42, said 40s ago
+                  dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
         );
         let away = |role: &mut RoleStatus| {
             role.home = Some(role.replicas[0].peer.clone());

@@ -221,7 +221,7 @@ fn dataset_line(dataset: &DatasetStatus) -> String {
     format!("  dataset {}  {path}{space}", dataset.name)
 }
 
-pub(super) fn is_active(role: &RoleStatus) -> bool {
+fn is_active(role: &RoleStatus) -> bool {
     role.state == "active"
 }
 
@@ -279,7 +279,7 @@ fn exposure(replica: &ReplicaStatus) -> String {
     }
 }
 
-pub(super) fn newest(point: Option<&PointSummary>, now: Timestamp) -> String {
+fn newest(point: Option<&PointSummary>, now: Timestamp) -> String {
     point.map_or("none".into(), |point| {
         format!("{} ({})", point.short, human::ago(point.taken, now))
     })
