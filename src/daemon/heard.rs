@@ -64,13 +64,14 @@ pub fn note(node: &Node, run: &RoleRun, peer: &NodeName, word: &RoleWord) {
     let at = Timestamp::now();
     let written = written.or_else(|| {
         let text = serde_json::to_string(&word).ok()?;
-        match node.state.record_heard(&run.name, peer, at, &text) {
-            Ok(()) => Some(Instant::now()),
-            Err(error) => {
+        let (state, role, peer) = (node.state.clone(), run.name.clone(), peer.clone());
+        // Who waits for what follows from the word does not wait for this.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = state.record_heard(&role, &peer, at, &text) {
                 tracing::debug!("could not remember what {peer} said: {error:#}");
-                None
             }
-        }
+        });
+        Some(Instant::now())
     });
     let came = Some(Instant::now());
     let now = Heard {

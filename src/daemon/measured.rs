@@ -38,9 +38,13 @@ pub fn note(node: &Node, run: &RoleRun, work: Work, took: Duration) {
         },
         Work::Descent(Descent::Precopy) | Work::Fall(_) | Work::Mend(_) => return,
     };
-    if let Err(error) = node.state.record_span(&run.name, &step, took) {
-        tracing::debug!("could not note how long {step} took: {error:#}");
-    }
+    let (state, role) = (node.state.clone(), run.name.clone());
+    // The move does not wait for a disk on account of this.
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = state.record_span(&role, &step, took) {
+            tracing::debug!("could not note how long {step} took: {error:#}");
+        }
+    });
 }
 
 fn deliver(to: &NodeName) -> String {

@@ -1,6 +1,6 @@
 //! Examples of what `standin status` shows: a node that is active in a role, with a peer that follows and one that is not paired.
 
-use super::{at, dataset, name, node, role, summary, term};
+use super::{at, dataset, days_ago, id, name, node, role, summary, term};
 use crate::daemon::api::*;
 use crate::logic::predict::Prediction;
 use crate::logic::progress::{Bottleneck, Direction, TransferView};
