@@ -233,9 +233,12 @@ pub struct Cancel {
 #[command(after_help = "\
 Examples:
   standin status
+  standin status web
   standin status --watch                   redrawn every second until Ctrl-C
   standin status --json | jq '.roles[].replicas[].exposure_s'")]
 pub struct Status {
+    /// Only this role, and its peers and transfers [default: all]
+    pub role: Option<RoleName>,
     /// Keep showing, every second
     #[arg(long, short)]
     pub watch: bool,

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use support::cluster::{MANUAL, Pair, TestNode, btrfs, fill};
 use support::fixture;
@@ -111,4 +112,120 @@ fn a_role_with_two_homes() {
         (&"db".into(), &"standby".into())
     );
     assert!(role["last_error"].is_null(), "{role}");
+}
+
+#[test]
+fn what_the_receiver_does_not_accept() {
+    if !fixture::ready("what_the_receiver_does_not_accept") {
+        return;
+    }
+    let pair = Pair::new(&["files"], "", MANUAL);
+    let (alder, birch) = (&pair.alder, &pair.birch);
+    let refuse = "[peer.alder]\naccept = { setuid = \"refuse\" }";
+    birch.edit("[peer.alder]", refuse);
+    birch.run(&["reload"]).ok();
+    let tool = alder.live("files").join("tool");
+    fs::write(&tool, "x").unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o4755)).unwrap();
+    let said = alder.run(&["run", "web"]);
+    assert_eq!(said.code, 15, "{said:?}");
+    for words in [
+        "is not accepted from this peer",
+        "let it in",
+        "standin reload",
+    ] {
+        assert!(said.out.contains(words), "{words:?} is not in {}", said.out);
+    }
+    // Nothing tries it again by itself.
+    let replica = alder.role()["replicas"][0].clone();
+    assert!(replica["retry_at"].is_null(), "{replica}");
+    birch.edit("refuse", "drop");
+    birch.run(&["reload"]).ok();
+    alder.run(&["run", "web"]).ok();
+    pair.wait_stored("1.1");
+}
+
+#[test]
+fn trouble_ends_when_the_peer_caught_up() {
+    if !fixture::ready("trouble_ends_when_the_peer_caught_up") {
+        return;
+    }
+    let mut pair = Pair::new(&["files"], "", MANUAL);
+    pair.alder.run(&["run", "web"]).ok();
+    pair.birch.stop();
+    fill(&pair.alder.live("files"), 1, 1000, 2);
+    assert_eq!(pair.alder.run(&["run", "web"]).code, 13);
+    let error = pair.alder.role()["last_error"].clone();
+    assert!(error.as_str().unwrap().contains("reach birch"), "{error}");
+    pair.birch.start();
+    pair.wait_stored("1.2");
+    let alder = &pair.alder;
+    alder.wait_for("nothing is said of it", || {
+        alder.role()["last_error"].is_null()
+    });
+}
+
+#[test]
+fn no_number_is_spent_on_nothing() {
+    if !fixture::ready("no_number_is_spent_on_nothing") {
+        return;
+    }
+    let pair = Pair::new(&["files", "db"], "", MANUAL);
+    let alder = &pair.alder;
+    alder.run(&["run", "web"]).ok();
+    let said = alder
+        .run(&["restore", "web", "--yes", "--json"])
+        .ok()
+        .json();
+    assert_eq!(said["kept"]["short"], "1.2", "{said}");
+    fill(&alder.live("files"), 1, 1000, 3);
+    alder.run(&["run", "web"]).ok();
+    assert_eq!(alder.points(), ["1.1", "1.2", "1.3"]);
+}
+
+#[test]
+fn a_home_that_changed_and_a_peer_that_is_known() {
+    if !fixture::ready("a_home_that_changed_and_a_peer_that_is_known") {
+        return;
+    }
+    let pair = Pair::new(&["files"], "", MANUAL);
+    let (alder, birch) = (&pair.alder, &pair.birch);
+    alder.run(&["run", "web"]).ok();
+    for node in [alder, birch] {
+        node.edit("home = \"alder\"", "home = \"birch\"");
+        node.run(&["reload"]).ok();
+        assert_eq!(node.role()["home"], "birch");
+        assert_eq!(node.role()["active"], "alder");
+    }
+    birch.wait_for("it heard of the point", || {
+        birch.role()["words"][0]["newest"] == "1.1"
+    });
+    checked(
+        alder,
+        0,
+        &[
+            "lives on alder for",
+            "its home is birch",
+            "standin failback web; or",
+        ],
+    );
+    checked(
+        birch,
+        0,
+        &["lives on alder for", "standin failback web, on alder"],
+    );
+    let said = birch.run(&["status"]).ok().out;
+    assert!(
+        said.contains("its home is birch: standin failback web, on alder"),
+        "{said}"
+    );
+    let said = birch.run(&["points"]).ok().out;
+    assert!(said.contains("standby (active is alder)"), "{said}");
+
+    let invited = alder.run(&["pair", "invite", "--json"]).ok().json();
+    let line = invited["line"].as_str().unwrap();
+    for _ in 0..2 {
+        let said = birch.run(&["pair", "accept", line]).ok().out;
+        assert!(said.contains("alder was a peer already"), "{said}");
+    }
 }

@@ -270,10 +270,11 @@ fn cancel_says_whether_anything_was_running() {
         &stage.run("cancel --json"),
         0,
         expect![[r#"
-        {
-          "cancelled": null
-        }
-    "#]],
+            {
+              "cancelled": null,
+              "senders": []
+            }
+        "#]],
     );
     check(
         &stage.run("reload --json"),

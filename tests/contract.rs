@@ -14,6 +14,8 @@ mod stage;
 mod support;
 #[path = "contract/trouble.rs"]
 mod trouble;
+#[path = "contract/written.rs"]
+mod written;
 
 use std::fs;
 use std::io::Read;

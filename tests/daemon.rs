@@ -381,6 +381,9 @@ fn a_base_that_vanished_costs_a_full_transfer_and_is_said() {
     fs::write(pair.alder.live("files").join("b"), "b").unwrap();
     pair.alder.start();
     pair.wait_linked();
+    let alder = &pair.alder;
+    // It asks birch before it goes on.
+    alder.wait_for("it is active again", || alder.role()["state"] == "active");
     let said = pair.alder.run(&["run", "web"]);
     assert_eq!(said.code, 0, "{said:?}");
     let why = "alder does not hold 1.1 any more: the base so far is of no use, 1.2 is sent in full";

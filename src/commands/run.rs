@@ -1,5 +1,6 @@
 //! `standin run` and `standin cancel`: a cycle now, watched; the work is the daemon's and does not need us.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -12,6 +13,7 @@ use super::render;
 use crate::cli::{Cancel, Global, Run};
 use crate::daemon::api::{CycleReport, Request};
 use crate::error::Code;
+use crate::logic::name::{NodeName, RoleName};
 
 pub fn run(global: &Global, args: &Run) -> Result<Code> {
     let control = Control::of(global);
@@ -67,18 +69,31 @@ pub fn cancel(global: &Global, args: &Cancel) -> Result<Code> {
     let role = args.role.clone();
     let value = control.call(&Request::Cancel { role }, &mut client::Unwatched)?;
     let cycles = value.as_ref().and_then(|value| value["cancelled"].as_u64());
-    let answer = serde_json::json!({ "cancelled": cycles });
-    Output::of(global).answer(&answer, || Ok(stopped(cycles)))?;
+    let senders: BTreeSet<NodeName> = match value.as_ref().map(|value| &value["senders"]) {
+        Some(senders) if !senders.is_null() => client::meaning(senders)?,
+        _ => BTreeSet::new(),
+    };
+    let answer = serde_json::json!({ "cancelled": cycles, "senders": senders });
+    let text = stopped(cycles, args.role.as_ref(), &senders);
+    Output::of(global).answer(&answer, || Ok(text))?;
     Ok(Code::Done)
 }
 
 /// An older daemon does not say how many cycles it stopped.
-fn stopped(cycles: Option<u64>) -> String {
+fn stopped(cycles: Option<u64>, role: Option<&RoleName>, senders: &BTreeSet<NodeName>) -> String {
     let kept = "transfers keep their last checkpoint, and the next cycle goes on from it";
-    match cycles {
-        Some(0) => "nothing was running".into(),
+    let mut text = match cycles {
+        Some(0) if senders.is_empty() => "nothing was running".into(),
+        Some(0) => "no cycle of this node was running".into(),
         _ => format!("stopped; {kept}"),
+    };
+    let of_role = role.map_or(String::new(), |role| format!(" {role}"));
+    for sender in senders {
+        text += &format!(
+            "\nwhat {sender} sends to this node goes on; to stop it, on {sender}: standin cancel{of_role}"
+        );
     }
+    text
 }
 
 fn left_running(args: &Run) -> String {
@@ -90,4 +105,31 @@ fn left_running(args: &Run) -> String {
         "the work goes on in the daemon\n\
          hint: see it again with: standin run{role} --attach; stop it with: standin cancel{role}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cancel_tells() {
+        let (web, alder) = (
+            RoleName::parse("web").unwrap(),
+            NodeName::parse("alder").unwrap(),
+        );
+        let check = |cycles, senders: &[&NodeName], words: &str| {
+            let senders = senders.iter().map(|&name| name.clone()).collect();
+            let said = stopped(cycles, Some(&web), &senders);
+            assert!(said.contains(words), "{said}");
+        };
+        check(Some(0), &[], "nothing was running");
+        check(Some(2), &[], "keep their last checkpoint");
+        check(None, &[], "stopped");
+        check(
+            Some(0),
+            &[&alder],
+            "no cycle of this node was running\nwhat alder sends",
+        );
+        check(Some(1), &[&alder], "on alder: standin cancel web");
+    }
 }

@@ -12,10 +12,21 @@ use crate::error::Code;
 use crate::logic::fork::{Figures, Measure};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName, RoleId, Term};
-use crate::logic::progress::{Bottleneck, Direction, TransferView};
+
+mod status;
+
+pub use status::{status, transfer, word};
 
 fn at(word: &str) -> Timestamp {
     format!("2026-11-20T{word}Z").parse().unwrap()
+}
+
+fn days_ago() -> Timestamp {
+    "2026-11-17T08:10:00Z".parse().unwrap()
+}
+
+fn id() -> RoleId {
+    RoleId("5f0c2a52-6a0e-4c3e-9d35-0d7b0f2f9a11".parse().unwrap())
 }
 
 fn node(word: &str) -> NodeName {
@@ -54,118 +65,6 @@ pub fn summary(sequence: u64, taken: &str) -> PointSummary {
     }
 }
 
-pub fn transfer() -> TransferView {
-    TransferView {
-        id: 12,
-        role: role(),
-        dataset: dataset("files"),
-        peer: node("birch"),
-        point: name(43, "12:35:05"),
-        base: Some(name(42, "12:30:05")),
-        direction: Direction::Sending,
-        done_bytes: 1_310_720_000,
-        total_bytes: 2_147_483_648,
-        resumed_at: 536_870_912,
-        wire_bytes: 402_653_184,
-        rate: 35_651_584.0,
-        eta_s: Some(23.5),
-        file: "var/www/video/intro.mp4".into(),
-        bottleneck: Some(Bottleneck::Link),
-    }
-}
-
-fn peers() -> Vec<PeerStatus> {
-    vec![
-        PeerStatus {
-            name: node("birch"),
-            address: Some("birch.example.org:7321".into()),
-            paired: true,
-            linked: true,
-            since: Some(at("10:00:00")),
-            last_error: None,
-            version: Some("0.1.0".into()),
-            clock_difference_s: Some(3.2),
-            rtt_ms: Some(12.4),
-            limit: Some(250_000),
-            limit_until: Some(at("20:00:00")),
-        },
-        PeerStatus {
-            name: node("cedar"),
-            address: None,
-            paired: false,
-            linked: false,
-            since: None,
-            last_error: None,
-            version: None,
-            clock_difference_s: None,
-            rtt_ms: None,
-            limit: None,
-            limit_until: None,
-        },
-    ]
-}
-
-pub fn status() -> Status {
-    Status {
-        node: node("alder"),
-        version: "0.1.0".into(),
-        now: at("12:35:45"),
-        started: at("08:30:45"),
-        peers: peers(),
-        roles: vec![RoleStatus {
-            name: role(),
-            id: Some(RoleId(
-                "5f0c2a52-6a0e-4c3e-9d35-0d7b0f2f9a11".parse().unwrap(),
-            )),
-            state: "active".into(),
-            paused: false,
-            trouble: None,
-            term: Some(term()),
-            active: Some(node("alder")),
-            every: "5m".into(),
-            next_run: Some(at("12:40:05")),
-            last_good: Some(at("12:31:10")),
-            last_error: None,
-            phase: Some("transfer".into()),
-            points: 43,
-            damaged: 0,
-            newest: Some(summary(43, "12:35:05")),
-            drill: Some(render::drill::last()),
-            drilling: false,
-            replicas: vec![
-                ReplicaStatus {
-                    peer: node("birch"),
-                    newest: Some(summary(42, "12:30:05")),
-                    exposure_s: Some(340.0),
-                    behind: 1,
-                    last_error: None,
-                    waiting: None,
-                    retry_at: None,
-                    absent: None,
-                },
-                ReplicaStatus {
-                    peer: node("cedar"),
-                    newest: None,
-                    exposure_s: None,
-                    behind: 43,
-                    last_error: Some("cedar is not paired".into()),
-                    waiting: None,
-                    retry_at: None,
-                    absent: None,
-                },
-            ],
-            datasets: vec![DatasetStatus {
-                name: dataset("files"),
-                path: "/srv/web".into(),
-                free_bytes: Some(42_949_672_960),
-                total_bytes: Some(107_374_182_400),
-            }],
-        }],
-        transfers: vec![transfer()],
-        warnings: vec!["web: files holds a swap file, which is not replicated: swap.img".into()],
-    }
-}
-
 pub fn points() -> Points {
     let view = |sequence, taken: &str, peers: &[&str], pinned: &[&str]| PointView {
         name: name(sequence, taken),
@@ -193,6 +92,8 @@ pub fn points() -> Points {
     Points {
         roles: vec![RolePoints {
             role: role(),
+            state: Some("active".into()),
+            active: Some(node("alder")),
             points: vec![
                 view(41, "12:25:05", &["birch"], &[]),
                 view(42, "12:30:05", &["birch"], &["base of birch"]),
@@ -550,8 +451,8 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
         ),
         (
             "Cancel",
-            "`standin cancel --json`: how many cycles were told to stop",
-            serde_json::json!({ "cancelled": 1 }),
+            "`standin cancel --json`: how many cycles were told to stop, and peers from which this node receives, which alone can stop that",
+            serde_json::json!({ "cancelled": 1, "senders": ["alder"] }),
         ),
         (
             "Reload",

@@ -9,6 +9,7 @@ use super::render;
 use crate::cli::{self, Global};
 use crate::daemon::api::{Event, Request, Status};
 use crate::error::{Code, Failure};
+use crate::logic::name::{NodeName, RoleName};
 
 /// A piped `--watch` says how things are this often, in seconds, and at once when something changes hands.
 const PLAIN_EVERY_S: f64 = 10.0;
@@ -20,7 +21,14 @@ pub fn run(global: &Global, args: &cli::Status) -> Result<Code> {
     let control = Control::of(global);
     let output = Output::of(global);
     if !args.watch {
-        let (value, status): (_, Status) = control.ask(&Request::Status)?;
+        let (value, mut status): (_, Status) = control.ask(&Request::Status)?;
+        let value = match &args.role {
+            Some(role) => {
+                only(&mut status, role)?;
+                serde_json::to_value(&status)?
+            }
+            None => value,
+        };
         output.answer(&value, || {
             Ok(if output.is_live() {
                 let columns = output::size().1;
@@ -36,6 +44,7 @@ pub fn run(global: &Global, args: &cli::Status) -> Result<Code> {
         interrupts: Interrupts::listen()?,
         shown: 0,
         last_plain: None,
+        role: args.role.clone(),
     };
     let ended = follow(&control, &mut picture);
     picture.release()?;
@@ -74,11 +83,56 @@ struct Picture {
     /// Lines on the terminal that the next picture replaces.
     shown: usize,
     last_plain: Option<jiff::Timestamp>,
+    /// Only this one is shown.
+    role: Option<RoleName>,
+}
+
+/// Leaves what is not about the role out.
+fn only(status: &mut Status, role: &RoleName) -> Result<()> {
+    let known: Vec<String> = status
+        .roles
+        .iter()
+        .map(|role| role.name.to_string())
+        .collect();
+    status.roles.retain(|found| found.name == *role);
+    let Some(found) = status.roles.first() else {
+        let failure = Failure::new(Code::NotFound, format!("find role {role}"));
+        return Err(failure
+            .hint(format!("roles of this node: {}", known.join(", ")))
+            .into());
+    };
+    let peers: Vec<NodeName> = found
+        .replicas
+        .iter()
+        .map(|replica| replica.peer.clone())
+        .collect();
+    let words = found.words.iter().map(|word| word.peer.clone());
+    let peers: Vec<NodeName> = peers.into_iter().chain(words).collect();
+    status.peers.retain(|peer| peers.contains(&peer.name));
+    status.transfers.retain(|transfer| transfer.role == *role);
+    let of_others = |warning: &String| {
+        let others = known.iter().filter(|name| *name != role.as_str());
+        others
+            .into_iter()
+            .any(|name| warning.starts_with(&format!("{name}: ")))
+    };
+    status.warnings.retain(|warning| !of_others(warning));
+    Ok(())
 }
 
 impl Watcher for Picture {
     fn event(&mut self, event: Event) -> Result<()> {
         match event {
+            Event::Status { mut status } if self.role.is_some() => {
+                let role = self.role.take();
+                let told = match &role {
+                    Some(role) => only(&mut status, role),
+                    None => Ok(()),
+                };
+                let told = told.and_then(|()| self.event(Event::Status { status }));
+                self.role = role;
+                told
+            }
             Event::Status { status } if self.output.is_json() => self.output.json_line(&status),
             Event::Status { status } if self.output.is_live() => self.redraw(&status),
             Event::Status { status } => self.plain(&status),

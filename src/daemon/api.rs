@@ -4,15 +4,17 @@
 //! [`Reply::Failed`]. `--json` prints the value inside `Done` as it stands here (docs/json.md), so a field may be added,
 //! never renamed or removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 mod drill;
 mod forks;
+mod standing;
 
 pub use drill::*;
 pub use forks::*;
+pub use standing::*;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::host::part::RoleRecord;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::outlook::Outlook;
 use crate::logic::point::{PointName, RoleId, Term};
+use crate::logic::predict::Prediction;
 use crate::logic::progress::TransferView;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,7 +43,7 @@ pub enum Request {
         dry_run: bool,
         attach: bool,
     },
-    /// Stops running cycles (transfers checkpoint first) and drills. Done: `{"cancelled": 1}`, how many there were.
+    /// Stops running cycles (transfers checkpoint first) and drills. Done: [`Cancelled`].
     Cancel { role: Option<RoleName> },
     /// Done: [`PruneReport`].
     Prune {
@@ -190,6 +194,15 @@ pub struct RoleStatus {
     pub term: Option<Term>,
     /// The node that is active, as far as this node knows.
     pub active: Option<NodeName>,
+    /// Since when this node is what it is in the role; where it is active, under this term.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// What the state means and what can be done about it; none for `active` and `standby`.
+    #[serde(default)]
+    pub outlook: Option<Outlook>,
+    /// The node at which the role is at home, as configured here.
+    #[serde(default)]
+    pub home: Option<NodeName>,
     /// The schedule as configured.
     pub every: String,
     pub next_run: Option<Timestamp>,
@@ -211,6 +224,17 @@ pub struct RoleStatus {
     pub drilling: bool,
     /// One per peer of the role, on the active node.
     pub replicas: Vec<ReplicaStatus>,
+    /// What would be lost if this node were promoted now; only where it stands in.
+    #[serde(default)]
+    pub loss: Option<LossStatus>,
+    /// What each peer said last.
+    #[serde(default)]
+    pub words: Vec<WordStatus>,
+    /// Forks that lie here; none where there are none.
+    #[serde(default)]
+    pub forks: Option<ForksStatus>,
+    #[serde(default)]
+    pub views: Vec<ViewStatus>,
     pub datasets: Vec<DatasetStatus>,
 }
 
@@ -230,6 +254,12 @@ pub struct ReplicaStatus {
     pub newest: Option<PointSummary>,
     /// Seconds since that point was taken: all younger writes would be lost. 0 when nothing changed since.
     pub exposure_s: Option<f64>,
+    /// The same in bytes of files, about; none where it is not known.
+    #[serde(default)]
+    pub exposure_bytes: Option<u64>,
+    /// How long nobody would be served in a hand-over to it; none where nothing was ever measured.
+    #[serde(default)]
+    pub handover: Option<Prediction>,
     /// Points taken here that the peer does not hold.
     pub behind: usize,
     pub last_error: Option<String>,
@@ -260,6 +290,12 @@ pub struct Points {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RolePoints {
     pub role: RoleName,
+    /// This node in the role; none: nobody has named the role to it yet.
+    #[serde(default)]
+    pub state: Option<String>,
+    /// The node that is active, as far as this node knows.
+    #[serde(default)]
+    pub active: Option<NodeName>,
     /// Oldest first.
     pub points: Vec<PointView>,
     /// Points that lie here and are not used: `standin rescan` fetches them again from a peer.
@@ -443,6 +479,15 @@ impl MoveReport {
         self.term = Some(record.term().clone());
         self.seconds = took.as_secs_f64();
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// How many cycles were told to stop.
+    pub cancelled: u32,
+    /// Peers from which this node receives at this moment: only they can stop that.
+    #[serde(default)]
+    pub senders: BTreeSet<NodeName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

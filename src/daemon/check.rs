@@ -11,6 +11,7 @@ use super::node::{Contact, Node, PeerRun, RoleRun, blocking, lock};
 use crate::error::{Code, Failure};
 use crate::fs::{AfterReboot, FsError, Live, Scan, Space, nested_sentence};
 use crate::logic::name::{DatasetName, NodeName};
+use crate::logic::role::State;
 use crate::logic::units;
 use crate::peer::message::plain;
 
@@ -68,7 +69,7 @@ fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
     finding(Level::Ok, subject, text, None)
 }
 
-fn warning(
+pub(super) fn warning(
     subject: impl Into<String>,
     text: impl Into<String>,
     hint: impl Into<String>,
@@ -201,21 +202,16 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         Ok(record) => (record.is_some_and(|record| record.active()), None),
         Err(error) => (false, Some(failing(&subject, &error))),
     };
-    for peer in run
-        .role
-        .peers
-        .iter()
-        .filter(|peer| !node.config().peers.contains_key(*peer))
-    {
-        findings.push(problem(
-            &subject,
-            format!("its peer {peer} has no [peer.{peer}]"),
-            "pair with it",
-        ));
-    }
+    let config = node.config();
+    let unknown = |peer: &&NodeName| !config.peers.contains_key(*peer);
+    findings.extend(run.role.peers.iter().filter(unknown).map(|peer| {
+        let text = format!("its peer {peer} has no [peer.{peer}]");
+        problem(&subject, text, "pair with it")
+    }));
     if active {
         standbys(node, run, &subject, findings).await;
     }
+    super::standing::check(node, run, &subject, findings);
     damaged(node, run, &subject, findings).await;
     forks(run, &subject, findings).await;
     views(node, run, findings).await;
@@ -248,6 +244,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         let subject = format!("dataset {}/{dataset}", run.name);
         match looked {
             Ok((live, space, after)) => {
+                findings.extend(occupied(&subject, (node, run), live.as_ref()));
                 dataset_findings(&subject, (run, dataset), active, live, space, findings);
                 findings.push(reboot(&subject, after));
             }
@@ -264,6 +261,19 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         .collect();
     findings.retain(|finding| finding.subject != role || !of_datasets.contains(&finding.text));
     Ok(())
+}
+
+/// A live copy where none should be.
+fn occupied(subject: &str, (node, run): (&Node, &RoleRun), live: Option<&Live>) -> Option<Finding> {
+    let live = live?.path.display();
+    let record = node.record(run).ok().flatten()?;
+    if record.part.state != State::Standby {
+        return None;
+    }
+    let text = format!("a live copy is at {live}, though this node stands in");
+    let hint = "when this node takes over, what is in it becomes a fork; where nobody needs it, delete it (btrfs subvolume \
+                delete)";
+    Some(warning(subject, text, hint))
 }
 
 /// What a reboot will show at the live path.

@@ -160,6 +160,13 @@ pub fn age_s(
     }
 }
 
+/// How long ago this daemon took the point; none where another did, or too long ago.
+pub fn taken_ago(run: &RoleRun, of: &PointId) -> Option<Duration> {
+    let ages = lock(&run.ages);
+    let (_, at) = ages.iter().rev().find(|(point, _)| *point == *of)?;
+    Some(since_boot().saturating_sub(*at))
+}
+
 /// How long this daemon has run, sleep included.
 pub fn uptime(node: &Node) -> Duration {
     since_boot().saturating_sub(node.born)

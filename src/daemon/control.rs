@@ -2,6 +2,7 @@
 //!
 //! Only root may open it (mode 0600). A client that goes away leaves the work running.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::api::{CycleReport, Event, MoveReport, PruneReport, Reply, Request, RolePrune};
+use super::api::{
+    Cancelled, CycleReport, Event, MoveReport, PruneReport, Reply, Request, RolePrune,
+};
 use super::node::Node;
 use super::{
     check, cycle, drill, forks, handover, pairing, points, promote, prune, rescan, resolve,
@@ -23,6 +26,7 @@ use super::{
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
 use crate::logic::name::RoleName;
+use crate::logic::progress::Direction;
 
 /// Longest request, in bytes.
 const REQUEST_BYTES_MAX: u64 = 64 * 1024;
@@ -204,7 +208,14 @@ fn cancel(node: &Arc<Node>, role: Option<&RoleName>) -> Result<serde_json::Value
     for run in node.chosen(role)? {
         cancelled += u32::from(cycle::cancel(&run)) + u32::from(drill::cancel(&run));
     }
-    Ok(serde_json::json!({ "cancelled": cancelled }))
+    let mut senders = BTreeSet::new();
+    for transfer in node.hub.transfers() {
+        let meant = role.is_none_or(|role| *role == transfer.role);
+        if meant && transfer.direction == Direction::Receiving {
+            senders.insert(transfer.peer);
+        }
+    }
+    value(&Cancelled { cancelled, senders })
 }
 
 /// A role that moves, or is told how to.

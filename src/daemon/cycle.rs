@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{RoleCycle, Step};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
-use super::{prune, replicate};
+use super::{heard, prune, replicate};
 use crate::error::{Code, Failure};
 use crate::fs::Inspection;
 use crate::fs::btrfs::freeze::freeze;
@@ -22,6 +22,7 @@ use crate::host::part::RoleRecord;
 use crate::logic::cycle::{Decision, Facts, decide};
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::manifest::{MANIFEST_VERSION, Manifest, Reason, Stored};
+use crate::logic::name::NodeName;
 use crate::logic::point::{PointId, Term};
 use crate::logic::role::State;
 
@@ -113,10 +114,15 @@ async fn whole(
         }
     }
     let code = sum(&codes);
-    let first = steps.iter().find_map(|step| step.error.as_deref());
+    let first = steps.iter().find(|step| step.error.is_some());
     // Somebody wanted it to end: no trouble that anybody has to look at.
-    let trouble = first.filter(|_| code != Code::Interrupted).map(first_line);
-    if let Err(error) = note_end(node, run, started, trouble.as_deref()) {
+    let first = first.filter(|_| code != Code::Interrupted);
+    let of_peer = first.and_then(|step| {
+        let mut peers = run.role.peers.iter();
+        peers.find(|peer| step.text == replicate::bringing(peer))
+    });
+    let trouble = first.and_then(|step| step.error.as_deref().map(first_line));
+    if let Err(error) = note_end(node, run, started, (trouble.as_deref(), of_peer)) {
         node.hub.warn(
             Some(&run.name),
             format!("could not record the cycle: {error:#}"),
@@ -139,10 +145,23 @@ fn note_start(node: &Node, run: &RoleRun, started: Timestamp) -> Result<()> {
     node.state.record_cycle(&run.name, &record)
 }
 
-fn note_end(node: &Node, run: &RoleRun, started: Timestamp, trouble: Option<&str>) -> Result<()> {
+fn note_end(
+    node: &Node,
+    run: &RoleRun,
+    started: Timestamp,
+    (trouble, of_peer): (Option<&str>, Option<&NodeName>),
+) -> Result<()> {
     let mut record = node.state.cycle(&run.name)?;
     record.started = Some(started);
-    record.error = trouble.map(str::to_owned);
+    // It may have caught up by itself while the others were served.
+    let over = of_peer.is_some_and(|peer| {
+        let replicas = lock(&run.replicas);
+        replicas
+            .get(peer)
+            .is_some_and(|now| now.last_error.is_none())
+    });
+    record.error = trouble.filter(|_| !over).map(str::to_owned);
+    record.peer = of_peer.filter(|_| !over).cloned();
     if trouble.is_none() {
         record.good = Some(Timestamp::now());
     }
@@ -211,6 +230,7 @@ async fn perform(
     let taken = take(node, run, &record, reason).await;
     let failed_to_take = taken.is_err();
     codes.push(tell_taken(node, run, taken, steps));
+    heard::say_where_we_are(node, run);
     freeze("cycle-taken");
     set_phase(cycle, "transfer");
     let mut replicas = tokio::task::JoinSet::new();
@@ -234,6 +254,7 @@ async fn perform(
         }
     }
     set_phase(cycle, "prune");
+    heard::say_where_we_are(node, run);
     freeze("cycle-sent");
     sweep(run).await?;
     let verdicts = prune::prune(node, run, false).await.context("prune")?;
@@ -365,9 +386,11 @@ pub async fn take_locked(
         let newest = run.fs.list()?.pop();
         let facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
         match decide(&facts, record.term()) {
-            Decision::Nothing { .. } => Ok(Taken::Unchanged(
-                newest.context("find the newest point")?.manifest.point,
-            )),
+            Decision::Nothing { .. } => {
+                let newest = newest.context("find the newest point")?.manifest.point;
+                run.looked.unchanged(&newest);
+                Ok(Taken::Unchanged(newest))
+            }
             Decision::Take { point, .. } => {
                 let manifest = draft(&node, &run, &record, point.sequence, reason)?;
                 let stored = run.fs.snapshot(manifest);
@@ -423,6 +446,14 @@ pub fn draft_under(
     let mut manifest = unnumbered(node, run, record, term, reason);
     manifest.point.sequence = sequence;
     Ok(manifest)
+}
+
+/// The manifest was for what might have been found and was not: no point has its number. The caller has held the catalogue
+/// since it was drafted.
+pub fn unused(node: &Node, run: &RoleRun, spare: &PointId) {
+    if let Err(error) = node.state.return_sequence(&run.name, spare.sequence) {
+        tracing::debug!("could not give number {} back: {error:#}", spare.sequence);
+    }
 }
 
 /// A manifest that is not used for a point, where one has to be named.

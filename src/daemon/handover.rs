@@ -16,7 +16,7 @@ use super::incoming::permitted;
 use super::node::{Node, RoleRun, lock};
 use super::promote::follow;
 use super::supervisor::Beside;
-use super::{outgoing, preview, status, words};
+use super::{measured, outgoing, preview, words};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::host::part::RoleRecord;
@@ -194,13 +194,8 @@ async fn preview(
         "active",
         format!("{to} makes it live, starts the services and brings up the addresses there; {} stands in", node.name()),
     ));
-    if let Some(seconds) = status::predicted_handover_s(node, run, to)? {
-        steps.push(planned(
-            "time",
-            format!(
-                "nobody is served for about {seconds:.0} s, from the last transfers and services"
-            ),
-        ));
+    if let Some(prediction) = measured::prediction(node, run, to)? {
+        steps.push(planned("time", prediction.sentence()));
     }
     Ok(steps)
 }

@@ -159,6 +159,7 @@ async fn exchange(
             continue;
         }
         let spare = draft(node, run, record, term, there.is_some())?;
+        let number = spare.point.clone();
         let (fs, name, point) = (run.fs.clone(), dataset.clone(), base.clone());
         let kept = newest_own(&stored).cloned();
         let restored = blocking(move || {
@@ -168,6 +169,9 @@ async fn exchange(
         .await;
         let (restored, after) =
             restored.with_context(|| format!("make {dataset} of {base} live"))?;
+        if there.is_some() && !restored.late_writes {
+            cycle::unused(node, run, &number);
+        }
         freeze("move-live");
         node.state
             .record_live(&run.name, &dataset, term, restored.uuid)?;
@@ -350,23 +354,21 @@ async fn keep(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
         }
     }
     let stored = points(run).await?;
-    let manifest = draft(node, run, &record, &term, true)?;
-    let own = newest_own(&stored).cloned();
-    let fs = run.fs.clone();
-    let kept = blocking(move || {
-        if let Some(own) = own {
-            if !fs.changed(&own)? {
-                return Ok(None);
-            }
+    let keeping = "keep what was written here";
+    if let Some(own) = newest_own(&stored).cloned() {
+        let fs = run.fs.clone();
+        let changed = blocking(move || fs.changed(&own)).await;
+        if !changed.context(keeping)? {
+            freeze("move-kept");
+            return Ok(Beside::default());
         }
-        fs.snapshot(manifest).map(Some)
-    })
-    .await
-    .context("keep what was written here")?;
-    if let Some(kept) = kept {
-        let text = format!("what was written here is kept as {}", kept.manifest.point);
-        node.hub.note(Some(&run.name), text);
     }
+    let manifest = draft(node, run, &record, &term, true)?;
+    let fs = run.fs.clone();
+    let kept = blocking(move || fs.snapshot(manifest)).await;
+    let kept = kept.context(keeping)?;
+    let text = format!("what was written here is kept as {}", kept.manifest.point);
+    node.hub.note(Some(&run.name), text);
     freeze("move-kept");
     Ok(Beside::default())
 }
@@ -391,11 +393,15 @@ async fn aside(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
                 continue;
             }
             let spare = draft(node, run, &record, &term, true)?;
+            let number = spare.point.clone();
             let (fs, name) = (run.fs.clone(), dataset.clone());
             let kept = newest_own(&stored).cloned();
             let retired = blocking(move || fs.retire_live(&name, kept.as_ref(), spare)).await;
             let retired =
                 retired.with_context(|| format!("take the live copy of {dataset} away"))?;
+            if !retired.late_writes {
+                cycle::unused(node, run, &number);
+            }
             freeze("move-retired");
             let text = format!("took the live copy from {}", retired.path.display());
             node.hub.note(Some(&run.name), text);

@@ -93,6 +93,12 @@ pub struct RoleRun {
     /// What is kept for peers that are away.
     pub watched: Mutex<BTreeMap<NodeName, Watched>>,
     pub looked: Arc<super::status::Looked>,
+    /// What was written since the points that peers hold.
+    pub unsaved: Arc<super::unsaved::Unsaved>,
+    /// What peers said last of the role.
+    pub heard: Arc<super::heard::Words>,
+    /// What can be seen of datasets that are shown.
+    pub shown: Mutex<BTreeMap<DatasetName, String>>,
     /// When points were taken, since the boot: ages that no step of the wall clock changes.
     pub ages: Arc<Mutex<VecDeque<(PointId, Duration)>>>,
     /// Who alone changes this node's part in the role.
@@ -375,6 +381,9 @@ impl RoleRun {
             unreadable: Mutex::default(),
             watched: Mutex::default(),
             looked: Arc::default(),
+            unsaved: Arc::default(),
+            heard: Arc::default(),
+            shown: Mutex::default(),
             ages: Arc::default(),
             supervisor: Arc::default(),
             viewed: tokio::sync::Mutex::default(),
@@ -391,6 +400,8 @@ impl RoleRun {
             self.supervisor = old.supervisor.clone();
             self.beside = old.beside.clone();
             self.drill = old.drill.clone();
+            self.heard = old.heard.clone();
+            lock(&self.shown).clone_from(&lock(&old.shown));
         }
         self
     }

@@ -100,15 +100,23 @@ pub async fn accept(node: &Arc<Node>, line: &str) -> Result<api::Paired> {
         fingerprint,
         address,
     } = accepting.await?;
+    let config = node.config();
+    let known = config.peers.get(&peer).and_then(|peer| peer.key.clone());
+    let again = known.is_some_and(|key| key == fingerprint.to_string());
     pin(node, &peer, address, fingerprint).await?;
     reload(node).await?;
     let path = node.config().path.display().to_string();
     node.hub
         .note(None, format!("paired with {peer} (key {fingerprint})"));
-    let text = format!(
-        "paired with {peer}: its key {fingerprint} is pinned in {path}, and ours is pinned there.\n\
-         Name it in `peers` of a role on both nodes to replicate that role."
-    );
+    let text = match again {
+        true => format!(
+            "{peer} was a peer already: its key {fingerprint} was pinned in {path} before, and still is"
+        ),
+        false => format!(
+            "paired with {peer}: its key {fingerprint} is pinned in {path}, and ours is pinned there.\n\
+             Name it in `peers` of a role on both nodes to replicate that role."
+        ),
+    };
     Ok(api::Paired {
         peer,
         key: fingerprint.to_string(),

@@ -38,8 +38,11 @@ pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points>
                 view(&run, stored, &rooms, pinned)
             })
             .collect();
+        let part = node.record(&run)?.map(|record| record.part);
         roles.push(RolePoints {
             role: run.name.clone(),
+            state: part.as_ref().map(|part| part.state.to_string()),
+            active: part.map(|part| part.seen.holder),
             points: views,
             damaged: damaged
                 .iter()

@@ -87,10 +87,15 @@ pub async fn replicate(
             let code = Failure::code_of(&error);
             let wanted = code == Code::Interrupted;
             replica.last_error = (!wanted).then(|| format!("could not {error:#}"));
-            steps.push(failed("send", format!("bring {peer} up to date"), &error));
+            steps.push(failed("send", bringing(peer), &error));
             Outcome { steps, code, news }
         }
     }
+}
+
+/// What a step towards a peer is about.
+pub fn bringing(peer: &NodeName) -> String {
+    format!("bring {peer} up to date")
 }
 
 /// What becomes of a transfer whose link broke, where nobody said what to do.
@@ -127,6 +132,13 @@ pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) -> JoinHa
         }
         let cancel = lock(&run.beside).child_token();
         let outcome = replicate(&node, &run, &record, &peer, &cancel).await;
+        if outcome.code == Code::Done {
+            if let Err(error) = node.state.caught_up(&run.name, &peer) {
+                tracing::debug!("could not note that {peer} caught up: {error:#}");
+            }
+            // So that it knows, for its operator, how it stands.
+            words::exchange(&node, &run, &peer);
+        }
         if let Some(error) = outcome.steps.iter().find_map(|step| step.error.as_ref()) {
             if outcome.news {
                 node.hub.warn(Some(&run.name), first_line(error));
@@ -511,7 +523,7 @@ pub async fn preview(
 }
 
 fn not_to_be(peer: &NodeName, error: &anyhow::Error) -> Outcome {
-    let text = format!("bring {peer} up to date");
+    let text = bringing(peer);
     Outcome {
         steps: vec![failed("send", text, error)],
         code: Failure::code_of(error),

@@ -379,6 +379,8 @@ async fn over_live(
         if restored.late_writes {
             let text = format!("writes that came in between are kept as {late_point}");
             report.steps.push(done("snapshot", text));
+        } else {
+            cycle::unused(node, run, &late_point);
         }
         report.steps.extend(old_copy(&restored));
     }

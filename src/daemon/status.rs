@@ -8,12 +8,15 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{clock, drill, schedule};
+use super::{clock, drill, measured, schedule, standing, unsaved};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
+use crate::logic::fork::Fork;
 use crate::logic::manifest::Stored;
-use crate::logic::name::NodeName;
+use crate::logic::name::{DatasetName, NodeName};
+use crate::logic::outlook::outlook;
 use crate::logic::point::{PointId, PointName};
+use crate::logic::role::State;
 use crate::peer::message::plain;
 
 /// A role that is this many intervals late, or a peer this far behind, is worth a warning.
@@ -96,9 +99,6 @@ fn began(written: Timestamp, ago: Duration, now: Timestamp) -> Timestamp {
     }
 }
 
-/// Transfers from which the time of the next one is predicted.
-const TRANSFERS_TO_JUDGE_BY: usize = 5;
-
 /// The role, and sentences about damaged points, here and on its peers.
 async fn role(
     node: &Arc<Node>,
@@ -107,39 +107,24 @@ async fn role(
 ) -> Result<(RoleStatus, Vec<String>)> {
     let record = node.record(run)?;
     let active = record.as_ref().is_some_and(|record| record.active());
-    let (fs, names, looked) = (
-        run.fs.clone(),
-        run.fs.datasets().clone(),
-        run.looked.clone(),
-    );
-    let (found, datasets, changed) = blocking(move || {
-        let found = fs.inspect()?;
-        let datasets: Vec<DatasetStatus> = names
-            .into_iter()
-            .map(|(name, path)| {
-                let space = fs.space(&name).ok();
-                DatasetStatus {
-                    name,
-                    path,
-                    free_bytes: space.map(|space| space.free),
-                    total_bytes: space.map(|space| space.total),
-                }
-            })
-            .collect();
-        let changed = match found.points.last() {
-            Some(newest) if active => looked.changed(&*fs, newest),
-            _ => true,
-        };
-        Ok((found, datasets, changed))
-    })
-    .await?;
-    let (stored, damaged) = (found.points, found.damaged);
+    let Found {
+        points: stored,
+        damaged,
+        datasets,
+        changed,
+        forks,
+    } = look(run, active).await?;
     let sentences = damage_of(node, run, &damaged);
     let cycle = node.state.cycle(&run.name)?;
     let replicas = match active {
-        true => replicas(node, run, &stored, changed, now)?,
+        true => in_bytes(run, replicas(node, run, &stored, changed, now)?, &stored).await,
         false => Vec::new(),
     };
+    let loss = match &record {
+        Some(record) => standing::loss(node, run, record, stored.last(), now)?,
+        None => None,
+    };
+    let (of_term, of_state) = node.state.since(&run.name)?;
     let status = RoleStatus {
         name: run.name.clone(),
         id: record.as_ref().map(|record| record.id),
@@ -148,7 +133,20 @@ async fn role(
             |record| record.part.state.to_string(),
         ),
         paused: record.as_ref().is_some_and(|record| record.part.paused),
+        outlook: record.as_ref().and_then(|record| {
+            let troubled = run.supervisor.trouble().is_some();
+            outlook(&run.name, &record.part, troubled)
+        }),
         trouble: run.supervisor.trouble(),
+        since: match &record {
+            Some(record) if record.part.state == State::Active => of_term,
+            _ => of_state,
+        },
+        home: Some(run.role.home.clone()),
+        loss,
+        words: standing::words(node, run)?,
+        forks: standing::forks(&forks),
+        views: standing::views(run),
         term: record.as_ref().map(|record| record.term().clone()),
         active: record.map(|record| record.part.seen.holder),
         every: run.role.every.to_string(),
@@ -168,6 +166,45 @@ async fn role(
     Ok((status, sentences))
 }
 
+/// What the filesystems tell.
+struct Found {
+    points: Vec<Stored>,
+    damaged: Vec<Damaged>,
+    datasets: Vec<DatasetStatus>,
+    /// Something was written since the newest point, or might have been.
+    changed: bool,
+    forks: Vec<Fork>,
+}
+
+async fn look(run: &RoleRun, active: bool) -> Result<Found> {
+    let (fs, looked) = (run.fs.clone(), run.looked.clone());
+    blocking(move || {
+        let found = fs.inspect()?;
+        let dataset = |(name, path): (&DatasetName, &std::path::PathBuf)| {
+            let space = fs.space(name).ok();
+            DatasetStatus {
+                name: name.clone(),
+                path: path.clone(),
+                free_bytes: space.map(|space| space.free),
+                total_bytes: space.map(|space| space.total),
+            }
+        };
+        let changed = match found.points.last() {
+            Some(newest) if active => looked.changed(&*fs, newest),
+            _ => true,
+        };
+        Ok(Found {
+            datasets: fs.datasets().iter().map(dataset).collect(),
+            changed,
+            // What cannot be listed is told where forks are asked for.
+            forks: fs.forks().unwrap_or_default(),
+            points: found.points,
+            damaged: found.damaged,
+        })
+    })
+    .await
+}
+
 /// What is damaged here, and on the peers as far as known.
 fn damage_of(node: &Node, run: &RoleRun, damaged: &[Damaged]) -> Vec<String> {
     let mut sentences = damage::sentences(&node.name(), damaged);
@@ -185,6 +222,19 @@ pub struct Looked {
 }
 
 impl Looked {
+    /// Somebody looked: nothing changed since this point.
+    pub fn unchanged(&self, newest: &PointId) {
+        *lock(&self.last) = Some((Instant::now(), newest.clone(), false));
+    }
+
+    /// How long ago nothing had changed since the point; none where nobody looked, or something had.
+    pub fn quiet_for(&self, newest: &PointId) -> Option<Duration> {
+        match &*lock(&self.last) {
+            Some((at, of, false)) if of == newest => Some(at.elapsed()),
+            _ => None,
+        }
+    }
+
     fn changed(&self, fs: &dyn Filesystem, newest: &Stored) -> bool {
         let mut last = lock(&self.last);
         let point = &newest.manifest.point;
@@ -266,6 +316,8 @@ fn replicas(
             peer: peer.clone(),
             newest: held.map(|(_, summary)| summary),
             exposure_s,
+            exposure_bytes: None,
+            handover: measured::prediction(node, run, peer).ok().flatten(),
             behind,
             last_error: known
                 .get(peer)
@@ -276,6 +328,31 @@ fn replicas(
         }
     };
     Ok(run.role.peers.iter().map(view).collect())
+}
+
+/// What each would lose, in bytes.
+async fn in_bytes(
+    run: &Arc<RoleRun>,
+    mut replicas: Vec<ReplicaStatus>,
+    stored: &[Stored],
+) -> Vec<ReplicaStatus> {
+    let held = |replica: &ReplicaStatus| {
+        let name = replica.newest.as_ref()?.name;
+        let ours = stored.iter().find(|stored| stored.manifest.name() == name);
+        Some(ours?.manifest.point.clone())
+    };
+    let lacks = |replica: &&ReplicaStatus| replica.exposure_s != Some(0.0);
+    let mut points: Vec<PointId> = replicas.iter().filter(lacks).filter_map(held).collect();
+    points.dedup();
+    let newest = stored.last().map(|stored| stored.manifest.point.clone());
+    let bytes = unsaved::since(run, points, newest).await;
+    for replica in &mut replicas {
+        replica.exposure_bytes = match replica.exposure_s {
+            Some(0.0) => Some(0),
+            _ => held(replica).and_then(|point| bytes.get(&point).copied()),
+        };
+    }
+    replicas
 }
 
 fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
@@ -300,6 +377,11 @@ fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
             Some(_) => {}
         }
     }
+    warnings.extend(
+        role.forks
+            .as_ref()
+            .map(|forks| standing::of_forks(role, forks, now)),
+    );
     for dataset in &role.datasets {
         if let (Some(free), Some(total)) = (dataset.free_bytes, dataset.total_bytes) {
             if free < total / 20 {
@@ -317,14 +399,4 @@ fn warn_of(role: &RoleStatus, now: Timestamp, warnings: &mut Vec<String>) {
             role.name, newest.short
         ));
     }
-}
-
-/// How long nobody is served in a hand-over to the peer, from the last transfers to it.
-pub fn predicted_handover_s(node: &Node, run: &RoleRun, peer: &NodeName) -> Result<Option<f64>> {
-    let last = node
-        .state
-        .last_transfers(&run.name, peer, TRANSFERS_TO_JUDGE_BY)?;
-    let count = last.len() as f64;
-    let total: f64 = last.iter().sum();
-    Ok((count > 0.0).then(|| total / count))
 }

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::node::{Node, RoleRun, lock};
-use super::{drill, moves, play, replicate, words};
+use super::{drill, measured, moves, play, replicate, words};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
 use crate::host::part::RoleRecord;
@@ -504,7 +504,12 @@ impl Role {
                 // What it came to is of no interest any more.
                 let _ = before.task.await;
             }
-            moves::perform(&node, &run, work, &token).await
+            let begun = Instant::now();
+            let done = moves::perform(&node, &run, work, &token).await;
+            if done.is_ok() {
+                measured::note(&node, &run, work, begun.elapsed());
+            }
+            done
         });
         self.running = Some(Running { work, cancel, task });
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::node::{Node, RoleRun, blocking};
+use super::node::{Node, RoleRun, blocking, lock};
 use crate::fs::View;
 use crate::logic::name::DatasetName;
 
@@ -23,10 +23,12 @@ pub async fn refresh(node: &Arc<Node>, run: &Arc<RoleRun>) {
     let mut told = run.viewed.lock().await;
     for (dataset, at) in &run.role.views {
         match show(node, run, dataset, at).await {
-            Ok(()) => {
+            Ok(shown) => {
                 told.remove(dataset);
+                remember(run, dataset, shown);
             }
             Err(error) => {
+                remember(run, dataset, None);
                 let text = format!("could not show {dataset} at {}: {error:#}", at.display());
                 if told.get(dataset) != Some(&text) {
                     node.hub.warn(Some(&run.name), text.clone());
@@ -42,7 +44,7 @@ pub async fn look(node: &Arc<Node>, run: &Arc<RoleRun>) -> Vec<(DatasetName, Pat
     let _told = run.viewed.lock().await;
     let mut looked = Vec::new();
     for (dataset, at) in &run.role.views {
-        let shown = show(node, run, dataset, at).await;
+        let shown = show(node, run, dataset, at).await.map(|_| ());
         looked.push((dataset.clone(), at.clone(), shown));
     }
     looked
@@ -72,26 +74,39 @@ pub async fn forget(node: &Arc<Node>, before: Vec<Arc<RoleRun>>) {
     }
 }
 
+fn remember(run: &RoleRun, dataset: &DatasetName, shows: Option<String>) {
+    let mut shown = lock(&run.shown);
+    match shows {
+        Some(shows) => shown.insert(dataset.clone(), shows),
+        None => shown.remove(dataset),
+    };
+}
+
+/// What can be seen there now: `live`, or a point.
 async fn show(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
     dataset: &DatasetName,
     at: &Path,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let active = node
         .record(run)?
         .is_some_and(|record| record.part.plays() || record.active());
     let (fs, name, at) = (run.fs.clone(), dataset.clone(), at.to_owned());
     blocking(move || {
         if active && fs.live_identity(&name)?.is_some() {
-            return fs.view(&name, View::Live, &at);
+            fs.view(&name, View::Live, &at)?;
+            return Ok(Some("live".to_owned()));
         }
         let points = fs.list()?;
         let holds =
             |stored: &&crate::logic::manifest::Stored| stored.manifest.datasets.contains_key(&name);
         match points.iter().rev().find(holds) {
-            Some(newest) => fs.view(&name, View::Point(&newest.manifest.point), &at),
-            None => fs.view(&name, View::Nothing, &at),
+            Some(newest) => {
+                fs.view(&name, View::Point(&newest.manifest.point), &at)?;
+                Ok(Some(newest.manifest.point.to_string()))
+            }
+            None => fs.view(&name, View::Nothing, &at).map(|()| None),
         }
     })
     .await

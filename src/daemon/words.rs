@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::cycle::our_lineage;
-use super::grant;
 use super::incoming::permitted;
 use super::node::{Node, RoleRun};
 use super::outgoing;
 use super::supervisor::Beside;
+use super::{grant, heard};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::host::part::RoleRecord;
@@ -23,7 +23,7 @@ use crate::logic::line::Line;
 use crate::logic::name::{NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
 use crate::logic::role::{Event, State, Word};
-use crate::peer::message::{Answer, Request, RoleWord};
+use crate::peer::message::{Answer, Request, RoleFigures, RoleWord};
 
 /// A grant may have to wait until the other disk has the term.
 const GRANT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,13 +33,15 @@ async fn ours(node: &Node, run: &Arc<RoleRun>) -> Result<Option<(RoleId, RoleWor
     let Some(record) = node.record(run)? else {
         return Ok(None);
     };
-    let (lineage, _) = our_lineage(run).await?;
-    let newest = lineage.newest().map(|entry| entry.point.clone());
-    Ok(Some((record.id, word(record, newest))))
+    let newest = heard::newest(run).await?;
+    let figures = heard::figures(node, run, &record, newest.as_ref());
+    let newest = newest.map(|entry| entry.point);
+    Ok(Some((record.id, word(record, newest, figures))))
 }
 
-fn word(record: RoleRecord, newest: Option<PointId>) -> RoleWord {
+fn word(record: RoleRecord, newest: Option<PointId>, figures: RoleFigures) -> RoleWord {
     RoleWord {
+        figures,
         plays: record.part.plays(),
         held: record.part.held,
         spent: record.part.spent,
@@ -83,6 +85,9 @@ pub async fn ask(
     {
         Answer::Word { word } => {
             let word = word.map(|word| *word);
+            if let Some(word) = &word {
+                heard::note(node, run, peer, word);
+            }
             take_in(node, run, peer, word.as_ref()).await?;
             Ok(word)
         }
@@ -173,6 +178,7 @@ pub async fn answer(node: &Arc<Node>, peer: &NodeName, request: Request) -> Resu
                 return Ok(Answer::Word { word: None });
             };
             same_role(node, &record, role_id, &role)?;
+            heard::note(node, &run, peer, &word);
             take_in(node, &run, peer, Some(&word)).await?;
             let word = ours(node, &run).await?.map(|(_, word)| Box::new(word));
             Ok(Answer::Word { word })

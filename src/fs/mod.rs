@@ -276,6 +276,11 @@ pub trait Filesystem: Send + Sync {
     /// do not move a generation. True when in doubt (another subvolume is live now, the point was received).
     fn changed(&self, point: &Stored) -> Result<bool>;
 
+    /// Bytes of file data that the live datasets hold and `point` does not, about; none where that cannot be told: the point
+    /// was neither taken from what is live nor is it what that was made from. Syncs first, reads no data, and takes as long as
+    /// the changes are large.
+    fn written_since(&self, point: &PointId) -> Result<Option<u64>>;
+
     /// Takes a point: read-only snapshots of all datasets, as close together as the filesystem allows. `manifest` comes
     /// with empty `datasets`; identities are filled in. Visible in `list` when this returns, never before it is whole.
     fn snapshot(&self, manifest: Manifest) -> Result<Stored>;

@@ -6,6 +6,7 @@
 //! It deliberately does not know what a state means, nor when it changes.
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
@@ -23,7 +24,7 @@ CREATE TABLE IF NOT EXISTS live (
 ";
 
 /// Columns of `role` that the first programs did not have, and ignore.
-const COLUMNS: [&str; 3] = ["part", "line", "boot"];
+const COLUMNS: [&str; 5] = ["part", "line", "boot", "term_since", "state_since"];
 
 /// What a node remembers of a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,11 +65,12 @@ pub enum Remembered {
 }
 
 pub(super) fn add_columns(connection: &Connection) -> Result<()> {
-    for column in COLUMNS {
-        let query = "SELECT count(*) FROM pragma_table_info('role') WHERE name = ?1";
-        let there: i64 = connection.query_row(query, [column], |row| row.get(0))?;
+    let of_role = COLUMNS.map(|column| ("role", column));
+    for (table, column) in of_role.into_iter().chain([("cycle", "peer")]) {
+        let query = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
+        let there: i64 = connection.query_row(query, [table, column], |row| row.get(0))?;
         if there == 0 {
-            connection.execute_batch(&format!("ALTER TABLE role ADD COLUMN {column} TEXT"))?;
+            connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} TEXT"))?;
         }
     }
     Ok(())
@@ -116,9 +118,14 @@ impl State {
         })
     }
 
-    /// Refuses to forget a higher term.
+    /// Refuses to forget a higher term. Notes when the term and the state were not what they had been.
     pub fn record_role(&self, role: &RoleName, record: &RoleRecord) -> Result<()> {
-        if let Some(known) = self.role(role)? {
+        let known = self.role(role)?;
+        let same = |what: &dyn Fn(&RoleRecord) -> bool| known.as_ref().is_some_and(what);
+        let same_term = same(&|known| known.id == record.id && known.term() == record.term());
+        let word = record.part.state.to_string();
+        let same_state = same_term && same(&|known| known.part.state.to_string() == word);
+        if let Some(known) = &known {
             if known.id == record.id && known.part.seen.epoch > record.part.seen.epoch {
                 bail!(
                     "forget term {} of role {role} for {}",
@@ -128,15 +135,21 @@ impl State {
             }
         }
         self.change(
-            "INSERT INTO role (name, id, term, active, part, line) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (name) DO UPDATE SET id = ?2, term = ?3, active = ?4, part = ?5, line = ?6",
+            "INSERT INTO role (name, id, term, active, part, line, term_since, state_since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)
+             ON CONFLICT (name) DO UPDATE SET id = ?2, term = ?3, active = ?4, part = ?5, line = ?6,
+             term_since = CASE WHEN ?8 THEN term_since ELSE ?7 END,
+             state_since = CASE WHEN ?9 THEN state_since ELSE ?7 END",
             params![
                 role.as_str(),
                 record.id.to_string(),
                 json(record.term())?,
                 matches!(record.part.state, role::State::Active),
                 json(&record.part)?,
-                json(&record.line)?
+                json(&record.line)?,
+                Timestamp::now().to_string(),
+                same_term,
+                same_state
             ],
         )
     }
@@ -144,6 +157,17 @@ impl State {
     /// Forgets a role that was begun here by mistake.
     pub fn forget_role(&self, role: &RoleName) -> Result<()> {
         self.change("DELETE FROM role WHERE name = ?1", [role.as_str()])
+    }
+
+    /// Since when the term is known here, and the state is what it is; none where an older program wrote the record.
+    pub fn since(&self, role: &RoleName) -> Result<(Option<Timestamp>, Option<Timestamp>)> {
+        let query = "SELECT term_since, state_since FROM role WHERE name = ?1";
+        let row = self
+            .lock()
+            .query_row(query, [role.as_str()], |row| Ok((row.get(0)?, row.get(1)?)));
+        let (term, state): (Option<String>, Option<String>) = row.optional()?.unwrap_or_default();
+        let time = |text: Option<String>| text.and_then(|text| text.parse().ok());
+        Ok((time(term), time(state)))
     }
 
     /// The boot in which this daemon last ran with the role; none: never.
@@ -263,6 +287,37 @@ mod tests {
         state.record_role(&role, &known).unwrap();
         assert_eq!(state.role(&role).unwrap(), Some(known));
         assert_eq!(state.sequence(&role).unwrap(), 42);
+    }
+
+    #[test]
+    fn since_when() {
+        let dir = tempfile::tempdir().unwrap();
+        let role = RoleName::parse("web").unwrap();
+        let state = State::open(dir.path()).unwrap();
+        assert_eq!(state.since(&role).unwrap(), (None, None));
+        let back = "2026-11-20T12:00:00Z";
+        let long_ago = || {
+            state
+                .change("UPDATE role SET term_since = ?1, state_since = ?1", [back])
+                .unwrap();
+        };
+        let mut record = record(3);
+        state.record_role(&role, &record).unwrap();
+        let old: Timestamp = back.parse().unwrap();
+        let mut check = |change: &dyn Fn(&mut RoleRecord), [term, part]: [bool; 2]| {
+            long_ago();
+            change(&mut record);
+            state.record_role(&role, &record).unwrap();
+            let (of_term, of_state) = state.since(&role).unwrap();
+            assert_eq!([of_term != Some(old), of_state != Some(old)], [term, part]);
+        };
+        check(&|_| {}, [false, false]);
+        check(&|record| record.part.paused = true, [false, false]);
+        check(
+            &|record| record.part.state = role::State::Fenced,
+            [false, true],
+        );
+        check(&|record| record.part.seen.epoch += 1, [true, true]);
     }
 
     #[test]

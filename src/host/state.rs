@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, params};
 use serde::{Deserialize, Serialize};
 
-use super::{absence, drill, part};
+use super::{absence, drill, figures, part};
 use crate::error::{Code, Failure};
 use crate::logic::clock::Watch;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
@@ -71,6 +71,8 @@ pub struct CycleRecord {
     pub good: Option<Timestamp>,
     /// Why the last cycle failed; none when it went well.
     pub error: Option<String>,
+    /// The peer that could not be brought up to date, where that is why.
+    pub peer: Option<NodeName>,
 }
 
 /// One finished attempt of a transfer.
@@ -174,41 +176,61 @@ impl State {
         )
     }
 
+    /// A number that was raised to and given to nothing may be given again.
+    pub fn return_sequence(&self, role: &RoleName, sequence: u64) -> Result<()> {
+        let before = integer(sequence.saturating_sub(1));
+        self.change(
+            "UPDATE role SET sequence = ?3 WHERE name = ?1 AND sequence = ?2",
+            params![role.as_str(), integer(sequence), before],
+        )
+    }
+
     pub fn cycle(&self, role: &RoleName) -> Result<CycleRecord> {
         let row = self
             .lock()
             .query_row(
-                "SELECT started, good, error FROM cycle WHERE role = ?1",
+                "SELECT started, good, error, peer FROM cycle WHERE role = ?1",
                 [role.as_str()],
                 |row| {
                     Ok((
                         row.get::<_, Option<i64>>(0)?,
                         row.get::<_, Option<i64>>(1)?,
                         row.get(2)?,
+                        row.get::<_, Option<String>>(3)?,
                     ))
                 },
             )
             .optional()?;
-        let Some((started, good, error)) = row else {
+        let Some((started, good, error, peer)) = row else {
             return Ok(CycleRecord::default());
         };
         Ok(CycleRecord {
             started: started.and_then(time),
             good: good.and_then(time),
             error,
+            peer: peer.and_then(|peer| NodeName::parse(&peer).ok()),
         })
     }
 
     pub fn record_cycle(&self, role: &RoleName, record: &CycleRecord) -> Result<()> {
         self.change(
-            "INSERT INTO cycle (role, started, good, error) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (role) DO UPDATE SET started = ?2, good = ?3, error = ?4",
+            "INSERT INTO cycle (role, started, good, error, peer) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (role) DO UPDATE SET started = ?2, good = ?3, error = ?4, peer = ?5",
             params![
                 role.as_str(),
                 record.started.map(Timestamp::as_millisecond),
                 record.good.map(Timestamp::as_millisecond),
-                record.error
+                record.error,
+                record.peer.as_ref().map(NodeName::as_str)
             ],
+        )
+    }
+
+    /// The peer is up to date: that it was not is no trouble of the last cycle any more.
+    pub fn caught_up(&self, role: &RoleName, peer: &NodeName) -> Result<()> {
+        self.change(
+            "UPDATE cycle SET error = NULL, peer = NULL WHERE role = ?1 AND peer = ?2",
+            [role.as_str(), peer.as_str()],
         )
     }
 
@@ -244,6 +266,7 @@ impl State {
         change.execute("DELETE FROM base WHERE peer = ?1", [peer.as_str()])?;
         change.execute("DELETE FROM sending WHERE peer = ?1", [peer.as_str()])?;
         change.execute("DELETE FROM absence WHERE peer = ?1", [peer.as_str()])?;
+        change.execute("DELETE FROM heard WHERE peer = ?1", [peer.as_str()])?;
         change.commit().map_err(|error| self.told(error))
     }
 
@@ -371,7 +394,14 @@ fn prepare(connection: &Connection) -> Result<()> {
             "it was written by a newer standin (version {newer}, this one knows {SCHEMA_VERSION})"
         ),
     }
-    let later = [CLOCK, absence::TABLE, part::TABLES, drill::TABLE].concat();
+    let later = [
+        CLOCK,
+        absence::TABLE,
+        figures::TABLES,
+        part::TABLES,
+        drill::TABLE,
+    ]
+    .concat();
     connection.execute_batch(&later).context("create tables")?;
     part::add_columns(connection).context("add columns")
 }
@@ -429,6 +459,7 @@ mod tests {
             started: Some(now),
             good: None,
             error: Some("no link".into()),
+            peer: Some(peer.clone()),
         };
         {
             let state = State::open(dir.path()).unwrap();
@@ -438,6 +469,10 @@ mod tests {
             state.record_role(&role, &record).unwrap();
             state.record_sequence(&role, 7).unwrap();
             state.record_sequence(&role, 5).unwrap();
+            state.record_sequence(&role, 8).unwrap();
+            state.return_sequence(&role, 9).unwrap();
+            assert_eq!(state.sequence(&role).unwrap(), 8);
+            state.return_sequence(&role, 8).unwrap();
             state.record_role(&role, &record).unwrap();
             state.record_cycle(&role, &cycle).unwrap();
             state.record_base(&role, &peer, &point(1)).unwrap();
@@ -449,6 +484,11 @@ mod tests {
         let state = State::open(dir.path()).unwrap();
         assert_eq!(state.role(&role).unwrap(), Some(record));
         assert_eq!(state.cycle(&role).unwrap(), cycle);
+        let other = NodeName::parse("cedar").unwrap();
+        state.caught_up(&role, &other).unwrap();
+        assert_eq!(state.cycle(&role).unwrap(), cycle);
+        state.caught_up(&role, &peer).unwrap();
+        assert_eq!(state.cycle(&role).unwrap().error, None);
         assert_eq!(state.sequence(&role).unwrap(), 7);
         assert_eq!(state.bases(&role).unwrap(), vec![(peer.clone(), point(2))]);
         assert_eq!(

@@ -45,6 +45,19 @@ pub struct Accept {
     pub trusted: Treatment,
 }
 
+/// Ends every sentence of a policy that refuses.
+const BY_POLICY: &str = "of its `accept` in the config)";
+
+/// Why the policy refuses a thing; `key` is the one of the config that says so.
+pub fn refused(what: &str, key: &str) -> String {
+    format!("{what} is not accepted from this peer (`{key}` {BY_POLICY}")
+}
+
+/// Whether a policy refused, and no rule of streams was broken.
+pub fn is_refused(why: &str) -> bool {
+    why.ends_with(BY_POLICY)
+}
+
 impl Accept {
     /// Keys of the config and their values, in the order of the documentation.
     pub fn rules(&self) -> [(&'static str, Treatment); 4] {

@@ -173,6 +173,26 @@ pub struct RoleWord {
     /// Its state, for people.
     #[serde(default)]
     pub state: String,
+    /// For people too: nothing is decided by them.
+    #[serde(default)]
+    pub figures: RoleFigures,
+}
+
+/// What a node tells of itself in a role so that operators elsewhere see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleFigures {
+    /// Since when it is in the state it is in; of an active node, under its term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// When its newest point was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<Timestamp>,
+    /// Milliseconds ago, nothing had been written that is not in its newest point. From an active node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_ms: Option<u64>,
+    /// Milliseconds that coming up takes there, as measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rise_ms: Option<u64>,
 }
 
 /// One dataset's transfer, from base (or nothing) to a point.

@@ -8,6 +8,7 @@
 
 mod crashes;
 mod dry_run;
+mod figures;
 mod handover;
 #[allow(dead_code)]
 mod ordeal;

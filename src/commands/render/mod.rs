@@ -12,6 +12,7 @@ mod init;
 mod moved;
 mod points;
 mod prune;
+mod standing;
 mod status;
 mod transfer;
 

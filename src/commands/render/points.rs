@@ -23,9 +23,25 @@ pub fn points(points: &Points) -> String {
 }
 
 fn role_lines(role: &RolePoints) -> Vec<String> {
-    let mut lines = vec![heading(&format!("role {}", role.role))];
+    let title = heading(&format!("role {}", role.role));
+    let active = role.active.as_ref().map(|active| active.as_str());
+    let state = match (role.state.as_deref(), active) {
+        (Some(state), Some(active)) if state != "active" => {
+            format!("  {state} (active is {active})")
+        }
+        (Some(state), _) => format!("  {state}"),
+        (None, _) => String::new(),
+    };
+    let mut lines = vec![format!("{title}{state}")];
     if role.points.is_empty() {
-        lines.push("  no points yet (standin run takes one on the active node)".into());
+        let where_to = match (role.state.as_deref(), active) {
+            (Some("active"), _) => "here".to_owned(),
+            (_, Some(active)) => format!("on {active}, the active node"),
+            (_, None) => "on the active node".to_owned(),
+        };
+        lines.push(format!(
+            "  no points yet (standin run takes one {where_to})"
+        ));
         lines.extend(damage_lines(role));
         return lines;
     }
@@ -133,7 +149,7 @@ mod tests {
     fn newest_first() {
         console::set_colors_enabled(false);
         expect![[r#"
-            role web
+            role web  active
               POINT  TAKEN (UTC)          ON     WHY       RECEIVED  ALSO ON  PINNED
               1.43   2026-11-20 12:35:05  alder  schedule         -  -        newest
               1.42   2026-11-20 12:30:05  alder  schedule         -  birch    base of birch

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 
 use super::drill::last_drill;
+use super::standing;
 use super::transfer::{transfer, transfer_name, transfer_within};
 use super::{attention, heading, trouble};
 use crate::commands::human;
@@ -135,7 +136,7 @@ pub fn status_brief(status: &Status) -> String {
 
 /// `role web  active, term 1 (alder), every 5m, next in 2m`.
 fn role_title(role: &RoleStatus, now: Timestamp) -> String {
-    let mut facts = vec![state(role)];
+    let mut facts = vec![state(role, now)];
     if let Some(term) = &role.term {
         facts.push(format!("term {term}"));
     }
@@ -157,17 +158,18 @@ fn role_title(role: &RoleStatus, now: Timestamp) -> String {
 }
 
 fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
-    let mut lines = vec![format!(
-        "  newest point  {}   {} here",
+    let mut lines = standing::outlook(role);
+    let good = match role.last_good {
+        Some(good) if is_active(role) => format!("   last good cycle {}", human::ago(good, now)),
+        _ => String::new(),
+    };
+    lines.push(format!(
+        "  newest point  {}   {} here{good}",
         newest(role.newest.as_ref(), now),
         human::count(role.points, "point"),
-    )];
+    ));
     lines.push(last_drill(role, now));
-    lines.extend(
-        role.trouble
-            .as_deref()
-            .map(|why| format!("  {}", trouble(why))),
-    );
+    lines.extend(standing::loss(role, now));
     let of_replicas = role.replicas.iter().filter_map(|r| r.last_error.as_deref());
     let of_replicas: Vec<&str> = of_replicas.map(first_line).collect();
     match role.last_error.as_deref().map(first_line) {
@@ -177,9 +179,9 @@ fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
         _ => {}
     }
     if !role.replicas.is_empty() {
-        let mut table = Table::new(["PEER", "HOLDS", "EXPOSURE", "BEHIND"]);
+        let mut table = Table::new(["PEER", "IS", "HOLDS", "EXPOSURE", "BEHIND", "HAND-OVER"]);
         for replica in &role.replicas {
-            table.row(replica_row(replica, now));
+            table.row(replica_row(role, replica, now));
         }
         let mut rows = table.lines("  ").into_iter();
         lines.extend(rows.next());
@@ -188,7 +190,9 @@ fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
             lines.extend(replica_trouble(replica, now));
         }
     }
+    lines.extend(standing::words(role, now));
     lines.extend(role.datasets.iter().map(dataset_line));
+    lines.extend(standing::views(role));
     lines
 }
 
@@ -221,32 +225,59 @@ fn dataset_line(dataset: &DatasetStatus) -> String {
     format!("  dataset {}  {path}{space}", dataset.name)
 }
 
-/// `standby (active is alder)`.
-fn state(role: &RoleStatus) -> String {
+fn is_active(role: &RoleStatus) -> bool {
+    role.state == "active"
+}
+
+/// `active since 3d 4h`, `standby (active is alder since 3d 4h)`.
+fn state(role: &RoleStatus, now: Timestamp) -> String {
+    let since = |since: Option<Timestamp>| match since {
+        Some(since) => format!(" since {}", human::between(since, now)),
+        None => String::new(),
+    };
     match &role.active {
-        Some(active) if role.state != "active" => format!("{} (active is {active})", role.state),
-        _ => role.state.clone(),
+        _ if is_active(role) => format!("active{}", since(role.since)),
+        // The term is this node's own, and it is not active under it.
+        Some(active) if !role.words.iter().any(|word| word.peer == *active) => role.state.clone(),
+        Some(active) => {
+            let word = role.words.iter().find(|word| word.peer == *active);
+            let theirs = word.filter(|word| word.state.as_deref() == Some("active"));
+            let since = since(theirs.and_then(|word| word.since));
+            format!("{} (active is {active}{since})", role.state)
+        }
+        None => role.state.clone(),
     }
 }
 
-fn replica_row(replica: &ReplicaStatus, now: Timestamp) -> [String; 4] {
+fn replica_row(role: &RoleStatus, replica: &ReplicaStatus, now: Timestamp) -> [String; 6] {
+    let word = role.words.iter().find(|word| word.peer == replica.peer);
+    let is = word.and_then(|word| word.state.clone());
     let behind = match replica.behind {
         0 => "-".to_owned(),
         points => human::count(points, "point"),
     };
     [
         replica.peer.to_string(),
+        is.unwrap_or_else(|| "-".to_owned()),
         newest(replica.newest.as_ref(), now),
         exposure(replica),
         behind,
+        standing::handover(replica),
     ]
 }
 
 fn exposure(replica: &ReplicaStatus) -> String {
     match (replica.exposure_s, &replica.newest) {
         (Some(seconds), Some(_)) if seconds <= 0.0 => "nothing".into(),
-        (Some(seconds), Some(_)) if seconds < 1.0 => "under 1s".into(),
-        (Some(seconds), Some(_)) => units::human_duration(seconds),
+        (Some(seconds), Some(_)) => {
+            let span = match seconds {
+                seconds if seconds < 1.0 => "under 1s".into(),
+                seconds => units::human_duration(seconds),
+            };
+            let bytes = replica.exposure_bytes;
+            let bytes = bytes.map_or("size unknown".into(), units::human_bytes);
+            format!("{span}, {bytes}")
+        }
         (_, None) => "everything".into(),
         (None, Some(_)) => "unknown".into(),
     }
@@ -334,12 +365,11 @@ mod tests {
         expect![[r#"
             node alder  standin 0.1.0, up 4h 5m
 
-            role web  active, term 1 (alder), running: transfer
-              newest point  1.43 (40s ago)   43 points here
-              drill  passed 3m ago (1.42, 12s)
-              PEER   HOLDS              EXPOSURE    BEHIND
-              birch  1.42 (5m 40s ago)  5m 40s      1 point
-              cedar  none               everything  43 points
+            role web  active since 3d 4h, term 1 (alder), running: transfer
+              newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
+              PEER   IS       HOLDS              EXPOSURE          BEHIND     HAND-OVER
+              birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point    about 3 s
+              cedar  -        none               everything        43 points  -
                 cedar is not paired
               dataset files  /srv/web  40.0 GiB free of 100.0 GiB
 
@@ -392,17 +422,16 @@ mod tests {
         console::set_colors_enabled(false);
         expect![[r#"
             node alder  standin 0.1.0, up 4h 5m
-            role web  active, term 1 (alder), running: transfer
+            role web  active since 3d 4h, term 1 (alder), running: transfer
             warnings
               web: files holds a swap file, which is not replicated: swap.img
             transfers
               web/files -> birch  1.43 on 1.42   61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
             role web
-              newest point  1.43 (40s ago)   43 points here
-              drill  passed 3m ago (1.42, 12s)
-              PEER   HOLDS              EXPOSURE    BEHIND
-              birch  1.42 (5m 40s ago)  5m 40s      1 point
-              cedar  none               everything  43 points
+              newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
+              PEER   IS       HOLDS              EXPOSURE          BEHIND     HAND-OVER
+              birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point    about 3 s
+              cedar  -        none               everything        43 points  -
                 cedar is not paired
               dataset files  /srv/web  40.0 GiB free of 100.0 GiB
             PEER   LINK                       VERSION

@@ -306,6 +306,7 @@ pub struct Search(Box<SearchArgs>);
 pub struct Item<'a> {
     pub objectid: u64,
     pub kind: u32,
+    pub offset: u64,
     pub bytes: &'a [u8],
 }
 
@@ -331,8 +332,17 @@ impl Search {
 
     /// The next items of the subvolume that holds `fd`, from the first of `objectid` on; none behind the last.
     pub fn items(&mut self, fd: impl AsFd, objectid: u64) -> io::Result<Vec<Item<'_>>> {
+        self.items_from(fd, (objectid, 0, 0))
+    }
+
+    /// The same from a key on: object, kind, offset.
+    pub fn items_from(
+        &mut self,
+        fd: impl AsFd,
+        (objectid, kind, offset): (u64, u32, u64),
+    ) -> io::Result<Vec<Item<'_>>> {
         let args = &mut *self.0;
-        args.min_objectid = objectid;
+        (args.min_objectid, args.min_type, args.min_offset) = (objectid, kind, offset);
         args.nr_items = u32::MAX;
         // SAFETY: BTRFS_IOC_TREE_SEARCH_V2 reads and writes one btrfs_ioctl_search_args_v2, the layout of SearchArgs, and
         // writes at most the buf_size bytes behind it, which are `buf`.
@@ -352,7 +362,7 @@ fn item<'a>(found: &mut &'a [u8]) -> Option<Item<'a>> {
     let (head, rest) = found.split_first_chunk::<SEARCH_HEADER_BYTES>()?;
     let (_, head) = head.split_first_chunk::<8>()?;
     let (objectid, head) = head.split_first_chunk()?;
-    let (_, head) = head.split_first_chunk::<8>()?;
+    let (offset, head) = head.split_first_chunk()?;
     let (kind, length) = head.split_first_chunk()?;
     let length = u32::from_ne_bytes(*length.first_chunk()?);
     let (bytes, rest) = rest.split_at_checked(length as usize)?;
@@ -360,6 +370,7 @@ fn item<'a>(found: &mut &'a [u8]) -> Option<Item<'a>> {
     Some(Item {
         objectid: u64::from_ne_bytes(*objectid),
         kind: u32::from_ne_bytes(*kind),
+        offset: u64::from_ne_bytes(*offset),
         bytes,
     })
 }

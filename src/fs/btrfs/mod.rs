@@ -76,6 +76,7 @@ mod unreadable;
 mod users;
 mod uses;
 mod view;
+mod written;
 
 pub use fork_mount::unmount as unmount_fork;
 
@@ -273,6 +274,11 @@ impl Filesystem for Btrfs {
 
     fn changed(&self, point: &Stored) -> Result<bool> {
         take::changed(&self.catalogue()?, point)
+    }
+
+    fn written_since(&self, point: &PointId) -> Result<Option<u64>> {
+        let what = format!("measure what was written since {point}");
+        self.run(what, |catalogue| written::since(catalogue, point))
     }
 
     fn snapshot(&self, manifest: Manifest) -> Result<Stored> {

@@ -60,6 +60,12 @@ fn word() -> RoleWord {
         newest: Some(manifest().point),
         line: Line::first(term()),
         state: "active".into(),
+        figures: RoleFigures {
+            since: Some(Timestamp::UNIX_EPOCH),
+            taken: None,
+            quiet_ms: Some(7),
+            rise_ms: None,
+        },
     }
 }
 

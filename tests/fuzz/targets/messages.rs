@@ -16,7 +16,7 @@ use standin::logic::transfer::{Partial, StreamIdentity};
 use standin::peer::codec;
 use standin::peer::message::{
     Answer, Control, Greeting, Hello, Offer, PROTOCOL, PairAnswer, PairRequest, Refusal, Request,
-    RoleWord, SenderWord, plain,
+    RoleFigures, RoleWord, SenderWord, plain,
 };
 use uuid::Uuid;
 
@@ -174,6 +174,10 @@ fn word() -> RoleWord {
         newest: Some(point()),
         line: Line::first(term()),
         state: "active".into(),
+        figures: RoleFigures {
+            quiet_ms: Some(7),
+            ..RoleFigures::default()
+        },
     }
 }
 

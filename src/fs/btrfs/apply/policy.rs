@@ -7,7 +7,7 @@ use rustix::fs::FileType;
 
 use super::Applier;
 use super::fault::{Applied, refuse, shown};
-use crate::logic::accept::Treatment;
+use crate::logic::accept::{self, Treatment};
 
 /// setuid and setgid.
 const SETUID: u32 = 0o6000;
@@ -20,9 +20,7 @@ fn judge(treatment: Treatment, dropped: &mut u64, key: &str, what: &str) -> Appl
             *dropped += 1;
             Ok(false)
         }
-        Treatment::Refuse => refuse(format!(
-            "{what} is not accepted from this peer (`{key}` of its `accept` in the config)"
-        )),
+        Treatment::Refuse => refuse(accept::refused(what, key)),
     }
 }
 

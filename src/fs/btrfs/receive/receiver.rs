@@ -25,6 +25,7 @@ use super::work::{self, Work};
 use super::{Applying, Source, finish, stubs};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Incoming, Limits, Result, Standing};
+use crate::logic::accept;
 use crate::logic::manifest::LocalDataset;
 use crate::logic::name::DatasetName;
 use crate::logic::prefix::PrefixHash;
@@ -316,6 +317,13 @@ impl Incoming for Receiver {
     }
 }
 
+/// The same data would be refused again: nobody tries that by itself every few seconds.
+fn not_accepted() -> Failure {
+    let hint = "on the receiving node, let it in (`accept` of the peer: \"keep\", or \"drop\" to leave it out) and \
+                `standin reload`; or take it out of the data there";
+    Failure::new(Code::Refused, "take over everything that is sent").hint(hint)
+}
+
 /// Whose fault it is, for those who branch on it.
 pub(super) fn error(trouble: Trouble, setting: &Setting) -> anyhow::Error {
     match trouble {
@@ -323,12 +331,18 @@ pub(super) fn error(trouble: Trouble, setting: &Setting) -> anyhow::Error {
             offset,
             command,
             why,
-        } => FsError::BadStream {
-            offset,
-            command,
-            why,
+        } => {
+            let by_policy = accept::is_refused(&why).then(not_accepted);
+            let error = anyhow::Error::new(FsError::BadStream {
+                offset,
+                command,
+                why,
+            });
+            match by_policy {
+                Some(failure) => error.context(failure),
+                None => error,
+            }
         }
-        .into(),
         // The kernel's word counts, whatever figures say: nothing is free, how much is needed nobody knows.
         Trouble::Full => FsError::NoSpace {
             path: setting.work.dir().to_owned(),
