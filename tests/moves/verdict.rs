@@ -23,7 +23,7 @@ impl Ordeal {
     pub fn judge(&mut self) -> Result<&'static str, String> {
         let active = self.cycled()?;
         let begun = Instant::now();
-        // Cycles go on: it is about the points up to this one.
+        // Cycles go on: it is about the points up to this one, and one that came after it.
         let (_, newest) = known(self.stage.node(active))?;
         let newest = newest.ok_or("the active node has no point")?;
         while let Err(why) = self.settled(active, &newest) {
@@ -76,6 +76,8 @@ impl Ordeal {
 
     fn settled(&mut self, active: &str, newest: &PointId) -> Result<(), String> {
         let (line, _) = known(self.stage.node(active))?;
+        let all = points(self.stage.node(active))?.into_iter();
+        let mut common: Vec<PointId> = all.map(|(_, point)| point).collect();
         for node in &self.stage.nodes {
             let name = node.name;
             let (theirs, _) = known(node)?;
@@ -88,9 +90,7 @@ impl Ordeal {
             if let Some(off) = points.iter().find(|(_, point)| !line.contains(point)) {
                 return Err(format!("{} on {name} is not of the line {line:?}", off.0));
             }
-            if !points.iter().any(|(_, point)| point == newest) {
-                return Err(format!("{name} does not hold {newest}"));
-            }
+            common.retain(|point| points.iter().any(|(_, theirs)| theirs == point));
             let left: Vec<String> = [".staging/web", ".trash"]
                 .into_iter()
                 .flat_map(|room| entries(&node.disk.path().join(".standin").join(room)))
@@ -105,7 +105,13 @@ impl Ordeal {
                 return Err(format!("live data on {name}: {live}"));
             }
         }
-        self.same_trees(active, newest)
+        let last = common.iter().max_by_key(|point| point.rank());
+        match last.filter(|last| last.rank() >= newest.rank()) {
+            Some(last) => self.same_trees(active, last),
+            None => Err(format!(
+                "nobody but {active} holds {newest} or what came after it: all have {last:?}"
+            )),
+        }
     }
 
     fn same_trees(&self, active: &str, newest: &PointId) -> Result<(), String> {
