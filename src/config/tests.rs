@@ -4,6 +4,7 @@ use super::*;
 use expect_test::{Expect, expect};
 use std::path::Path;
 
+#[cfg(test)]
 mod moves;
 
 const NODE: &str = "[node]\nname = \"alder\"\n";

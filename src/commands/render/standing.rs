@@ -152,11 +152,12 @@ mod tests {
         check(
             &|_| {},
             expect![[r#"
-            role web  active since 3d 4h, term 1 (alder), every 5m, next in 4m 20s
-              newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
-              PEER   IS       HOLDS              EXPOSURE          BEHIND   HAND-OVER
-              birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point  about 3 s
-              dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
+                role web  active since 3d 4h, term 1 (alder), every 5m, next in 4m 20s
+                  newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
+                  drill  passed 3m ago (1.42, 12s)
+                  PEER   IS       HOLDS              EXPOSURE          BEHIND   HAND-OVER
+                  birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point  about 3 s
+                  dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
         );
     }
 
@@ -165,12 +166,13 @@ mod tests {
         check(
             &stands_in,
             expect![[r#"
-            role web  standby (active is alder since 3d 4h), term 1 (alder)
-              newest point  1.43 (40s ago)   43 points here
-              lost if promoted now  the last 5m 40s of alder, at most; alder had 1.43 40s ago, which is not here
-              alder  active, holds 1.43, said 40s ago
-              cedar  has said nothing of it yet
-              dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
+                role web  standby (active is alder since 3d 4h), term 1 (alder)
+                  newest point  1.43 (40s ago)   43 points here
+                  drill  passed 3m ago (1.42, 12s)
+                  lost if promoted now  the last 5m 40s of alder, at most; alder had 1.43 40s ago, which is not here
+                  alder  active, holds 1.43, said 40s ago
+                  cedar  has said nothing of it yet
+                  dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
         );
         let caught_up = |role: &mut RoleStatus| {
             stands_in(role);
@@ -185,13 +187,14 @@ mod tests {
         check(
             &caught_up,
             expect![[r#"
-            role web  standby (active is alder since 3d 4h), term 1 (alder)
-              newest point  1.43 (40s ago)   43 points here
-              lost if promoted now  the last 40s of alder, at most; alder spoke 40s ago
-              alder  active, holds 1.43, said 40s ago
-              cedar  has said nothing of it yet
-              dataset files  /srv/web  40.0 GiB free of 100.0 GiB
-              view files  /srv/web-view  shows 1.43"#]],
+                role web  standby (active is alder since 3d 4h), term 1 (alder)
+                  newest point  1.43 (40s ago)   43 points here
+                  drill  passed 3m ago (1.42, 12s)
+                  lost if promoted now  the last 40s of alder, at most; alder spoke 40s ago
+                  alder  active, holds 1.43, said 40s ago
+                  cedar  has said nothing of it yet
+                  dataset files  /srv/web  40.0 GiB free of 100.0 GiB
+                  view files  /srv/web-view  shows 1.43"#]],
         );
         let new = |role: &mut RoleStatus| {
             stands_in(role);
@@ -203,12 +206,13 @@ mod tests {
         check(
             &new,
             expect![[r#"
-            role web  standby (active is alder), term 1 (alder)
-              newest point  none   0 points here
-              lost if promoted now  everything: no point is here yet; alder has said nothing yet
-              alder  has said nothing of it yet
-              cedar  has said nothing of it yet
-              dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
+                role web  standby (active is alder), term 1 (alder)
+                  newest point  none   0 points here
+                  drill  passed 3m ago (1.42, 12s)
+                  lost if promoted now  everything: no point is here yet; alder has said nothing yet
+                  alder  has said nothing of it yet
+                  cedar  has said nothing of it yet
+                  dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
         );
     }
 
@@ -239,6 +243,7 @@ mod tests {
                   hint: standin resume web, if nobody else plays it
                   hint: standin pause web --off
                   newest point  1.43 (40s ago)   43 points here
+                  drill  passed 3m ago (1.42, 12s)
                   birch  standby, holds 1.42, said 40s ago
                   dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
         );
@@ -251,12 +256,13 @@ mod tests {
         check(
             &away,
             expect![[r#"
-            role web  active since 3d 4h, term 1 (alder), every 5m, next in 4m 20s
-              its home is birch: standin failback web
-              newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
-              PEER   IS       HOLDS              EXPOSURE              BEHIND   HAND-OVER
-              birch  standby  1.42 (5m 40s ago)  5m 40s, size unknown  1 point  over 3 s
-              dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
+                role web  active since 3d 4h, term 1 (alder), every 5m, next in 4m 20s
+                  its home is birch: standin failback web
+                  newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
+                  drill  passed 3m ago (1.42, 12s)
+                  PEER   IS       HOLDS              EXPOSURE              BEHIND   HAND-OVER
+                  birch  standby  1.42 (5m 40s ago)  5m 40s, size unknown  1 point  over 3 s
+                  dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
         );
     }
 }

@@ -367,6 +367,7 @@ mod tests {
 
             role web  active since 3d 4h, term 1 (alder), running: transfer
               newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
+              drill  passed 3m ago (1.42, 12s)
               PEER   IS       HOLDS              EXPOSURE          BEHIND     HAND-OVER
               birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point    about 3 s
               cedar  -        none               everything        43 points  -
@@ -429,6 +430,7 @@ mod tests {
               web/files -> birch  1.43 on 1.42   61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
             role web
               newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
+              drill  passed 3m ago (1.42, 12s)
               PEER   IS       HOLDS              EXPOSURE          BEHIND     HAND-OVER
               birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point    about 3 s
               cedar  -        none               everything        43 points  -
