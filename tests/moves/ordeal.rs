@@ -299,7 +299,10 @@ impl Ordeal {
             };
             let (active, standing) = (having("active"), having("standby"));
             if active.len() == 1 && standing.len() + 1 == self.names.len() {
-                return self.unpause();
+                if self.linked() {
+                    return self.unpause();
+                }
+                continue;
             }
             turn += 1;
             let conflict = having("conflict");
@@ -312,6 +315,18 @@ impl Ordeal {
                 self.promote(name, false);
             }
         }
+    }
+
+    /// Every node sees every other.
+    fn linked(&mut self) -> bool {
+        let names = self.names.clone();
+        names.into_iter().all(|name| {
+            let said = self.ask(name, &["status", "--json"]);
+            let status = said.and_then(|said| serde_json::from_str::<Value>(&said.out).ok());
+            let peers = status.unwrap_or_default()["peers"].clone();
+            let peers = peers.as_array().cloned().unwrap_or_default();
+            !peers.is_empty() && peers.iter().all(|peer| peer["linked"] == Value::Bool(true))
+        })
     }
 
     fn unpause(&mut self) -> Result<(), String> {
