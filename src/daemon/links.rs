@@ -180,6 +180,12 @@ fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, d
     };
     {
         let mut contact = lock(&run.contact);
+        // The config was read again while it was made: nobody would look at it here, and the peer would take it for up.
+        if run.gone.is_cancelled() {
+            drop(contact);
+            close(link, "the peer's configuration changed");
+            return;
+        }
         if let Some(old) = &contact.link {
             if old.since.elapsed() < hurried(CROSSING)
                 && preferred(node, run, old.dialled)
