@@ -29,8 +29,8 @@ use crate::peer::message::{Answer, Request};
 /// so and goes home.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(120);
 
-/// Between two questions whether it is up there.
-const ASK_EVERY: Duration = Duration::from_millis(50);
+/// Shortest and longest pause between two questions whether it is up there: a tenth of the time it took so far.
+const ASK_EVERY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Hands the role over; `to` none: to its home.
 pub async fn handover(
@@ -233,6 +233,7 @@ async fn released(node: &Arc<Node>, run: &Arc<RoleRun>, what: &str) -> Result<()
 
 /// Waits until the other node says that it is up.
 async fn arrived(node: &Arc<Node>, run: &Arc<RoleRun>, to: &NodeName) -> Result<()> {
+    let begun = Instant::now();
     let asking = async {
         loop {
             let word = words::ask(node, run, to).await;
@@ -241,7 +242,8 @@ async fn arrived(node: &Arc<Node>, run: &Arc<RoleRun>, to: &NodeName) -> Result<
                     return;
                 }
             }
-            tokio::time::sleep(ASK_EVERY).await;
+            let pause = begun.elapsed() / 10;
+            tokio::time::sleep(pause.clamp(ASK_EVERY.0, ASK_EVERY.1)).await;
         }
     };
     if tokio::time::timeout(ARRIVES_WITHIN, asking).await.is_ok() {

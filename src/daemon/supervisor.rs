@@ -236,6 +236,8 @@ struct Role {
     name: RoleName,
     running: Option<Running>,
     pause: Duration,
+    /// From when the pause counts: words of peers, however many, do not put a retry off.
+    rested: Instant,
     alarmed: Option<Instant>,
     /// The boot is in the record.
     noted: bool,
@@ -247,6 +249,7 @@ async fn role(node: Arc<Node>, name: RoleName, mut inbox: mpsc::UnboundedReceive
         name,
         running: None,
         pause: hurried(RETRY.0),
+        rested: Instant::now(),
         alarmed: None,
         noted: false,
     };
@@ -262,6 +265,7 @@ async fn role(node: Arc<Node>, name: RoleName, mut inbox: mpsc::UnboundedReceive
             (work, ended) = finished(&mut role.running) => role.ended(work, ended).await,
             () = retry => {
                 role.pause = (role.pause * 2).min(hurried(RETRY.1));
+                role.rested = Instant::now();
                 role.happened(Event::Retry, Beside::default()).await;
             }
         }
@@ -382,6 +386,7 @@ impl Role {
         if self.node.stop.is_cancelled() {
             return;
         }
+        self.rested = Instant::now();
         match ended {
             Ok(beside) => {
                 run.supervisor.over();
@@ -425,6 +430,7 @@ impl Role {
         self.note_boot(&run)?;
         if record.part.state != before.part.state {
             self.pause = hurried(RETRY.0);
+            self.rested = Instant::now();
             let (was, is) = (&before.part.state, &record.part.state);
             let text = format!("{was} -> {is}: {}", decided.why);
             self.node.hub.note(Some(&run.name), text);
@@ -517,10 +523,10 @@ impl Role {
     /// Ends when it is time to try again; never, where there is nothing to try.
     fn retry(&self) -> impl Future<Output = ()> + use<> {
         let wanted = self.running.is_none() && self.unsettled();
-        let pause = self.pause;
+        let due = self.rested + self.pause;
         async move {
             if wanted {
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep_until(due.into()).await;
             } else {
                 std::future::pending::<()>().await;
             }
