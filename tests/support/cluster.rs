@@ -357,6 +357,12 @@ impl Drop for TestNode {
         if self.daemon.is_some() {
             self.kill();
         }
+        // Of a drill that a test left in the middle.
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        for point in points.filter(|point| Path::new(point).starts_with(&self.dir)) {
+            let _ = Command::new("umount").args(["-l", point]).status();
+        }
         if std::thread::panicking() {
             eprintln!(
                 "---- log of {} ({}):\n{}",
