@@ -156,7 +156,8 @@ fn trouble_ends_when_the_peer_caught_up() {
     fill(&pair.alder.live("files"), 1, 1000, 2);
     assert_eq!(pair.alder.run(&["run", "web"]).code, 13);
     let error = pair.alder.role()["last_error"].clone();
-    assert!(error.as_str().unwrap().contains("reach birch"), "{error}");
+    // How the link ended, or that there is none.
+    assert!(error.as_str().unwrap().contains("birch"), "{error}");
     pair.birch.start();
     pair.wait_stored("1.2");
     let alder = &pair.alder;

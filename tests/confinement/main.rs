@@ -109,7 +109,7 @@ impl Ground {
                     .map_or("end", |command| command.kind().name());
                 named(&error, last);
                 assert!(
-                    error.to_string().contains(words),
+                    format!("{error:#}").contains(words),
                     "{what}: {error:#}, not: {words}"
                 );
             }
