@@ -279,20 +279,11 @@ async fn before(node: &Node, run: &RoleRun, moment: Moment) -> Result<()> {
     let word = moment.word();
     match hook::run(called, moment, &around(node, run), None).await {
         Ok(said) => {
-            let took = exact_duration(whole_ms(began));
-            tell(
-                node,
-                run,
-                &format!("hook {word} ended well, after {took}"),
-                &said,
-            );
+            ended_well(node, run, moment, began, &said);
             Ok(())
         }
         Err(failed) => {
-            let what = format!(
-                "go past the hook {word} of {}: could not {failed}",
-                run.name
-            );
+            let what = format!("go past the hook {word} of {}: {failed}", run.name);
             let hint = format!("mend it, or take it out of [role.{}.hooks]", run.name);
             Err(Failure::new(Code::Refused, what).hint(hint).into())
         }
@@ -307,20 +298,18 @@ async fn after(node: &Node, run: &RoleRun, moment: Moment, most: Option<Duration
     let began = Instant::now();
     let word = moment.word();
     match hook::run(called, moment, &around(node, run), most).await {
-        Ok(said) => {
-            let took = exact_duration(whole_ms(began));
-            tell(
-                node,
-                run,
-                &format!("hook {word} ended well, after {took}"),
-                &said,
-            );
-        }
+        Ok(said) => ended_well(node, run, moment, began, &said),
         Err(failed) => {
             let text = format!("hook {word}: could not {failed}");
             node.hub.warn(Some(&run.name), text);
         }
     }
+}
+
+fn ended_well(node: &Node, run: &RoleRun, moment: Moment, began: Instant, said: &str) {
+    let (word, took) = (moment.word(), exact_duration(whole_ms(began)));
+    let text = format!("hook {word} ended well, after {took}");
+    tell(node, run, &text, said);
 }
 
 fn whole_ms(began: Instant) -> Duration {
