@@ -456,7 +456,8 @@ fn a_thousand_points_are_listed_at_once() {
     };
     let best = (0..10).map(listed).min().unwrap();
     assert!(best < Duration::from_millis(200), "{best:?}");
-    // The line goes on where the disk ends, although the state database knew nothing.
+    // The line goes on where the disk ends, although the state database knew nothing: whether it is active was asked first.
+    alder.wait_for("the role goes on", || alder.role()["state"] == "active");
     fs::write(live.join("x"), "x").unwrap();
     assert_eq!(alder.run(&["run", "web"]).code, 15, "birch is not paired");
     assert_eq!(alder.points().last().unwrap(), "1.1001");

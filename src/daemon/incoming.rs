@@ -158,9 +158,9 @@ async fn admit_role(
     let record = node.record(&run)?;
     let known = record.as_ref().map_or(0, |record| record.term().epoch);
     words::believable(node, name, peer, known, term)?;
-    let Some(record) = record else {
-        node.join(&run, id, term, line)?;
-        return Ok(run);
+    let record = match record {
+        Some(record) => record,
+        None => node.join(&run, id, term, line.clone())?,
     };
     let known = Known {
         id: record.id,

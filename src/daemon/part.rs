@@ -23,8 +23,8 @@ impl Node {
             Remembered::Known(record) if home || !begun(&record) => return Ok(Some(record)),
             // Begun here while the config named this node as home, which it no longer does.
             Remembered::Known(record) if !run.fs.list()?.is_empty() => return Ok(Some(record)),
-            Remembered::Known(_) => {
-                self.state.forget_role(&run.name)?;
+            Remembered::Known(record) => {
+                self.state.forget_role(&run.name, &record)?;
                 return Ok(None);
             }
             Remembered::Old(old) => Some(old),
@@ -37,8 +37,7 @@ impl Node {
             (None, None) if home => self.first(run)?,
             (None, None) => return Ok(None),
         };
-        self.state.record_role(&run.name, &record)?;
-        Ok(Some(record))
+        self.state.begin_role(&run.name, &record).map(Some)
     }
 
     fn standby(&self, run: &RoleRun, seen: Term) -> Record {
@@ -106,18 +105,21 @@ impl Node {
         }
     }
 
-    /// Joins a role that a peer speaks for, as a node that stands in.
+    /// Joins a role that a peer speaks for, as a node that stands in. What it says is remembered then: where another peer was
+    /// quicker, what that one said.
     pub fn join(&self, run: &RoleRun, id: RoleId, term: &Term, line: Line) -> Result<RoleRecord> {
         let record = RoleRecord {
             id,
             part: self.standby(run, term.clone()),
             line,
         };
-        self.state.record_role(&run.name, &record)?;
-        run.supervisor.joined();
-        let text = format!("joined the role with id {id}, active on {}", term.holder);
-        self.hub.note(Some(&run.name), text);
-        Ok(record)
+        let remembered = self.state.begin_role(&run.name, &record)?;
+        if remembered == record {
+            run.supervisor.joined();
+            let text = format!("joined the role with id {id}, active on {}", term.holder);
+            self.hub.note(Some(&run.name), text);
+        }
+        Ok(remembered)
     }
 }
 

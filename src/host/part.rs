@@ -154,9 +154,35 @@ impl State {
         )
     }
 
-    /// Forgets a role that was begun here by mistake.
-    pub fn forget_role(&self, role: &RoleName) -> Result<()> {
-        self.change("DELETE FROM role WHERE name = ?1", [role.as_str()])
+    /// The first record of a role; what is remembered then. Where somebody was quicker (or many ask at once), that is what
+    /// they remembered, and it stands: it may have gone on since.
+    pub fn begin_role(&self, role: &RoleName, record: &RoleRecord) -> Result<RoleRecord> {
+        self.change(
+            "INSERT INTO role (name, id, term, active, part, line, term_since, state_since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)
+             ON CONFLICT (name) DO UPDATE SET id = ?2, term = ?3, active = ?4, part = ?5, line = ?6,
+             term_since = ?7, state_since = ?7
+             WHERE part IS NULL",
+            params![
+                role.as_str(),
+                record.id.to_string(),
+                json(record.term())?,
+                matches!(record.part.state, role::State::Active),
+                json(&record.part)?,
+                json(&record.line)?,
+                Timestamp::now().to_string()
+            ],
+        )?;
+        let remembered = self.role(role)?;
+        remembered.with_context(|| format!("find the record of role {role} that was just begun"))
+    }
+
+    /// Forgets a role that was begun here by mistake, unless it has gone on.
+    pub fn forget_role(&self, role: &RoleName, begun: &RoleRecord) -> Result<()> {
+        self.change(
+            "DELETE FROM role WHERE name = ?1 AND part = ?2",
+            params![role.as_str(), json(&begun.part)?],
+        )
     }
 
     /// Since when the term is known here, and the state is what it is; none where an older program wrote the record.
@@ -318,6 +344,24 @@ mod tests {
             [false, true],
         );
         check(&|record| record.part.seen.epoch += 1, [true, true]);
+    }
+
+    #[test]
+    fn a_role_begins_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let role = RoleName::parse("web").unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let first = record(1);
+        assert_eq!(state.begin_role(&role, &first).unwrap(), first);
+        let mut gone_on = first.clone();
+        gone_on.part.paused = true;
+        state.record_role(&role, &gone_on).unwrap();
+        // One that looked before, and was slow.
+        assert_eq!(state.begin_role(&role, &first).unwrap(), gone_on);
+        state.forget_role(&role, &first).unwrap();
+        assert_eq!(state.role(&role).unwrap(), Some(gone_on.clone()));
+        state.forget_role(&role, &gone_on).unwrap();
+        assert_eq!(state.role(&role).unwrap(), None);
     }
 
     #[test]
