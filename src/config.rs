@@ -15,6 +15,7 @@ use crate::logic::absent;
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::Bandwidth;
 use crate::logic::drill::Drill;
+use crate::logic::dump::Dump;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::play::Play;
 use crate::logic::retention::Keep;
@@ -24,6 +25,7 @@ mod complaint;
 mod datasets;
 mod document;
 mod drill;
+mod dump;
 pub mod edit;
 mod permit;
 mod play;
@@ -152,6 +154,8 @@ pub struct Role {
     pub play: Play,
     /// How it is rehearsed. Default: by hand, reading every file.
     pub drill: Drill,
+    /// How its databases are made consistent in a point, in this order. Default: nothing.
+    pub dumps: Vec<Dump>,
     /// Live paths, absolute.
     pub datasets: BTreeMap<DatasetName, Dataset>,
     /// Where datasets are shown read-only, absolute (`standby-view`). Default: nowhere.

@@ -206,6 +206,45 @@ impl<'a> Found<'a> {
         })
     }
 
+    /// Several tables under one key: `[[key]]`, or a list of inline tables. What is something else is complained of, and left
+    /// out.
+    pub fn sections(self) -> Option<Vec<Section<'a>>> {
+        let tables: Vec<(&'a dyn TableLike, Option<Range<usize>>)> = match self.item {
+            Item::ArrayOfTables(tables) => {
+                let tables = tables.iter();
+                tables
+                    .map(|table| (table as &dyn TableLike, table.span()))
+                    .collect()
+            }
+            Item::Value(Value::Array(array)) => {
+                let tables = array.iter().filter_map(|value| {
+                    let table = value.as_inline_table();
+                    if table.is_none() {
+                        self.wrong_type("a list of tables");
+                    }
+                    table.map(|table| (table as &dyn TableLike, value.span()))
+                });
+                tables.collect()
+            }
+            _ => {
+                let name = self.name;
+                self.refuse(format!(
+                    "must be a list of tables: write [[...{name}]], in double brackets"
+                ));
+                return None;
+            }
+        };
+        let section = |(table, span): (&'a dyn TableLike, Option<Range<usize>>)| Section {
+            page: self.page,
+            table,
+            key: self.key.clone(),
+            line: span.map_or(self.line, |span| self.page.place(span.start).0),
+            known: Vec::new(),
+            missing: Vec::new(),
+        };
+        Some(tables.into_iter().map(section).collect())
+    }
+
     pub fn text(&self) -> Option<&'a str> {
         let text = self.item.as_str();
         if text.is_none() {

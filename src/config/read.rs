@@ -296,6 +296,7 @@ fn role<'a>(
     let absent = section.get("keep-for-absent-peers").map(absent);
     let play = super::play::play(&mut section);
     let drill = section.get("drill").map(super::drill::drill);
+    let dumps = section.get("dump").map(super::dump::dumps);
     let datasets = datasets(&mut section, paths);
     section.finish();
     Some(Role {
@@ -313,6 +314,7 @@ fn role<'a>(
         datasets: datasets?.live,
         play: play?,
         drill: drill.unwrap_or_else(|| Some(Drill::default()))?,
+        dumps: dumps.unwrap_or_else(|| Some(Vec::new()))?,
     })
 }
 

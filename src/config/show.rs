@@ -103,6 +103,7 @@ fn role(role: &Role) -> Table {
     }
     super::play::show(&role.play, &mut table);
     super::drill::show(&role.drill, &mut table);
+    super::dump::show(&role.dumps, &mut table);
     let mut datasets = implicit();
     for (name, Dataset::Btrfs(path)) in &role.datasets {
         let mut dataset = Table::new();

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod command;
 pub mod copy;
 pub mod drill;
+pub mod dump;
 pub mod figures;
 pub mod hook;
 pub mod lock;

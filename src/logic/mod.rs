@@ -11,6 +11,7 @@ pub mod clock;
 pub mod cycle;
 pub mod damage;
 pub mod drill;
+pub mod dump;
 pub mod fork;
 pub mod line;
 pub mod lineage;
