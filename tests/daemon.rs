@@ -443,6 +443,7 @@ fn a_thousand_points_are_listed_at_once() {
             node: term.holder.clone(),
             reason: Reason::Schedule,
             datasets: Default::default(),
+            dumps: Vec::new(),
         };
         disk.snapshot(manifest).unwrap();
     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{RoleCycle, Step};
+use super::bracket::{self, Prepared, Services};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
 use super::{heard, prune, replicate};
 use crate::error::{Code, Failure};
@@ -25,6 +26,7 @@ use crate::logic::manifest::{MANIFEST_VERSION, Manifest, Reason, Stored};
 use crate::logic::name::NodeName;
 use crate::logic::point::{PointId, Term};
 use crate::logic::role::State;
+use crate::logic::schedule::Every;
 
 /// Starts a cycle, or says that one is running. With `attach`, joins that one.
 pub fn start(
@@ -363,23 +365,59 @@ pub enum Taken {
     Unchanged(PointId),
 }
 
-/// Takes a point where the role changed since the newest one.
+/// Takes a point where the role changed since the newest one; its databases are made consistent in it.
 pub async fn take(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
     record: &RoleRecord,
     reason: Reason,
 ) -> Result<Taken> {
-    let _catalogue = run.catalogue.lock().await;
-    take_locked(node, run, record, reason).await
+    take_while(node, run, record, reason, Services::Run).await
 }
 
-/// The same, for a caller that holds the catalogue.
+/// The same, where the role's services may be stopped.
+pub async fn take_while(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    record: &RoleRecord,
+    reason: Reason,
+    services: Services,
+) -> Result<Taken> {
+    // Looked at before anything is dumped: a dump writes. The catalogue is free meanwhile, since it may take long.
+    let dumps = match run.role.dumps.is_empty() || unchanged(run, reason).await? {
+        true => None,
+        false => {
+            bracket::thaw(node, run).await?;
+            bracket::prepare(node, run, services).await?
+        }
+    };
+    let _catalogue = run.catalogue.lock().await;
+    take_locked(node, run, record, reason, dumps).await
+}
+
+/// Whether a point would say nothing new. What is dumped to a file may have changed wherever the server keeps it.
+async fn unchanged(run: &Arc<RoleRun>, reason: Reason) -> Result<bool> {
+    let on_change = matches!(run.role.every, Every::OnChange { .. });
+    let elsewhere = run.role.dumps.iter().any(|dump| dump.how.writes_a_file());
+    if run.role.snapshot_unchanged || (elsewhere && !(on_change && reason == Reason::Schedule)) {
+        return Ok(false);
+    }
+    let run = run.clone();
+    blocking(move || {
+        let newest = run.fs.list()?.pop();
+        let facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
+        Ok(!facts.changed && !facts.datasets_differ)
+    })
+    .await
+}
+
+/// Takes a point, for a caller that holds the catalogue and has prepared the dumps, if there are any.
 pub async fn take_locked(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
     record: &RoleRecord,
     reason: Reason,
+    dumps: Option<Prepared>,
 ) -> Result<Taken> {
     let (node, run, record) = (node.clone(), run.clone(), record.clone());
     blocking(move || {
@@ -393,7 +431,10 @@ pub async fn take_locked(
             }
             Decision::Take { point, .. } => {
                 let manifest = draft(&node, &run, &record, point.sequence, reason)?;
-                let stored = run.fs.snapshot(manifest);
+                let stored = match dumps {
+                    None => run.fs.snapshot(manifest),
+                    Some(mut dumps) => run.fs.snapshot_within(manifest, &mut dumps),
+                };
                 let stored =
                     stored.with_context(|| format!("take a point of role {}", run.name))?;
                 super::clock::taken(&run, &stored.manifest.point);
@@ -476,6 +517,7 @@ pub fn unnumbered(
         node: node.name(),
         reason,
         datasets: Default::default(),
+        dumps: Vec::new(),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::peer::identity::Identity;
 mod absent;
 pub mod api;
 mod asking;
+mod bracket;
 mod check;
 mod clock;
 mod control;
@@ -146,6 +147,7 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(absent::keep(node.clone()));
     tasks.spawn(pacing::keep(node.clone()));
     tasks.spawn(clock::keep(node.clone()));
+    tasks.spawn(bracket::at_start(node.clone()));
 
     announce(&node);
     tell_systemd(&[sd_notify::NotifyState::Ready]);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tokio_util::sync::CancellationToken;
 
+use super::bracket::Services;
 use super::cycle::{self, Taken};
 use super::forks;
 use super::node::{Node, RoleRun, blocking};
@@ -301,7 +302,8 @@ async fn bring(
 
 async fn last_point(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
     let record = cycle::active_record(node, run)?;
-    let text = match cycle::take(node, run, &record, Reason::Asked).await? {
+    let taken = cycle::take_while(node, run, &record, Reason::Asked, Services::Stopped);
+    let text = match taken.await? {
         Taken::Point(stored) => format!("took {}, the last point here", stored.manifest.point),
         Taken::Unchanged(point) => format!("nothing was written since {point}"),
     };

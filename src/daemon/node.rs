@@ -90,6 +90,8 @@ pub struct RoleRun {
     pub last_start: Mutex<Option<Timestamp>>,
     /// Points that could not be read: not gone on with once there is a newer one.
     pub unreadable: Mutex<HashSet<PointId>>,
+    /// Dumps that fail while points are taken without them, and why.
+    pub failing: Mutex<BTreeMap<RoleName, String>>,
     /// What is kept for peers that are away.
     pub watched: Mutex<BTreeMap<NodeName, Watched>>,
     pub looked: Arc<super::status::Looked>,
@@ -379,6 +381,7 @@ impl RoleRun {
             wake: Notify::new(),
             last_start: Mutex::default(),
             unreadable: Mutex::default(),
+            failing: Mutex::default(),
             watched: Mutex::default(),
             looked: Arc::default(),
             unsaved: Arc::default(),

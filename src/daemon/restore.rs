@@ -327,7 +327,7 @@ async fn keep_live(
     report: &mut RestoreReport,
 ) -> Result<Stored> {
     let record = cycle::active_record(node, run)?;
-    let kept = match cycle::take_locked(node, run, &record, Reason::BeforeRestore).await? {
+    let kept = match cycle::take_locked(node, run, &record, Reason::BeforeRestore, None).await? {
         Taken::Point(stored) => *stored,
         Taken::Unchanged(point) => {
             let fs = run.fs.clone();
@@ -520,7 +520,7 @@ async fn replace(
         // It is still here, under the hidden name.
         let record = cycle::active_record(node, run)?;
         if let Taken::Point(late) =
-            cycle::take_locked(node, run, &record, Reason::BeforeRestore).await?
+            cycle::take_locked(node, run, &record, Reason::BeforeRestore, None).await?
         {
             let text = format!(
                 "writes that came in between are kept as {}",

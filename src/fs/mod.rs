@@ -3,7 +3,7 @@
 //! Contracts live on the trait's methods and are asserted by `contract` (tests/contract.rs) on every implementation.
 //! Everything here blocks; callers run it on threads of their own. Nothing in here knows peers, config or the network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +58,34 @@ pub enum FsError {
     /// A writable copy cannot share its blocks across filesystems; the caller may copy the files instead.
     #[error("{0} is on another filesystem")]
     OtherFilesystem(PathBuf),
+}
+
+/// What is done around the snapshots of a point.
+pub trait Bracket: Send {
+    /// Datasets whose snapshots are made after `release`, on their own.
+    fn late(&self) -> BTreeSet<DatasetName>;
+    /// All that takes long is done: the next thing is the snapshots.
+    fn hold(&mut self) -> Result<()>;
+    /// The snapshots of all but the late datasets are made. What is written into the manifest is in the point. Not called
+    /// where `hold` failed or a snapshot could not be made.
+    fn release(&mut self, manifest: &mut Manifest) -> Result<()>;
+}
+
+/// Nothing is done around them.
+pub struct NoBracket;
+
+impl Bracket for NoBracket {
+    fn late(&self) -> BTreeSet<DatasetName> {
+        BTreeSet::new()
+    }
+
+    fn hold(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn release(&mut self, _: &mut Manifest) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a send will carry, known before its first byte.
@@ -283,7 +311,13 @@ pub trait Filesystem: Send + Sync {
 
     /// Takes a point: read-only snapshots of all datasets, as close together as the filesystem allows. `manifest` comes
     /// with empty `datasets`; identities are filled in. Visible in `list` when this returns, never before it is whole.
-    fn snapshot(&self, manifest: Manifest) -> Result<Stored>;
+    fn snapshot(&self, manifest: Manifest) -> Result<Stored> {
+        self.snapshot_within(manifest, &mut NoBracket)
+    }
+
+    /// The same, with something to be done around the snapshots. An error of the bracket's: no point, and the error is the
+    /// chain's outermost one.
+    fn snapshot_within(&self, manifest: Manifest, bracket: &mut dyn Bracket) -> Result<Stored>;
 
     /// What sending `point` on top of `base` would carry. `version_max` is the newest stream version the peer reads.
     fn measure(

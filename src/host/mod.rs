@@ -13,6 +13,7 @@ pub mod figures;
 pub mod hook;
 pub mod lock;
 pub mod mounts;
+pub mod notes;
 pub mod part;
 pub mod ports;
 pub mod random;

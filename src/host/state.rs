@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, params};
 use serde::{Deserialize, Serialize};
 
-use super::{absence, drill, figures, part};
+use super::{absence, drill, figures, notes, part};
 use crate::error::{Code, Failure};
 use crate::logic::clock::Watch;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
@@ -398,6 +398,7 @@ fn prepare(connection: &Connection) -> Result<()> {
         CLOCK,
         absence::TABLE,
         figures::TABLES,
+        notes::TABLES,
         part::TABLES,
         drill::TABLE,
     ]

@@ -59,6 +59,7 @@ mod tests {
                 node: NodeName::parse("alder").unwrap(),
                 reason,
                 datasets: Default::default(),
+                dumps: Vec::new(),
             },
             local: LocalFacts::default(),
         };

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::accept::Dropped;
+use super::dump::DumpFacts;
 use super::name::{DatasetName, NodeName, RoleName};
 use super::point::{PointId, PointName, RoleId};
 
@@ -50,6 +51,9 @@ pub struct Manifest {
     pub node: NodeName,
     pub reason: Reason,
     pub datasets: BTreeMap<DatasetName, DatasetFacts>,
+    /// How its databases were made consistent; empty where the role has none, or nobody asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dumps: Vec<DumpFacts>,
 }
 
 impl Manifest {

@@ -150,6 +150,7 @@ pub fn manifest(epoch: u64, sequence: u64) -> Manifest {
         node: node("alder"),
         reason: Reason::Asked,
         datasets: BTreeMap::new(),
+        dumps: Vec::new(),
     }
 }
 

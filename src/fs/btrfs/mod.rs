@@ -25,8 +25,8 @@ use self::told::Doing;
 use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
-    AfterReboot, Filesystem, FsError, Held, Inspection, KeptAside, Limits, Live, Measured, Opened,
-    Outgoing, Receipt, Restored, Result, Scan, Space, View,
+    AfterReboot, Bracket, Filesystem, FsError, Held, Inspection, KeptAside, Limits, Live, Measured,
+    Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
@@ -281,10 +281,10 @@ impl Filesystem for Btrfs {
         self.run(what, |catalogue| written::since(catalogue, point))
     }
 
-    fn snapshot(&self, manifest: Manifest) -> Result<Stored> {
+    fn snapshot_within(&self, manifest: Manifest, bracket: &mut dyn Bracket) -> Result<Stored> {
         self.run(
             format!("take point {} of {}", manifest.point, self.role),
-            |catalogue| take::snapshot(catalogue, manifest),
+            |catalogue| take::snapshot(catalogue, manifest, bracket),
         )
     }
 

@@ -24,7 +24,7 @@ use super::layout::Part;
 use super::subvolume::Access;
 use super::take::{self, Source};
 use super::{disk, nested, same, send, subvolume, top};
-use crate::fs::{Aside, Restored, Result};
+use crate::fs::{Aside, NoBracket, Restored, Result};
 use crate::logic::manifest::Manifest;
 use crate::logic::name::DatasetName;
 use crate::logic::point::PointId;
@@ -264,7 +264,7 @@ fn keep_late_writes(catalogue: &Catalogue<'_>, intent: &Intent, tree: &Path) -> 
         dir: std::fs::File::open(tree).context("open what was live")?,
         shown: intent.live.clone(),
     };
-    take::take(catalogue, intent.keep.clone(), vec![source]).map(|_| ())
+    take::take(catalogue, intent.keep.clone(), vec![source], &mut NoBracket).map(|_| ())
 }
 
 /// Keeps what cannot be judged or deleted, under a name of its own, and says so.

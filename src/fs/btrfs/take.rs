@@ -26,7 +26,7 @@ use super::top;
 use super::uses::{Use, Used};
 use super::{disk, ioctl};
 use crate::error::{Code, Failure};
-use crate::fs::{FsError, Result, local_facts};
+use crate::fs::{Bracket, FsError, Result, local_facts};
 use crate::logic::manifest::{DatasetFacts, LocalDataset, Manifest, Stored};
 use crate::logic::name::DatasetName;
 
@@ -40,7 +40,11 @@ pub struct Source {
 }
 
 /// Takes a point of all datasets of the role.
-pub fn snapshot(catalogue: &Catalogue<'_>, manifest: Manifest) -> Result<Stored> {
+pub fn snapshot(
+    catalogue: &Catalogue<'_>,
+    manifest: Manifest,
+    bracket: &mut dyn Bracket,
+) -> Result<Stored> {
     let mut sources = Vec::new();
     for place in catalogue.parts.iter().flat_map(|part| &part.places) {
         sources.push(Source {
@@ -49,7 +53,7 @@ pub fn snapshot(catalogue: &Catalogue<'_>, manifest: Manifest) -> Result<Stored>
             shown: place.live.clone(),
         });
     }
-    take(catalogue, manifest, sources)
+    take(catalogue, manifest, sources, bracket)
 }
 
 /// Takes a point of `sources`, each of which lies on the filesystem of its dataset.
@@ -57,6 +61,7 @@ pub fn take(
     catalogue: &Catalogue<'_>,
     mut manifest: Manifest,
     sources: Vec<Source>,
+    bracket: &mut dyn Bracket,
 ) -> Result<Stored> {
     let name = manifest.name().to_string();
     if catalogue.names()?.contains(&name) {
@@ -73,11 +78,7 @@ pub fn take(
         heal_identity(source)?;
     }
     freeze("point-begun");
-    // What is dirty now is written out here, so that little is left to do between the first snapshot and the last.
-    for made in &making {
-        made.part.top.sync()?;
-    }
-    let taken = take_together(&sources, &making)
+    let taken = take_within(&mut manifest, &sources, &making, bracket)
         .and_then(|()| describe(&mut manifest, &sources, &making))
         .and_then(|local| write_down(&manifest, local, &making));
     match taken {
@@ -209,7 +210,30 @@ fn heal_identity(source: &Source) -> Result<()> {
     Ok(())
 }
 
-fn take_together(sources: &[Source], making: &[Making<'_>]) -> Result<()> {
+/// The snapshots, with what is to be done around them.
+fn take_within(
+    manifest: &mut Manifest,
+    sources: &[Source],
+    making: &[Making<'_>],
+    bracket: &mut dyn Bracket,
+) -> Result<()> {
+    let late = bracket.late();
+    let (late, first): (Vec<&Source>, Vec<&Source>) = sources
+        .iter()
+        .partition(|source| late.contains(&source.dataset));
+    // What is dirty now is written out here, so that little is left to do between the first snapshot and the last, and
+    // while anybody waits.
+    for made in making {
+        made.part.top.sync()?;
+    }
+    bracket.hold()?;
+    take_together(&first, making)?;
+    freeze("point-held");
+    bracket.release(manifest)?;
+    take_together(&late, making)
+}
+
+fn take_together(sources: &[&Source], making: &[Making<'_>]) -> Result<()> {
     let start = Barrier::new(sources.len());
     let mut jobs = Vec::new();
     for source in sources {

@@ -48,6 +48,7 @@ fn manifest() -> Manifest {
         node: node(),
         reason: Reason::Schedule,
         datasets: BTreeMap::new(),
+        dumps: Vec::new(),
     }
 }
 

@@ -104,6 +104,7 @@ fn manifest() -> Manifest {
         node: name("alder"),
         reason: Reason::Schedule,
         datasets: BTreeMap::from([(DatasetName::parse("db").unwrap(), facts)]),
+        dumps: Vec::new(),
     }
 }
 
