@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod drill;
+mod dumps;
 mod forks;
 mod standing;
 
 pub use drill::*;
+pub use dumps::*;
 pub use forks::*;
 pub use standing::*;
 
@@ -280,6 +282,9 @@ pub struct PointSummary {
     /// `epoch.sequence`.
     pub short: String,
     pub taken: Timestamp,
+    /// Whether its databases are consistent; none where it has none, or that is not known.
+    #[serde(default)]
+    pub consistent: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -353,6 +358,9 @@ pub struct PointView {
     /// What of the sender's files is not as it was there.
     #[serde(default)]
     pub not_carried: BTreeMap<DatasetName, Vec<String>>,
+    /// How its databases were made consistent; empty where the role has none, or nobody asked.
+    #[serde(default)]
+    pub dumps: Vec<DumpView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
