@@ -11,11 +11,13 @@ use std::time::Duration;
 mod drill;
 mod dumps;
 mod forks;
+mod load;
 mod standing;
 
 pub use drill::*;
 pub use dumps::*;
 pub use forks::*;
+pub use load::*;
 pub use standing::*;
 
 use jiff::Timestamp;
@@ -54,6 +56,8 @@ pub enum Request {
     },
     /// Done: [`RestoreReport`].
     Restore(RestoreRequest),
+    /// Reads dumps into servers. Events as with `Run`. Done: [`LoadReport`].
+    Load(LoadRequest),
     /// Rehearses a role. Events as with `Run`. Done: [`DrillReport`].
     Drill(DrillRequest),
     /// See [`ForkRequest`] for what is done.
