@@ -150,6 +150,8 @@ pub fn pair(inviting: &Machine, accepting: &Machine) {
 /// alder, at home and active in web, and birch: installed, paired, enabled, linked. `more` as in [`add_role`].
 #[track_caller]
 pub fn two(stage: &mut Stage, node: &str, more: &str) {
+    // Between the two reloads.
+    stage.announce("has no role web that names");
     stage.boot();
     let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));
     for machine in [alder, birch] {

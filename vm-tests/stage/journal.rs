@@ -13,14 +13,10 @@ const ERROR: u64 = 3;
 const WARNING: u64 = 4;
 
 /// Complaints that are no news, and why.
-const KNOWN: [(&str, &str); 3] = [
-    (
-        "taints kernel",
-        "the module of OpenZFS is not of the kernel's own licence",
-    ),
-    ("module verification failed", "nor is it signed"),
-    ("hibernate", "a machine without swap cannot hibernate"),
-];
+const KNOWN: [(&str, &str); 1] = [(
+    "MP-BIOS bug: 8254 timer",
+    "a timer that is emulated, on a machine that is busy",
+)];
 
 pub struct Line {
     pub priority: u64,

@@ -63,7 +63,7 @@ impl Stage {
     #[track_caller]
     pub fn boot(&mut self) {
         self.machines.iter_mut().for_each(Machine::switch_on);
-        self.machines.iter().for_each(Machine::wait_ready);
+        self.machines.iter_mut().for_each(Machine::come_up);
     }
 
     #[track_caller]

@@ -109,9 +109,15 @@ fn hear(mut answers: BufReader<UnixStream>, waiting: &Waiting) {
 impl Running {
     /// Waits for the end.
     pub fn end(self) -> Result<Said, Silence> {
+        let patience = self.limit + MARGIN;
+        self.end_within(patience)
+    }
+
+    /// The same for a machine that may forget what it was asked, because it restarts.
+    pub fn end_within(self, patience: Duration) -> Result<Said, Silence> {
         let answer = self
             .answer
-            .recv_timeout(self.limit + MARGIN)
+            .recv_timeout(patience)
             .map_err(|why| match why {
                 RecvTimeoutError::Timeout => Silence::Late,
                 RecvTimeoutError::Disconnected => Silence::Off,
