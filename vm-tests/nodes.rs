@@ -179,5 +179,10 @@ pub fn two(stage: &mut Stage, node: &str, more: &str) {
 /// Lines of [role.web]: points when asked, and the service of `writer`.
 pub const WITH_WRITER: &str = "every = \"manual\"\nservices = [\"writer.service\"]";
 
-/// Words with which journals complain when a node is out of reach.
-pub const PEER_IS_AWAY: [&str; 3] = ["birch", "alder", "cycle of web"];
+/// Words with which journals complain when a node is out of reach: its link, and what was to go over it.
+pub const PEER_IS_AWAY: [&str; 4] = [
+    "link to ",
+    "could not reach",
+    "could not send",
+    "could not store",
+];

@@ -6,7 +6,7 @@
 //! of what survived.
 
 use crate::Scenario;
-use crate::nodes::{LONG, two};
+use crate::nodes::{self, LONG, two};
 use crate::stage::Stage;
 
 pub const SCENARIO: Scenario = Scenario {
@@ -29,13 +29,7 @@ fn play(stage: &mut Stage) {
         "checkpoint = { bytes = \"1MiB\", every = \"1s\" }",
         "every = \"manual\"",
     );
-    for words in [
-        "lost the link",
-        "link to birch",
-        "link to alder",
-        "birch",
-        "cycle of web",
-    ] {
+    for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
     for round in 1..=stage.given.count.unwrap_or(3) {
