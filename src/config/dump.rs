@@ -368,9 +368,12 @@ mod tests {
                 "/c.toml:9: role.web.dump: must be a list of tables: write [[...dump]], in double brackets"
             ],
         );
-        refused("[[role.web.dump]]", expect![[r#"
+        refused(
+            "[[role.web.dump]]",
+            expect![[r#"
             /c.toml:9: role.web.dump.name: missing: write name = "NAME", for messages
-            /c.toml:9: role.web.dump.kind: missing: write kind = "postgres""#]]);
+            /c.toml:9: role.web.dump.kind: missing: write kind = "postgres""#]],
+        );
         refused(
             &dump("dump = \"d\"").replace("command", "mariabd"),
             expect![[

@@ -77,6 +77,7 @@ impl Open {
     pub async fn prepare(&mut self) -> Result<()> {
         let session = self.session.insert(Session::open(&self.target).await?);
         self.found.server = Some(session.server.clone());
+        check::rights(session, &self.target, self.how.mode).await?;
         match self.how.mode {
             Mode::Freeze => {
                 let layout = Layout::ask(session, &self.around).await?;

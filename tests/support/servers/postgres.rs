@@ -199,10 +199,8 @@ impl Postgres {
         loop {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "{ended:?}: {}", self.said());
-            if block(login(&self.socket(), "load", "template1")).is_ok()
-                || block(login(&self.socket(), "load", "template1"))
-                    .is_err_and(|error| error.contains("does not exist"))
-            {
+            let opened = block(login(&self.socket(), "load", "template1"));
+            if opened.is_ok() || opened.is_err_and(|error| error.contains("does not exist")) {
                 return;
             }
             assert!(

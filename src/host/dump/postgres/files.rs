@@ -11,6 +11,7 @@
 //! what was there. A crash leaves that, which the next dump removes; a pg_dump that outlived the daemon writes into a directory
 //! of its own there, which is gone then.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,7 @@ use crate::error::{Code, Failure};
 use crate::host::dump::Around;
 use crate::host::user::User;
 use crate::logic::dump::postgres::{Postgres, file_name};
+use crate::logic::name::DatasetName;
 
 /// The list.
 const LIST: &str = "standin.json";
@@ -67,34 +69,35 @@ pub struct Database {
     pub locale: String,
 }
 
-/// Where the dump lies: a name in a real directory inside of one of the role's datasets.
-pub fn directory(how: &Postgres, around: &Around) -> Result<PathBuf> {
-    let to = how.to.as_deref().context("find where to dump to")?;
+/// Where the dump lies: a name in a real directory inside of one of the datasets.
+pub fn directory(to: &Path, datasets: &BTreeMap<DatasetName, PathBuf>) -> Result<PathBuf> {
     let shown = to.display();
     let (parent, name) = to
         .parent()
         .zip(to.file_name())
         .with_context(|| format!("use {shown} for a dump"))?;
     let real = parent.canonicalize().map_err(|error| {
-        let what = format!("dump to {shown}: {}: {error}", parent.display());
-        let hint = "make that directory, in a dataset of the role";
+        let what = format!("find the directory of the dump {shown}: {error}");
+        let hint = format!("make {}, in a dataset of the role", parent.display());
         Failure::new(Code::NotFound, what).hint(hint)
     })?;
-    for live in around.datasets.values() {
+    let device = |path: &Path| path.metadata().map(|facts| facts.dev()).ok();
+    for live in datasets.values() {
         let Ok(live) = live.canonicalize() else {
             continue;
         };
-        let same = |a: &Path, b: &Path| {
-            let device = |path: &Path| path.metadata().map(|facts| facts.dev()).ok();
-            device(a) == device(b)
-        };
-        if real.starts_with(&live) && same(&real, &live) {
+        if real.starts_with(&live) && device(&real) == device(&live) {
             return Ok(real.join(name));
         }
     }
-    let what = format!("dump to {shown}: it lies in no dataset of this role");
+    let what = format!("use {shown} for a dump: it lies in no dataset of this role");
     let hint = "let `to` name a directory inside of a dataset, or make a dataset of the subvolume it is on";
     Err(Failure::new(Code::Refused, what).hint(hint).into())
+}
+
+/// The directory that the config names; mode `dump` has one.
+pub fn wanted(how: &Postgres) -> Result<&Path> {
+    how.to.as_deref().context("find where to dump to")
 }
 
 fn staging(to: &Path) -> PathBuf {
@@ -130,7 +133,7 @@ pub async fn dump(
     let (how_too, around) = (how.clone(), around.clone());
     let user = target.system;
     let (to, new) = tokio::task::spawn_blocking(move || {
-        let to = directory(&how_too, &around)?;
+        let to = directory(wanted(&how_too)?, &around.datasets)?;
         let new = begin(&to, user)?;
         Ok::<_, anyhow::Error>((to, new))
     })

@@ -69,6 +69,7 @@ fn find(data: &Path, spaces: &BTreeMap<u32, PathBuf>, around: &Around) -> Result
     }
     let around = Around {
         surroundings: around.surroundings.clone(),
+        copies: datasets.clone(),
         datasets,
     };
     let place = |path: &Path, what: &str| place(path, what, &around);

@@ -6,6 +6,8 @@
 //!
 //! What belongs to no database comes first: users get the passwords of the dump. What exists already is no error.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 
 use super::files::{self, Contents, Database, GLOBALS};
@@ -34,7 +36,7 @@ struct Load<'a> {
     how: &'a Postgres,
     target: &'a Target,
     session: &'a Session,
-    dir: &'a std::path::Path,
+    dir: &'a Path,
 }
 
 pub async fn load(how: &Postgres, around: &Around, loading: Loading<'_>) -> Result<Loaded> {
@@ -42,7 +44,8 @@ pub async fn load(how: &Postgres, around: &Around, loading: Loading<'_>) -> Resu
     let (how_too, around) = (how.clone(), around.clone());
     let user = target.system;
     let (dir, contents) = tokio::task::spawn_blocking(move || {
-        let dir = files::directory(&how_too, &around)?;
+        let to = around.here(files::wanted(&how_too)?);
+        let dir = files::directory(&to, &around.copies)?;
         let contents = files::open(&dir, user)?;
         Ok::<_, anyhow::Error>((dir, contents))
     })
@@ -191,26 +194,27 @@ impl Load<'_> {
         let name = quoted(&database.name);
         let rename = format!("ALTER DATABASE {quoted_temporary} RENAME TO {name}");
         self.session.run(&rename, "give it its name").await?;
-        // Owner, rights and settings of the database itself, which name it.
-        let args = ["--list".to_owned(), dir.clone()];
-        let list = tool::run(&restore, &args, self.target, "", None).await?;
-        let list = of_the_database(&String::from_utf8_lossy(&list.answer));
-        if !list.is_empty() {
-            let args = [
-                "--create".to_owned(),
-                "--no-tablespaces".to_owned(),
-                "--use-list=/dev/stdin".to_owned(),
-                "--file=-".to_owned(),
-                dir,
-            ];
-            let script = tool::run(&restore, &args, self.target, "", Some(list.as_bytes()));
-            let script = script.await?.answer;
-            self.script(&script)
-                .await
-                .context("set its owner, rights and settings")?;
-        }
+        let own = self.properties(dir, &restore).await;
+        own.context("set its owner, rights and settings")?;
         let unmark = format!("ALTER DATABASE {name} RESET {MARK}");
         self.session.run(&unmark, "mark it as finished").await
+    }
+
+    /// Owner, rights and settings of a database, which the dump tells by its name.
+    async fn properties(&self, dir: String, restore: &Path) -> Result<()> {
+        // Without --create it leaves them out.
+        let args = ["--create".to_owned(), "--list".to_owned(), dir.clone()];
+        let list = tool::run(restore, &args, self.target, "", None).await?;
+        let list = of_the_database(&String::from_utf8_lossy(&list.answer));
+        let args = [
+            "--create".to_owned(),
+            "--no-tablespaces".to_owned(),
+            "--use-list=/dev/stdin".to_owned(),
+            "--file=-".to_owned(),
+            dir,
+        ];
+        let script = tool::run(restore, &args, self.target, "", Some(list.as_bytes())).await?;
+        self.script(&script.answer).await
     }
 }
 
@@ -255,10 +259,7 @@ fn of_the_database(list: &str) -> String {
         .filter(|line| !line.starts_with(';'))
         .filter(about)
         .collect();
-    match lines.as_slice() {
-        [] => String::new(),
-        lines => lines.join("\n") + "\n",
-    }
+    lines.join("\n") + "\n"
 }
 
 /// The first complaint of psql that is an error ("psql:<stdin>:14: ERROR:  42710").
@@ -291,7 +292,7 @@ mod tests {
         let found = of_the_database(list);
         let numbers: Vec<&str> = found.lines().map(|line| &line[..4]).collect();
         assert_eq!(numbers, ["3350", "3351", "3352", "3353"]);
-        assert_eq!(of_the_database(";\n"), "");
+        assert_eq!(of_the_database(";\n"), "\n");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! the dataset. Each file is written beside, synced and renamed. Done again it does the same; where a server has recovered with
 //! the label already (it is called backup_label.old then) the label is not placed anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 
+use crate::error::{Code, Failure};
 use crate::logic::dump::postgres::{LABEL, MAP, PLACES, Place, Places, tablespace_map};
 use crate::logic::dump::{Found, KEPT_BYTES_MAX};
 use crate::logic::name::DatasetName;
@@ -30,6 +31,9 @@ pub fn place(found: &Found, datasets: &BTreeMap<DatasetName, PathBuf>) -> Result
     };
     let places: Places =
         serde_json::from_str(text).context("read where the data directory of PostgreSQL lies")?;
+    if !whole(&places, datasets)? {
+        return Ok(Vec::new());
+    }
     let dir = Directory::open(&places.data, datasets)?;
     let mut done = Vec::new();
     let shown = dir.path.display().to_string();
@@ -71,6 +75,26 @@ pub fn place(found: &Found, datasets: &BTreeMap<DatasetName, PathBuf>) -> Result
         done.push(format!("wrote {LABEL} into {shown}"));
     }
     Ok(done)
+}
+
+/// Whether the copy holds the server's data; false where it holds nothing of them. A part of them cannot be used.
+fn whole(places: &Places, datasets: &BTreeMap<DatasetName, PathBuf>) -> Result<bool> {
+    let all = places.tablespaces.values().chain(&places.wal);
+    let all: BTreeSet<&DatasetName> = all.chain([&places.data]).map(|at| &at.dataset).collect();
+    let here = all.iter().filter(|name| datasets.contains_key(**name));
+    match here.count() {
+        0 => Ok(false),
+        count if count == all.len() => Ok(true),
+        _ => {
+            let names: Vec<&str> = all.iter().map(|name| name.as_str()).collect();
+            let what = format!(
+                "make a whole server of a part of its datasets: its data lie in {}",
+                names.join(", ")
+            );
+            let hint = "bring all of them back from one point";
+            Err(Failure::new(Code::Refused, what).hint(hint).into())
+        }
+    }
 }
 
 fn target(at: &Place, datasets: &BTreeMap<DatasetName, PathBuf>) -> Result<PathBuf> {
@@ -254,6 +278,17 @@ mod tests {
         fs::rename(data.join(LABEL), data.join(USED)).unwrap();
         place(&found, &datasets).unwrap();
         assert!(!data.join(LABEL).exists());
+    }
+
+    #[test]
+    fn parts_of_a_server() {
+        let (_dir, mut datasets, found) = copy();
+        let space = DatasetName::parse("space").unwrap();
+        datasets.remove(&space);
+        let error = place(&found, &datasets).unwrap_err().to_string();
+        assert!(error.contains("its data lie in main, space"), "{error}");
+        datasets.clear();
+        assert_eq!(place(&found, &datasets).unwrap(), [] as [String; 0]);
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub async fn run(
     command.env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
     command
         .env("HOME", "/nonexistent")
-        .env("PGPASSFILE", "/dev/null");
+        .env("PGPASSFILE", "/nonexistent/pgpass");
     command
         .env("PGOPTIONS", settings)
         .env("PGAPPNAME", "standin");
