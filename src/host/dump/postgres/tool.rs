@@ -6,12 +6,14 @@
 //!
 //! A daemon that is killed leaves it running, until it finds that the directory it writes to is gone: every dump has its own.
 
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow};
+use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, Signal};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
 use super::session::Target;
@@ -108,11 +110,9 @@ pub async fn run(
     if let Some(user) = target.system {
         command.uid(user.uid).gid(user.gid);
     }
-    let stdin = input.map_or_else(Stdio::null, |_| Stdio::piped());
-    command
-        .stdin(stdin)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let stdin = input.map_or_else(|| Ok(Stdio::null()), memory);
+    command.stdin(stdin.with_context(|| format!("give {name} something to read"))?);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     let child = command.spawn();
     let child = child.with_context(|| format!("run {}", program.display()))?;
@@ -120,18 +120,8 @@ pub async fn run(
         .id()
         .and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
     let mut running = Running { child, group };
-    let (stdin, stdout, stderr) = (
-        running.child.stdin.take(),
-        running.child.stdout.take(),
-        running.child.stderr.take(),
-    );
-    let feed = async {
-        if let (Some(mut pipe), Some(input)) = (stdin, input) {
-            // It may have ended before it read everything, and says why.
-            let _ = pipe.write_all(input).await;
-        }
-    };
-    let ((), answer, said) = tokio::join!(feed, whole(stdout), end_of(stderr));
+    let (stdout, stderr) = (running.child.stdout.take(), running.child.stderr.take());
+    let (answer, said) = tokio::join!(whole(stdout), end_of(stderr));
     let status = running.child.wait().await;
     running.group = None;
     let status = status.with_context(|| format!("wait for {name}"))?;
@@ -141,6 +131,15 @@ pub async fn run(
         return Ok(Said { answer, complaints });
     }
     Err(failed(&name, &complaints, &status.to_string()))
+}
+
+/// Something to read that a program may also open by name (/dev/stdin), which a pipe of root's does not allow.
+fn memory(input: &[u8]) -> std::io::Result<Stdio> {
+    let memory = rustix::fs::memfd_create("standin-input", MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(memory);
+    file.write_all(input)?;
+    file.rewind()?;
+    Ok(Stdio::from(file))
 }
 
 fn failed(name: &str, complaints: &str, status: &str) -> anyhow::Error {
@@ -239,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_program_says() {
         let said = shell(
-            "cat; echo \"$PGHOST $PGPORT $PGUSER\"; echo e >&2",
+            "cat /dev/stdin; echo \"$PGHOST $PGPORT $PGUSER\"; echo e >&2",
             Some(b"in\n"),
         );
         let said = said.await.unwrap();
