@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 pub mod redis;
+pub mod sqlite;
 
 /// A program, where distributions put them.
 pub fn program(name: &str) -> Option<PathBuf> {

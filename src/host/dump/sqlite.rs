@@ -250,6 +250,11 @@ fn refused(path: &Path, error: rusqlite::Error) -> anyhow::Error {
             format!("open {shown}: it is gone"),
             "a database that comes and goes cannot be dumped: make the dump's `files` narrower",
         ),
+        Some(ErrorCode::CannotOpen) => (
+            Code::Refused,
+            format!("open {shown} with its log"),
+            "SQLite cannot make the files that it needs beside it: its directory is read-only, or not there",
+        ),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
             Code::Locked,
             format!("lock {shown}: somebody else holds a lock"),
