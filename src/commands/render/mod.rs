@@ -9,6 +9,7 @@ mod findings;
 mod fit;
 mod forks;
 mod init;
+mod load;
 mod moved;
 mod points;
 mod prune;
@@ -22,6 +23,9 @@ pub use findings::{findings, findings_code};
 pub use fit::{fitted, shortened};
 pub use forks::{fork, fork_diff, fork_report, fork_steps, forks};
 pub use init::init;
+pub use load::load;
+#[cfg(test)]
+pub(super) use load::sample as load_sample;
 pub use moved::moved;
 pub use points::points;
 pub use prune::prune;
