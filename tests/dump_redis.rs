@@ -77,6 +77,7 @@ impl Stage {
                 output: self.dir.path().to_owned(),
             },
             datasets: [(DatasetName::parse("cache").unwrap(), self.live.clone())].into(),
+            copies: [(DatasetName::parse("cache").unwrap(), self.live.clone())].into(),
         }
     }
 
@@ -87,6 +88,7 @@ impl Stage {
             timeout: Duration::from_secs(60),
             hold: Duration::from_secs(5),
             load: Load::Empty,
+            drill: None,
             how: Kind::Redis(How {
                 mode,
                 server: Server {

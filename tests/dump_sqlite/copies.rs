@@ -144,7 +144,7 @@ fn the_way_back() {
             copy.to_str().unwrap(),
         ]);
         around
-            .datasets
+            .copies
             .insert(DatasetName::parse(name).unwrap(), copy);
     }
     fs::remove_file(room.join("orders/orders.db")).unwrap();
@@ -158,7 +158,7 @@ fn the_way_back() {
         panic!("{done:?}")
     };
     assert!(
-        said.contains("drill/orders/orders.db") && said.contains("can be read"),
+        said.contains("drill/orders/orders.db") && said.contains("are whole"),
         "{said}"
     );
     assert_eq!(fs::metadata(&outside).unwrap().ino(), before.ino());

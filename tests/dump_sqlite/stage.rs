@@ -101,6 +101,7 @@ impl Stage {
                 output: self.dir.path().to_owned(),
             },
             datasets: [dataset("orders"), dataset("stock")].into(),
+            copies: [dataset("orders"), dataset("stock")].into(),
         }
     }
 
@@ -111,6 +112,7 @@ impl Stage {
             timeout: Duration::from_secs(60),
             hold: Duration::from_secs(10),
             load: Load::Empty,
+            drill: None,
             how: How::Sqlite(Sqlite {
                 mode: Mode::Freeze,
                 files: files.to_vec(),

@@ -34,3 +34,35 @@ pub(super) fn read(section: &mut Section) -> Option<Redis> {
 pub(super) fn show(redis: &Redis, table: &mut Table) {
     show_server(&redis.server, table);
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::dump::tests::{accepted, dump_of, refused};
+    use expect_test::expect;
+
+    #[test]
+    fn keys() {
+        let dump = |keys: &str| dump_of("redis", keys);
+        for keys in [
+            "",
+            "mode = \"freeze\"\nsocket = \"/run/redis/s\"",
+            "mode = \"save\"\nhost = \"::1\"\nport = 6380\nuser = \"u\"\npassword-env = \"P\"",
+            "password-file = \"/p\"",
+        ] {
+            accepted(&dump(keys));
+        }
+        refused(
+            &dump("mode = \"bgsave\""),
+            expect![[
+                r#"/c.toml:12: role.web.dump.mode = "bgsave": write one of "save", "freeze""#
+            ]],
+        );
+        refused(
+            &dump("user = \"u\""),
+            expect![
+                "/c.toml:9: role.web.dump.user: needs a password: write password-file or password-env"
+            ],
+        );
+        refused(&dump("to = \"/srv/web/x\""), expect!["/c.toml:12: role.web.dump.to: unknown key: the keys here are name, policy, timeout, hold, load-on-promotion, drill, kind, mode, socket, host, port, user, password, password-file, password-env"]);
+    }
+}

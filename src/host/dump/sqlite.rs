@@ -173,7 +173,9 @@ fn real(path: &Path) -> Result<PathBuf> {
     })?;
     let facts = std::fs::metadata(&real).with_context(|| format!("look at {shown}"))?;
     if !facts.is_file() {
-        bail!("take {shown} for a database: it is no file");
+        let what = format!("take {shown} for a database: it is no file");
+        let hint = "name files in the dump's `files`, or a pattern such as DIRECTORY/*.db";
+        return Err(Failure::new(Code::Refused, what).hint(hint).into());
     }
     Ok(real)
 }
@@ -226,6 +228,24 @@ fn read(path: &Path) -> Result<()> {
     connection
         .query_row(query, [], |_| Ok(()))
         .map_err(|error| refused(path, error))
+}
+
+/// Whether a copy can be read, all of it.
+fn whole(path: &Path) -> Result<()> {
+    check_whole(&open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?, path)
+}
+
+fn check_whole(connection: &Connection, path: &Path) -> Result<()> {
+    let said: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| refused(path, error))?;
+    if said == "ok" {
+        return Ok(());
+    }
+    let last = said.lines().last().unwrap_or_default();
+    let what = format!("find a whole database in {}: {last}", path.display());
+    let hint = "the database itself was damaged when it was copied: see what PRAGMA integrity_check says; older points may hold it whole";
+    Err(Failure::new(Code::Failed, what).hint(hint).into())
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

@@ -83,10 +83,10 @@ fn all(files: &[PathBuf], to: &Path, around: &Around, abandoned: &AtomicBool) ->
     make_dir(to)?;
     if Index::read(to)?.is_none() {
         // From here on the directory is ours.
-        Index::new(to).write(to)?;
+        Index::default().write(to)?;
     }
     tidy(to, &|path| !is_beside(path))?;
-    let mut index = Index::new(to);
+    let mut index = Index::default();
     for file in files {
         index.files.push(one(file, to, around, abandoned)?);
     }
@@ -206,17 +206,7 @@ fn copied(file: &Path, beside: &Path, abandoned: &AtomicBool) -> Result<()> {
         }
         steady = true;
     }
-    let said: String = target
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|error| refused(beside, error))?;
-    if said != "ok" {
-        let what = format!(
-            "find a whole database in the copy of {}: {said}",
-            file.display()
-        );
-        let hint = "the database itself is damaged: see what PRAGMA integrity_check says; older points may hold it whole";
-        return Err(Failure::new(Code::Failed, what).hint(hint).into());
-    }
+    super::check_whole(&target, beside)?;
     target.close().map_err(|(_, error)| refused(beside, error))
 }
 

@@ -24,8 +24,6 @@ pub const NAME: &str = "standin-sqlite.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     pub version: u32,
-    /// The directory, as the config named it.
-    pub to: PathBuf,
     pub files: Vec<Entry>,
 }
 
@@ -54,15 +52,16 @@ pub fn copy_of(dir: &Path, path: &Path) -> PathBuf {
     dir.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-impl Index {
-    pub fn new(to: &Path) -> Index {
+impl Default for Index {
+    fn default() -> Index {
         Index {
             version: VERSION,
-            to: to.to_owned(),
             files: Vec::new(),
         }
     }
+}
 
+impl Index {
     /// None where the directory has none. What it says is checked: it may come from another node.
     pub fn read(dir: &Path) -> Result<Option<Index>> {
         let path = dir.join(NAME);

@@ -15,43 +15,47 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::index::{Entry, Index};
-use super::{COMPANIONS, companion, read};
+use super::{COMPANIONS, companion, whole};
 use crate::error::{Code, Failure};
-use crate::host::dump::{Around, Loaded, within};
+use crate::host::dump::{Around, Loaded};
 use crate::host::writers::writers;
 
-/// Puts back every copy that the live data hold. A drill gives other paths for the datasets than the config's: then only what
-/// lies in a dataset is put into its copy, and the rest is looked at.
+/// Puts back every copy that the live data hold. A drill works on copies of the datasets: what is missing in them is put there,
+/// and all else is looked at; nothing outside of them is touched.
 pub async fn back(to: PathBuf, around: Around, replace: bool) -> Result<Loaded> {
     let work = tokio::task::spawn_blocking(move || all(&to, &around, replace));
     work.await.context("put the copies back")?
 }
 
 fn all(to: &Path, around: &Around, replace: bool) -> Result<Loaded> {
-    let Some((dir, index)) = find(to, around)? else {
+    let dir = around.here(to);
+    let Some(index) = Index::read(&dir)? else {
         let what = format!(
             "find copies of databases: {} has no {}",
-            to.display(),
+            dir.display(),
             super::index::NAME
         );
         let hint = "the point holds none: it is from before the dump, or its dump failed (see standin points)";
         return Err(Failure::new(Code::NotFound, what).hint(hint).into());
     };
-    let elsewhere = dir != to;
+    let drill = around.copies != around.datasets;
     let (mut put, mut kept, mut looked) = (Vec::new(), Vec::new(), 0);
     for entry in &index.files {
         let copy = entry.copy(&dir);
-        let Some(target) = target(entry, around, elsewhere) else {
-            read(&copy).with_context(|| format!("use the copy of {}", entry.path.display()))?;
-            looked += 1;
-            continue;
-        };
-        let empty = std::fs::metadata(&target).map_or(true, |facts| facts.len() == 0);
-        if empty || replace {
-            one(entry, &copy, &target)?;
-            put.push(target.display().to_string());
-        } else {
-            kept.push(target.display().to_string());
+        let target = target(entry, around, drill);
+        // SQLite makes an empty database of an empty file: what was not begun is there no more than what is missing.
+        let is_empty = |path: &Path| std::fs::metadata(path).map_or(true, |facts| facts.len() == 0);
+        match target {
+            Some(target) if is_empty(&target) || (replace && !drill) => {
+                one(entry, &copy, &target)?;
+                put.push(target.display().to_string());
+            }
+            Some(target) if !drill => kept.push(target.display().to_string()),
+            _ => {
+                whole(&copy)
+                    .with_context(|| format!("use the copy of {}", entry.path.display()))?;
+                looked += 1;
+            }
         }
     }
     let mut said = match put.len() {
@@ -65,7 +69,7 @@ fn all(to: &Path, around: &Around, replace: bool) -> Result<Loaded> {
     if looked > 0 {
         let _ = write!(
             said,
-            "; {looked} copies of databases outside of the datasets can be read"
+            "; copies that are whole and were left where they are: {looked}"
         );
     }
     Ok(match (put.len() + looked, kept.len()) {
@@ -75,32 +79,12 @@ fn all(to: &Path, around: &Around, replace: bool) -> Result<Loaded> {
     })
 }
 
-/// The directory of the copies. Where the datasets lie elsewhere than the config says, the end of the path is looked for in each.
-fn find(to: &Path, around: &Around) -> Result<Option<(PathBuf, Index)>> {
-    // By device: the copy that a drill works on is another one than the live data of the same path.
-    if within::dataset(to, "copies of databases", around).is_ok() {
-        let index = Index::read(to)?;
-        return Ok(index.map(|index| (to.to_owned(), index)));
-    }
-    for live in around.datasets.values() {
-        let mut parts = to.components();
-        while parts.next().is_some() {
-            let dir = live.join(parts.as_path());
-            if let Some(index) = Index::read(&dir)?.filter(|index| index.to == to) {
-                return Ok(Some((dir, index)));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// Where the database belongs; none where that must not be touched.
-fn target(entry: &Entry, around: &Around, elsewhere: bool) -> Option<PathBuf> {
-    if !elsewhere {
-        return Some(entry.path.clone());
-    }
-    let (name, path) = entry.inside.as_ref()?;
-    Some(around.datasets.get(name)?.join(path))
+/// Where the database belongs: in the dataset that it came from, which may lie elsewhere on this node, else where it was. None in a
+/// drill, where nothing outside of the copies is touched.
+fn target(entry: &Entry, around: &Around, drill: bool) -> Option<PathBuf> {
+    let inside = entry.inside.as_ref();
+    let inside = inside.and_then(|(name, path)| Some(around.copies.get(name)?.join(path)));
+    inside.or_else(|| (!drill).then(|| entry.path.clone()))
 }
 
 fn one(entry: &Entry, copy: &Path, target: &Path) -> Result<()> {
