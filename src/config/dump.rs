@@ -162,10 +162,6 @@ fn or_none<T>(read: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 /// `socket` or `host` and `port`; `user`; `password-file` or `password-env`. `default` where neither is given.
-#[expect(
-    dead_code,
-    reason = "the kinds of server that are reached over a connection"
-)]
 fn server(section: &mut Section, default: Address, port: u16) -> Option<Server> {
     let socket = section
         .get("socket")
@@ -274,10 +270,6 @@ fn show_commands(commands: &Commands, table: &mut Table) {
     }
 }
 
-#[expect(
-    dead_code,
-    reason = "the kinds of server that are reached over a connection"
-)]
 fn show_server(server: &Server, table: &mut Table) {
     match &server.address {
         Address::Socket(path) => table["socket"] = path_value(path),
