@@ -13,10 +13,12 @@ use crate::logic::name::{DatasetName, NodeName, RoleName};
 
 mod drill;
 mod fork;
+mod load;
 mod moves;
 
 pub use drill::Drill;
 pub use fork::*;
+pub use load::Load;
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
 
 /// Keeps a second server ready to take over: snapshot replication and failover for btrfs.
@@ -86,6 +88,7 @@ pub enum Verb {
     Resume(Resume),
     Resolve(Resolve),
     Pause(Pause),
+    Load(Load),
     Drill(Drill),
     Fork(Fork),
     Rescan(Rescan),

@@ -20,6 +20,7 @@ mod fork;
 mod if_active;
 mod interrupt;
 mod link;
+mod load;
 mod logging;
 mod misuse;
 mod moves;
@@ -67,6 +68,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Resume(args) => moves::resume(global, args),
         Verb::Resolve(args) => moves::resolve(global, args),
         Verb::Pause(args) => moves::pause(global, args),
+        Verb::Load(args) => load::run(global, args),
         Verb::Drill(args) => drill::run(global, args),
         Verb::Fork(args) => fork::run(global, args),
         Verb::Rescan(args) => rescan::run(global, args),

@@ -62,7 +62,31 @@ pub fn summary(sequence: u64, taken: &str) -> PointSummary {
         name: name(sequence, taken),
         short: format!("1.{sequence}"),
         taken: at(taken),
+        consistent: None,
     }
+}
+
+fn dumps() -> Vec<DumpView> {
+    let dump = |name: &str, mode: &str, why: Option<&str>| DumpView {
+        name: RoleName::parse(name).unwrap(),
+        kind: "postgres".into(),
+        mode: mode.into(),
+        result: if why.is_none() { "good" } else { "failed" }.into(),
+        why: why.map(str::to_owned),
+        took_ms: 1234,
+        held_ms: why.is_none().then_some(12),
+        server: Some("PostgreSQL 15.14".into()),
+        position: Some("0/1A2B3C4".into()),
+        bytes: Some(5 << 20),
+    };
+    vec![
+        dump("orders", "freeze", None),
+        dump(
+            "sessions",
+            "dump",
+            Some("could not reach /run/postgresql: no such file"),
+        ),
+    ]
 }
 
 pub fn points() -> Points {
@@ -83,8 +107,10 @@ pub fn points() -> Points {
         not_replicated: BTreeMap::new(),
         dropped: BTreeMap::new(),
         not_carried: BTreeMap::new(),
+        dumps: Vec::new(),
     };
     let mut newest = view(43, "12:35:05", &[], &["newest"]);
+    newest.dumps = dumps();
     newest.not_replicated = BTreeMap::from([(
         dataset("files"),
         vec!["nested subvolume cache/thumbs".into()],

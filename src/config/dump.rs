@@ -74,6 +74,7 @@ fn dump(mut section: Section, others: &[Dump]) -> Option<Dump> {
         ];
         choice(&found, &words)
     });
+    let drill = section.get("drill").map(drill);
     let how = section
         .need("kind", "\"postgres\"")
         .and_then(|found| how(&found, &mut section));
@@ -87,6 +88,7 @@ fn dump(mut section: Section, others: &[Dump]) -> Option<Dump> {
         timeout: limit.unwrap_or(Some(TIMEOUT_DEFAULT))?,
         hold: hold.unwrap_or(Some(HOLD_DEFAULT))?,
         load: load.unwrap_or(Some(Load::Empty))?,
+        drill: or_none(drill)?,
         how: how?,
     })
 }
@@ -142,6 +144,26 @@ fn choice<T: Copy>(found: &Found, words: &[(&str, T)]) -> Option<T> {
         found.refuse(format!("write one of {}", all.join(", ")));
     }
     known.map(|(_, value)| *value)
+}
+
+/// The server that a drill starts: never the one that serves, so it has no default.
+fn drill(found: Found) -> Option<Server> {
+    let place = found.clone();
+    let mut section = found.section()?;
+    let nowhere = Address::Socket(PathBuf::new());
+    let server = server(&mut section, nowhere.clone(), 0);
+    let refused = section.finish();
+    let server = server?;
+    let unnamed = match &server.address {
+        Address::Tcp(_, port) => *port == 0,
+        address => *address == nowhere,
+    };
+    if unnamed && refused == 0 {
+        place.refuse(
+            "name the server that drill.start brings up: socket = \"/PATH\", or host and port",
+        );
+    }
+    Some(server)
 }
 
 /// Writers wait so long: longer than a minute is an outage, and a mistake.
@@ -244,6 +266,12 @@ pub(super) fn show(dumps: &[Dump], role: &mut Table) {
             Load::Empty => "empty",
             Load::Replace => "replace",
         });
+        if let Some(server) = &dump.drill {
+            let mut drill = Table::new();
+            drill.set_dotted(true);
+            show_server(server, &mut drill);
+            table["drill"] = Item::Table(drill);
+        }
         match &dump.how {
             How::Postgres(postgres) => postgres::show(postgres, &mut table),
             How::Mysql(mysql) => mysql::show(mysql, &mut table),

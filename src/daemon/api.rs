@@ -9,11 +9,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod drill;
+mod dumps;
 mod forks;
+mod load;
 mod standing;
 
 pub use drill::*;
+pub use dumps::*;
 pub use forks::*;
+pub use load::*;
 pub use standing::*;
 
 use jiff::Timestamp;
@@ -52,6 +56,8 @@ pub enum Request {
     },
     /// Done: [`RestoreReport`].
     Restore(RestoreRequest),
+    /// Reads dumps into servers. Events as with `Run`. Done: [`LoadReport`].
+    Load(LoadRequest),
     /// Rehearses a role. Events as with `Run`. Done: [`DrillReport`].
     Drill(DrillRequest),
     /// See [`ForkRequest`] for what is done.
@@ -280,6 +286,9 @@ pub struct PointSummary {
     /// `epoch.sequence`.
     pub short: String,
     pub taken: Timestamp,
+    /// Whether its databases are consistent; none where it has none, or that is not known.
+    #[serde(default)]
+    pub consistent: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -353,6 +362,9 @@ pub struct PointView {
     /// What of the sender's files is not as it was there.
     #[serde(default)]
     pub not_carried: BTreeMap<DatasetName, Vec<String>>,
+    /// How its databases were made consistent; empty where the role has none, or nobody asked.
+    #[serde(default)]
+    pub dumps: Vec<DumpView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

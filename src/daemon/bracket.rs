@@ -149,6 +149,7 @@ pub fn around(node: &Node, run: &RoleRun) -> Around {
     Around {
         surroundings: play::around(node, run),
         datasets: run.fs.datasets().clone(),
+        copies: run.fs.datasets().clone(),
     }
 }
 

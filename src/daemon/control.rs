@@ -20,7 +20,7 @@ use super::api::{
 };
 use super::node::Node;
 use super::{
-    check, cycle, drill, forks, handover, pairing, points, promote, prune, rescan, resolve,
+    check, cycle, drill, forks, handover, load, pairing, points, promote, prune, rescan, resolve,
     restore, status,
 };
 use crate::error::Failure;
@@ -188,6 +188,7 @@ async fn answer(
         | Request::Pause { .. }) => value(&follow(node, client, moved(node, asked)).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
         Request::Drill(request) => value(&follow(node, client, drill::drill(node, request)).await?),
+        Request::Load(request) => value(&follow(node, client, load::load(node, request)).await?),
         Request::Fork(request) => forks::answer(node, request).await,
         Request::Check => value(&check::check(node).await?),
         Request::PairInvite { expires_s, address } => {

@@ -220,6 +220,7 @@ fn named(name: &PointName) -> PointSummary {
         name: *name,
         short: format!("{}.{}", name.epoch, name.sequence),
         taken: name.taken,
+        consistent: None,
     }
 }
 

@@ -114,6 +114,7 @@ fn view(run: &RoleRun, fork: &Fork) -> Result<ForkView> {
         name: point.name(),
         short: point.id.to_string(),
         taken: point.taken,
+        consistent: None,
     };
     let why = serde_json::to_value(fork.why)?;
     Ok(ForkView {

@@ -34,6 +34,7 @@ mod heard;
 mod hub;
 mod incoming;
 mod links;
+mod load;
 mod measured;
 mod moves;
 mod node;

@@ -17,7 +17,7 @@ use super::cycle::{self, Taken};
 use super::forks;
 use super::node::{Node, RoleRun, blocking};
 use super::supervisor::Beside;
-use super::{asking, drill, play, replicate, view};
+use super::{asking, drill, load, play, replicate, view};
 use crate::error::{Code, Failure};
 use crate::fs::Restored;
 use crate::fs::btrfs::freeze::freeze;
@@ -153,11 +153,15 @@ async fn exchange(
     base: &PointId,
 ) -> Result<()> {
     let stored = points(run).await?;
+    let mut expected = false;
     for dataset in outer_first(run) {
         let there = lives(run, &dataset).await?;
         let made = node.state.made_live(&run.name, &dataset, term)?;
         if there.is_some() && made.is_some() {
             continue;
+        }
+        if !std::mem::replace(&mut expected, true) {
+            load::expect(node, run, base)?;
         }
         let spare = draft(node, run, record, term, there.is_some())?;
         let number = spare.point.clone();

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::api::Finding;
 use super::check::problem;
+use super::load;
 use super::node::{Node, RoleRun, blocking};
 use crate::config::Dataset;
 use crate::error::{Code, Failure};
@@ -196,11 +197,13 @@ fn refused(run: &RoleRun, found: &[Writer]) -> anyhow::Error {
 /// The role begins to run here: its services, healthy. Addresses come with [`address`].
 pub async fn start(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<()> {
     open(node, run).await?;
+    load::before_start(node, run).await?;
     before(node, run, Moment::BeforeStart).await?;
     for service in &run.role.play.services {
         let said = service::start(service, &around(node, run)).await?;
         tell(node, run, &said.sentence, &said.output);
     }
+    load::after_start(node, run).await?;
     after(node, run, Moment::AfterStart, None).await;
     Ok(())
 }

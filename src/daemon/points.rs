@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::api::{AsideView, DamagedView, PointView, Points, RolePoints};
+use super::api::{AsideView, DamagedView, DumpView, PointView, Points, RolePoints};
 use super::node::{Node, RoleRun, blocking, lock};
 use super::prune;
 use crate::fs::{Inspection, KeptAside};
@@ -122,6 +122,7 @@ fn view(
         .filter_map(|dataset| dataset.data_bytes)
         .collect();
     PointView {
+        dumps: manifest.dumps.iter().map(DumpView::of).collect(),
         name: manifest.name(),
         short: manifest.point.to_string(),
         taken: manifest.taken,

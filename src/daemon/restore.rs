@@ -3,6 +3,7 @@
 //! Promise: the final name shows either what was there before or the whole restored tree, never a part; over live data, what
 //! was live is a point first (P5). A crash leaves a hidden name (`.NAME.standin-restore-*`) beside the target at worst.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use anyhow::{Context, Result};
 
 use super::api::{RestoreReport, RestoreRequest, Step};
 use super::cycle::{self, Taken, done, planned};
+use super::load;
 use super::node::{Node, RoleRun, blocking};
 use super::status::summary;
 use crate::error::{Code, Failure};
@@ -357,6 +359,7 @@ async fn over_live(
     let kept = keep_live(node, run, report).await?;
     let id = point.manifest.point.clone();
     let record = cycle::active_record(node, run)?;
+    let mut copies = BTreeMap::new();
     for dataset in datasets {
         let late = cycle::draft(
             node,
@@ -383,7 +386,20 @@ async fn over_live(
             cycle::unused(node, run, &late_point);
         }
         report.steps.extend(old_copy(&restored));
+        copies.insert(dataset, restored.path.clone());
     }
+    let placed = load::place(run, point, &copies).await?;
+    report
+        .steps
+        .extend(placed.into_iter().map(|text| done("place", text)));
+    let loads = run.role.dumps.iter().filter(|dump| dump.how.loads());
+    report.steps.extend(loads.map(|dump| {
+        let text = format!(
+            "dump {} is not loaded by this: standin load {} {}",
+            dump.name, run.name, dump.name
+        );
+        done("note", text)
+    }));
     Ok(())
 }
 

@@ -256,6 +256,7 @@ pub fn summary(stored: &Stored) -> PointSummary {
         name: manifest.name(),
         short: manifest.point.to_string(),
         taken: manifest.taken,
+        consistent: crate::logic::dump::consistent(&manifest.dumps),
     }
 }
 
@@ -265,6 +266,7 @@ fn told(point: &PointId, taken: Timestamp) -> PointSummary {
         name: PointName::of(point, taken),
         short: point.to_string(),
         taken,
+        consistent: None,
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Dump {
     /// Longest that writers wait, from asking for the first lock until they are let go.
     pub hold: Duration,
     pub load: Load,
+    /// The server that a drill starts, into which it loads the dump; none: a drill does not load it.
+    pub drill: Option<Server>,
     pub how: How,
 }
 
@@ -118,6 +120,16 @@ impl How {
             How::Redis(_) => false,
             How::Sqlite(sqlite) => sqlite.mode == sqlite::Mode::Backup,
             How::Command(commands) => commands.dump.is_some(),
+        }
+    }
+}
+
+impl How {
+    /// Whether there is something to be read into a server that runs; else it starts from its own data.
+    pub fn loads(&self) -> bool {
+        match self {
+            How::Command(commands) => commands.load.is_some(),
+            how => how.writes_a_file(),
         }
     }
 }

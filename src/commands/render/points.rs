@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{attention, heading, trouble};
 use crate::commands::human;
 use crate::commands::table::Table;
-use crate::daemon::api::{PointView, Points, RolePoints};
+use crate::daemon::api::{DumpView, PointView, Points, RolePoints};
 use crate::logic::units;
 
 pub fn points(points: &Points) -> String {
@@ -60,6 +60,7 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
         table.row(row(point, mixed));
     }
     lines.extend(table.lines("  "));
+    lines.extend(dump_lines(role));
     for point in role.points.iter().rev() {
         for (dataset, left_out) in &point.not_replicated {
             for what in left_out {
@@ -84,6 +85,54 @@ fn role_lines(role: &RolePoints) -> Vec<String> {
     }
     lines.extend(damage_lines(role));
     lines
+}
+
+/// The databases of the newest point that has any, and of every point in which one is not consistent.
+fn dump_lines(role: &RolePoints) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut told = false;
+    for point in role.points.iter().rev() {
+        let newest = !told;
+        told |= !point.dumps.is_empty();
+        for dump in &point.dumps {
+            let failed = dump.result == "failed";
+            if !failed && !newest {
+                continue;
+            }
+            let text = format!("{} in {}: {}", dump.name, point.short, dump_phrase(dump));
+            let text = if failed { trouble(&text) } else { text };
+            lines.push(format!("  {text}"));
+        }
+    }
+    lines
+}
+
+fn dump_phrase(dump: &DumpView) -> String {
+    let mut parts = vec![format!("{} {}", dump.kind, dump.mode).trim_end().to_owned()];
+    parts.push(match (dump.result.as_str(), &dump.why) {
+        ("failed", Some(why)) => format!("NOT CONSISTENT, the dump failed: {why}"),
+        ("stopped", _) => "its services had been stopped in order".to_owned(),
+        (result, _) => format!("{result}, {}", milliseconds(dump.took_ms)),
+    });
+    parts.extend(
+        dump.held_ms
+            .map(|ms| format!("writers held {}", milliseconds(ms))),
+    );
+    parts.extend(dump.bytes.map(units::human_bytes));
+    parts.extend(dump.server.clone());
+    parts.extend(
+        dump.position
+            .as_ref()
+            .map(|position| format!("at {position}")),
+    );
+    parts.join(", ")
+}
+
+fn milliseconds(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        _ => format!("{:.1} s", ms as f64 / 1000.0),
+    }
 }
 
 /// What is damaged, what was set aside, and that there are forks.
@@ -154,6 +203,8 @@ mod tests {
               1.43   2026-11-20 12:35:05  alder  schedule         -  -        newest
               1.42   2026-11-20 12:30:05  alder  schedule         -  birch    base of birch
               1.41   2026-11-20 12:25:05  alder  schedule         -  birch
+              orders in 1.43: postgres freeze, good, 1.2 s, writers held 12 ms, 5.0 MiB, PostgreSQL 15.14, at 0/1A2B3C4
+              sessions in 1.43: postgres dump, NOT CONSISTENT, the dump failed: could not reach /run/postgresql: no such file, 5.0 MiB, PostgreSQL 15.14, at 0/1A2B3C4
               not in 1.43: files: nested subvolume cache/thumbs
               alder's copy of 1.40 was changed after it was stored (files); it is not used
               hint: standin rescan web fetches them again from a peer

@@ -285,7 +285,14 @@ fn exposure(replica: &ReplicaStatus) -> String {
 
 fn newest(point: Option<&PointSummary>, now: Timestamp) -> String {
     point.map_or("none".into(), |point| {
-        format!("{} ({})", point.short, human::ago(point.taken, now))
+        let age = human::ago(point.taken, now);
+        match point.consistent {
+            Some(false) => {
+                let spoilt = attention("databases not consistent: standin points");
+                format!("{} ({age}; {spoilt})", point.short)
+            }
+            Some(true) | None => format!("{} ({age})", point.short),
+        }
     })
 }
 

@@ -6,6 +6,7 @@
 //!
 //! It deliberately does not know why the drill takes place.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +17,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::api::{DrillReport, DrillStep};
+use crate::daemon::load;
 use crate::daemon::node::{Node, RoleRun, blocking};
 use crate::daemon::play;
 use crate::daemon::status::summary;
 use crate::error::{Code, Failure};
 use crate::host::command::{self, Failed, Group, Order};
 use crate::host::drill::DrillResult;
+use crate::host::dump::Loaded;
 use crate::host::reading::{self, Limits};
 use crate::logic::drill::{READ_BYTES_MAX, first_failure};
 use crate::logic::manifest::Stored;
+use crate::logic::name::DatasetName;
 use crate::logic::point::PointName;
 use crate::logic::units::{exact_duration, exact_size, human_bytes, human_duration};
 
@@ -239,8 +243,8 @@ impl Drill {
         if !self.copy(point).await {
             return;
         }
-        let mut started = true;
-        if let Some(start) = &config.start {
+        let mut started = self.place(point).await;
+        if let Some(start) = config.start.as_ref().filter(|_| started) {
             let dir = play::around(&self.stage.node, &self.stage.run).output;
             let log = dir.join(format!("{}+.drill.log", self.stage.run.name));
             started = self
@@ -248,6 +252,7 @@ impl Drill {
                 .await;
         }
         if started {
+            self.load().await;
             for check in &config.checks {
                 self.command("check", check, config.timeout, None).await;
             }
@@ -297,6 +302,58 @@ impl Drill {
         self.ended("copy", text, began, (error, String::new()));
         self.cut |= self.cancel.is_cancelled();
         whole && !self.cut
+    }
+
+    fn copies(&self) -> BTreeMap<DatasetName, PathBuf> {
+        let names = self.stage.run.fs.datasets().keys();
+        names
+            .map(|name| (name.clone(), self.stage.at.join(name)))
+            .collect()
+    }
+
+    /// Whether what the point kept for its databases is in the copy.
+    async fn place(&mut self, point: &Stored) -> bool {
+        let began = Instant::now();
+        let placed = load::place(&self.stage.run, point, &self.copies()).await;
+        match placed {
+            Ok(said) => {
+                for text in said {
+                    self.ended("place", text, began, (None, String::new()));
+                }
+                true
+            }
+            Err(error) => {
+                let text = "prepare the databases of the copy".to_owned();
+                self.ended(
+                    "place",
+                    text,
+                    began,
+                    (Some(format!("{error:#}")), String::new()),
+                );
+                false
+            }
+        }
+    }
+
+    /// Dumps into the servers that `start` brought up.
+    async fn load(&mut self) {
+        let (began, copies) = (Instant::now(), self.copies());
+        let loaded = tokio::select! {
+            loaded = load::rehearse(&self.stage.node, &self.stage.run, &copies) => loaded,
+            () = self.cancel.cancelled() => {
+                self.cut = true;
+                return;
+            }
+        };
+        for (text, loaded) in loaded {
+            let (error, said) = match loaded {
+                Ok(Loaded::Nothing) => (None, String::new()),
+                Ok(Loaded::Done(what)) => (None, what),
+                Ok(Loaded::NotEmpty(what)) => (Some(what), String::new()),
+                Err(error) => (Some(format!("could not {error:#}")), String::new()),
+            };
+            self.ended("load", text, began, (error, said));
+        }
     }
 
     /// Whether it ended well.

@@ -10,7 +10,7 @@
 //! It deliberately does not know the order of steps, nor limits: the caller has both, and drops a step that takes too long.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -29,13 +29,23 @@ pub mod sqlite;
 #[derive(Debug, Clone)]
 pub struct Around {
     pub surroundings: Surroundings,
-    /// Live paths of the role's datasets, absolute.
+    /// Live paths of the role's datasets, absolute: the paths that people write into the config.
     pub datasets: BTreeMap<DatasetName, PathBuf>,
+    /// Where the same datasets lie in truth: their live paths, or the copies that a drill made. Dump files are read there.
+    pub copies: BTreeMap<DatasetName, PathBuf>,
 }
 
 impl Around {
+    /// Where a path of the config lies in truth; itself where it is in no dataset.
+    pub fn here(&self, path: &Path) -> PathBuf {
+        let dataset = self.dataset_of(path);
+        let places = dataset.and_then(|name| self.datasets.get(name).zip(self.copies.get(name)));
+        let inside = places.and_then(|(live, copy)| Some(copy.join(path.strip_prefix(live).ok()?)));
+        inside.unwrap_or_else(|| path.to_owned())
+    }
+
     /// The innermost dataset that holds a path; none where it lies outside of all.
-    pub fn dataset_of(&self, path: &std::path::Path) -> Option<&DatasetName> {
+    pub fn dataset_of(&self, path: &Path) -> Option<&DatasetName> {
         let holds = self
             .datasets
             .iter()
@@ -139,7 +149,9 @@ impl Open {
 }
 
 /// Puts what a point kept (`Found::keeps`) into a copy of its data, before a server starts on it; `datasets` are the copy's
-/// paths. One sentence for each thing done. Safe to repeat while no server has started.
+/// paths. Only these may be touched: where a restore brought back other datasets than the data directory's, nothing is done,
+/// and the server that runs on that is not disturbed. One sentence for each thing done. Safe to repeat while no server has
+/// started.
 pub async fn place(
     dump: &Dump,
     facts: &DumpFacts,
