@@ -14,6 +14,9 @@ const END: &str = "-- Dump completed";
 /// Longest first line, in bytes.
 pub const HEAD_BYTES_MAX: usize = 1 << 20;
 
+/// Longest file name, offset or GTID that is believed, in bytes.
+const WORD_BYTES_MAX: usize = 500;
+
 /// How much of the end holds the last line, in bytes.
 pub const TAIL_BYTES: usize = 256;
 
@@ -51,11 +54,14 @@ pub fn ends_well(bytes: &[u8]) -> bool {
     last.is_some_and(|line| line.starts_with(END))
 }
 
-/// Where in the server's log of changes the dump stands, from the comments at its beginning.
+/// Where in the server's log of changes the dump stands, from the comments at its beginning and end.
 pub fn position(text: &str) -> Option<String> {
     let between = |line: &str, before: &str, after: &str| {
         let rest = line.split_once(before)?.1;
-        Some(rest.split(after).next()?.to_owned()).filter(|word| !word.is_empty())
+        let word = rest.split(after).next()?.to_owned();
+        // What was dumped may look like such a comment: nothing that a terminal would obey.
+        let plain = word.chars().all(|c| c.is_ascii_graphic());
+        (plain && !word.is_empty() && word.len() <= WORD_BYTES_MAX).then_some(word)
     };
     let mut words = Vec::new();
     for line in text.lines().filter(|line| line.starts_with("-- ")) {

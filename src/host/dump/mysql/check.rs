@@ -18,7 +18,10 @@ pub async fn check(mysql: &Mysql, around: &Around) -> Result<String> {
         Mode::Freeze => {
             need(&mut session, &["RELOAD"]).await?;
             let found = places::look(&mut session, around).await?;
-            let note = found.note.map_or(String::new(), |note| format!("; {note}"));
+            let mut note = found.note.map_or(String::new(), |note| format!("; {note}"));
+            if found.lazy {
+                note.push_str("; with innodb_flush_log_at_trx_commit = 0 writers wait about a second for every point");
+            }
             format!(
                 "{name} answers; its data in {} (dataset {}) is held by {}{note}",
                 found.datadir.display(),
@@ -34,14 +37,18 @@ pub async fn check(mysql: &Mysql, around: &Around) -> Result<String> {
             let loose = loose(&mut session, &databases).await?;
             let note = match loose.as_slice() {
                 [] => String::new(),
+                [one] => format!("; {one} has no transactions and may change while it is dumped"),
                 [first, ..] => format!(
                     "; {} tables without transactions ({first} is one) may change while they are dumped",
                     loose.len()
                 ),
             };
             format!(
-                "{name} answers; {} databases are dumped to {} by {}; accounts are not in it{note}",
-                databases.len(),
+                "{name} answers; {} to {} by {}; accounts are not in it{note}",
+                match databases.len() {
+                    1 => "1 database is dumped".to_owned(),
+                    count => format!("{count} databases are dumped"),
+                },
                 target.path.display(),
                 program.display()
             )

@@ -32,7 +32,7 @@ pub const PROGRAMS: [&str; 2] = ["mariadb-dump", "mysqldump"];
 /// Without these something would be left out of a dump, quietly by some versions.
 pub const PRIVILEGES: [&str; 4] = ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"];
 
-/// How much of a dump's beginning holds its position, in bytes.
+/// How much of a dump's beginning, and of its end, holds its position, in bytes.
 const POSITION_BYTES: u64 = 16 << 10;
 
 pub struct Dumping {
@@ -279,13 +279,16 @@ impl Writing {
                 "do option files switch its comments off? They are how a whole dump is known";
             return Err(Failure::new(Code::Failed, what).hint(hint).into());
         }
-        let mut start = Vec::new();
-        self.file.seek(SeekFrom::Start(0)).map_err(reading)?;
-        let file = &mut self.file;
-        file.take(POSITION_BYTES)
-            .read_to_end(&mut start)
-            .map_err(|error| trouble(&self.target, &error))?;
-        let position = mysql_file::position(&String::from_utf8_lossy(&start));
+        // MariaDB tells the file and offset at the beginning, the GTID at the end.
+        let mut text = String::new();
+        for from in [0, bytes.saturating_sub(POSITION_BYTES).max(POSITION_BYTES)] {
+            let mut part = Vec::new();
+            self.file.seek(SeekFrom::Start(from)).map_err(reading)?;
+            let read = (&self.file).take(POSITION_BYTES).read_to_end(&mut part);
+            read.map_err(reading)?;
+            text.push_str(&String::from_utf8_lossy(&part));
+        }
+        let position = mysql_file::position(&text);
         let placed = self
             .file
             .sync_all()

@@ -6,7 +6,7 @@
 //!
 //! A crash ends the connection. It deliberately does not know when the snapshots are made.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use mysql_async::Error;
@@ -23,13 +23,16 @@ use crate::logic::units;
 /// Longest that the server may take to let writers go: it has only to hear it.
 const END_MAX: Duration = Duration::from_secs(4);
 
+/// Between two looks at how far the log is written.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 pub struct Freeze {
     server: Server,
     hold: Duration,
     around: Around,
     session: Option<Session>,
     version: Option<Version>,
-    /// A commit may be acknowledged before it is in a file (innodb_flush_log_at_trx_commit is not 1).
+    /// A commit may be acknowledged before it is in a file (innodb_flush_log_at_trx_commit is 0).
     lazy: bool,
     step: Step,
     position: Option<String>,
@@ -93,11 +96,9 @@ impl Freeze {
             }
         }
         if self.lazy {
-            // What was acknowledged is in memory, for up to a second.
-            let statement = "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS";
-            if let Err(error) = session.run(statement).await {
+            if let Err(error) = written(session, version, self.hold).await {
                 self.step = Step::Refused;
-                return Err(refusal(session, statement, self.hold, &error));
+                return Err(error);
             }
         }
         self.step = Step::Held;
@@ -228,6 +229,46 @@ async fn asked(
         Ok(rows) => Ok(Some(rows)),
         Err(error) if session::lost(&error) => Err(error),
         Err(_) => Ok(None),
+    }
+}
+
+/// Until everything that was acknowledged is in a file, where the server puts that off: for a second, by default. MariaDB has
+/// no statement that writes it at once (FLUSH ENGINE LOGS does nothing then), so it is waited for.
+async fn written(session: &mut Session, version: &Version, hold: Duration) -> Result<()> {
+    if !version.maria {
+        let statement = "FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS";
+        return session.tell("write the log", statement).await;
+    }
+    let asking = "ask how far the log is written";
+    let current = "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_current'";
+    let flushed = "SHOW GLOBAL STATUS LIKE 'Innodb_lsn_flushed'";
+    let number = |rows: Vec<Vec<Option<String>>>| {
+        let row = rows.into_iter().next()?;
+        row.into_iter().nth(1)??.parse::<u64>().ok()
+    };
+    let end = Instant::now() + hold.mul_f64(0.9);
+    let mut wanted = None;
+    loop {
+        let statement = if wanted.is_none() { current } else { flushed };
+        let rows = session.rows(statement).await;
+        let rows = rows.map_err(|error| session.explain(asking, &error))?;
+        match (wanted, number(rows)) {
+            (None, Some(lsn)) => {
+                wanted = Some(lsn);
+                continue;
+            }
+            (Some(wanted), Some(lsn)) if lsn >= wanted => return Ok(()),
+            (Some(_), Some(_)) if Instant::now() < end => tokio::time::sleep(LOOK_EVERY).await,
+            _ => {
+                let limit = units::exact_duration(hold);
+                let what = format!(
+                    "find all that {} acknowledged in its files within {limit}",
+                    session.place()
+                );
+                let hint = "set innodb_flush_log_at_trx_commit to 1 or 2: with 0 it keeps commits in memory for innodb_flush_log_at_timeout seconds";
+                return Err(Failure::new(Code::Failed, what).hint(hint).into());
+            }
+        }
     }
 }
 

@@ -9,11 +9,12 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::dumping::{self, Target};
+use super::dumping;
 use super::session::Session;
 use super::tool::{self, Login, Running};
 use crate::error::{Code, Failure};
@@ -24,15 +25,23 @@ use crate::logic::dump::mysql::{Mysql, quoted};
 /// The schema that is there while a load is unfinished.
 pub const MARKER: &str = "standin_unfinished_load";
 
+/// How long a server may take to answer after its start, and how often it is asked.
+const START_MAX: Duration = Duration::from_secs(20);
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
 /// The program, by its names.
 const PROGRAMS: [&str; 2] = ["mariadb", "mysql"];
 
 pub async fn load(mysql: &Mysql, around: &Around, how: Loading<'_>) -> Result<Loaded> {
-    let target = Target::of(mysql, around)?;
-    let (file, head) = dumping::open(&target.path)?;
+    let path = mysql
+        .to
+        .as_deref()
+        .context("load a dump: no `to` is known")?;
+    let path = around.here(path);
+    let (file, head) = dumping::open(&path)?;
     let program = tool::find(&PROGRAMS)?;
     let server = how.server.unwrap_or(&mysql.server);
-    let mut session = Session::open(server).await?;
+    let mut session = reach(server).await?;
     alone(&mut session).await?;
     let unfinished = unfinished(&mut session).await?;
     let full = full(&mut session, &head.databases).await?;
@@ -54,7 +63,7 @@ pub async fn load(mysql: &Mysql, around: &Around, how: Loading<'_>) -> Result<Lo
     feed(server, &program, file).await.with_context(|| {
         format!(
             "load {} (what was loaded so far is dropped by the next load)",
-            target.path.display()
+            path.display()
         )
     })?;
     let statement = format!("DROP DATABASE {}", quoted(MARKER));
@@ -74,6 +83,19 @@ pub async fn load(mysql: &Mysql, around: &Around, how: Loading<'_>) -> Result<Lo
         "loaded {names} (from {}) into {place}{again}",
         head.server
     )))
+}
+
+/// A server that was started a moment ago answers soon.
+async fn reach(server: &Server) -> Result<Session> {
+    let end = Instant::now() + START_MAX;
+    loop {
+        match Session::open(server).await {
+            Err(error) if Failure::code_of(&error) == Code::Unreachable && Instant::now() < end => {
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Fails where another load into this server is under way; the lock ends with the connection.

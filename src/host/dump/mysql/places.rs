@@ -22,7 +22,7 @@ use crate::logic::name::DatasetName;
 pub struct Looked {
     pub dataset: DatasetName,
     pub datadir: PathBuf,
-    /// innodb_flush_log_at_trx_commit is not 1.
+    /// innodb_flush_log_at_trx_commit is 0: commits are acknowledged before they are written.
     pub lazy: bool,
     /// A sentence for an admin, where something is allowed but worth knowing.
     pub note: Option<String>,
@@ -48,7 +48,7 @@ pub async fn look(session: &mut Session, around: &Around) -> Result<Looked> {
         .with_context(|| format!("find out where {} keeps its data", session.place()))?;
     let lazy = variables
         .get("innodb_flush_log_at_trx_commit")
-        .is_some_and(|value| value != "1");
+        .is_some_and(|value| value == "0");
     let around = around.clone();
     let looking = tokio::task::spawn_blocking(move || judge(&places, &around, lazy));
     looking.await.context("look at the server's files")?
