@@ -12,13 +12,22 @@ fn parse(text: &str) -> Config {
     Config::parse(text, Path::new("/docs/standin.toml")).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The sample with the "#" taken from the keys whose lines pass.
+/// The sample with the "#" taken from the keys whose lines pass. Keys below a commented heading go with it.
 fn uncommented(take: impl Fn(&str) -> bool) -> String {
-    let line = |line: &str| match line.strip_prefix('#') {
-        Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) && take(key) => {
-            key.to_owned()
+    let mut heading = None;
+    let line = |line: &str| {
+        let Some(key) = line.strip_prefix('#') else {
+            heading = None;
+            return line.to_owned();
+        };
+        if key.starts_with('[') {
+            heading = Some(take(key));
         }
-        _ => line.to_owned(),
+        let is_key = key.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+        match is_key && heading.unwrap_or_else(|| take(key)) {
+            true => key.to_owned(),
+            false => line.to_owned(),
+        }
     };
     SAMPLE.lines().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -49,6 +58,8 @@ fn is_example(line: &str) -> bool {
     // Of a role; a peer's have a default.
     let of_role = line.starts_with("grants = {");
     let is = |key: &&str| line.starts_with(&format!("{key} ="));
+    // A section that is commented as a whole.
+    let of_role = of_role || line.starts_with('[');
     of_role || EXAMPLES.iter().any(is)
 }
 

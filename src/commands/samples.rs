@@ -445,6 +445,11 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             value(render::drill::sample()),
         ),
         (
+            "Load",
+            "`standin load --json`, also with `--dry-run`; `result` is `loaded`, `left`, `nothing`, `planned` or `failed`",
+            value(render::load_sample()),
+        ),
+        (
             "Forks",
             "`standin fork list --json`; `standin fork show --json` prints one of its `forks` by itself",
             value(forks()),

@@ -164,10 +164,15 @@ impl<'a> Section<'a> {
                 None => format!("unknown key: the keys here are {}", self.known.join(", ")),
             });
         }
+        self.abandon();
+        refused
+    }
+
+    /// Complains of needed keys that are missing, and of nothing else: which keys there may be is not known.
+    pub fn abandon(mut self) {
         for (name, what) in std::mem::take(&mut self.missing) {
             self.complain(name, what);
         }
-        refused
     }
 
     fn found(&self, name: &'a str, span: Option<Range<usize>>, item: &'a Item) -> Found<'a> {

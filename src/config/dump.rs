@@ -79,8 +79,9 @@ fn dump(mut section: Section, others: &[Dump]) -> Option<Dump> {
         .need("kind", "\"postgres\"")
         .and_then(|found| how(&found, &mut section));
     // Without its kind the other keys cannot be judged.
-    if how.is_some() {
-        section.finish();
+    match how {
+        Some(_) => drop(section.finish()),
+        None => section.abandon(),
     }
     Some(Dump {
         name: name?,
@@ -268,9 +269,8 @@ pub(super) fn show(dumps: &[Dump], role: &mut Table) {
         });
         if let Some(server) = &dump.drill {
             let mut drill = Table::new();
-            drill.set_dotted(true);
             show_server(server, &mut drill);
-            table["drill"] = Item::Table(drill);
+            table["drill"] = value(drill.into_inline_table());
         }
         match &dump.how {
             How::Postgres(postgres) => postgres::show(postgres, &mut table),
@@ -318,4 +318,113 @@ fn show_server(server: &Server, table: &mut Table) {
 
 fn path_value(path: &PathBuf) -> Item {
     value(path.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use expect_test::{Expect, expect};
+
+    const ROLE: &str = "[node]\nname = \"alder\"\n[role.web]\nhome = \"alder\"\nevery = \"5m\"\nkeep = { last = 3 }\n\
+                        [role.web.dataset.files]\nbtrfs = \"/srv/web\"\n";
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let config = Config::parse(&format!("{ROLE}{text}\n"), Path::new("/c.toml"));
+        config.map_err(|complaints| complaints.to_string())
+    }
+
+    fn dump(keys: &str) -> String {
+        format!("[[role.web.dump]]\nname = \"x\"\nkind = \"command\"\n{keys}\n")
+    }
+
+    #[test]
+    fn what_is_read_is_shown() {
+        let server = "drill = { host = \"::1\", port = 5, user = \"u\", password-env = \"P_W\" }";
+        for text in [
+            dump("dump = \"/bin/a b\""),
+            dump("freeze = \"f\"\nthaw = [\"t\", \"x y\"]\nload = \"l\"\npolicy = \"best-effort\""),
+            dump("dump = \"d\"\ntimeout = \"1h\"\nhold = \"1m\"\nload-on-promotion = \"replace\""),
+            dump(&format!("dump = \"d\"\n{server}")),
+            dump("dump = \"d\"\ndrill = { socket = \"/s\", password-file = \"/p\" }"),
+            dump("dump = \"d\"") + &dump("dump = \"d\"").replace("\"x\"", "\"y\""),
+        ] {
+            let config = parse(&text).unwrap();
+            let again = Config::parse(&config.show(), Path::new("/c.toml")).unwrap();
+            assert_eq!(config, again, "{text}\n{}", config.show());
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let refused = |text: &str, expected: Expect| {
+            expected.assert_eq(&parse(text).err().unwrap_or_else(|| "accepted".to_owned()));
+        };
+        refused(
+            "[role.web.dump]\nname = \"x\"",
+            expect![
+                "/c.toml:9: role.web.dump: must be a list of tables: write [[...dump]], in double brackets"
+            ],
+        );
+        refused(
+            "[[role.web.dump]]",
+            expect![[r#"
+            /c.toml:9: role.web.dump.name: missing: write name = "NAME", for messages
+            /c.toml:9: role.web.dump.kind: missing: write kind = "postgres""#]],
+        );
+        refused(
+            &dump("dump = \"d\"").replace("command", "mariabd"),
+            expect![[
+                r#"/c.toml:11: role.web.dump.kind = "mariabd": no such kind: did you mean "mariadb"?"#
+            ]],
+        );
+        refused(
+            &dump("dump = \"d\"").replace("command", "oracle"),
+            expect![[
+                r#"/c.toml:11: role.web.dump.kind = "oracle": no such kind: write one of postgres, mysql, mariadb, redis, sqlite, command"#
+            ]],
+        );
+        refused(
+            &dump("load = \"l\""),
+            expect![[
+                r#"/c.toml:11: role.web.dump.kind = "command": does nothing: write dump = "COMMAND", or freeze and thaw"#
+            ]],
+        );
+        refused(
+            &dump("freeze = \"f\""),
+            expect![[
+                r#"/c.toml:11: role.web.dump.kind = "command": freeze and thaw belong together: what is held must be let go"#
+            ]],
+        );
+        refused(
+            &dump("dump = \"d\"\npolicy = \"maybe\"\nhold = \"2m\""),
+            expect![[r#"
+                /c.toml:13: role.web.dump.policy = "maybe": write one of "required", "best-effort"
+                /c.toml:14: role.web.dump.hold = "2m": must be between 100ms and 1m: writers wait so long"#]],
+        );
+        refused(
+            &dump("dump = \"d\"\nlod = \"l\""),
+            expect![[r#"/c.toml:13: role.web.dump.lod: unknown key: did you mean "load"?"#]],
+        );
+        refused(
+            &dump("dump = \"d\"\ndrill = { user = \"u\" }"),
+            expect![[
+                r#"/c.toml:13: role.web.dump.drill = { user = "u" }: name the server that drill.start brings up: socket = "/PATH", or host and port"#
+            ]],
+        );
+        refused(
+            &dump("dump = \"d\"\ndrill = { host = \"h\", socket = \"/s\", password = \"p\" }"),
+            expect![[r#"
+                /c.toml:13: role.web.dump.drill.socket: a socket and a host: write one of them
+                /c.toml:13: role.web.dump.drill.password: passwords do not belong in this file: write password-file = "/PATH", readable by root alone, or password-env = "NAME""#]],
+        );
+        refused(
+            &(dump("dump = \"d\"") + &dump("dump = \"d\"")),
+            expect![[
+                r#"/c.toml:14: role.web.dump.name = "x": another dump of this role has that name"#
+            ]],
+        );
+    }
 }

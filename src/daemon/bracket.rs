@@ -17,11 +17,13 @@ use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::api::Finding;
+use super::check::{failing, ok, problem};
 use super::node::{Node, RoleRun, lock};
 use super::play;
 use crate::error::{Code, Failure};
 use crate::fs::{self, Bracket};
-use crate::host::dump::{Around, Open, command};
+use crate::host::dump::{self, Around, Open, command};
 use crate::logic::dump::{Dump, DumpFacts, DumpResult, Found, How, Policy};
 use crate::logic::manifest::Manifest;
 use crate::logic::name::DatasetName;
@@ -444,4 +446,25 @@ pub async fn thaw(node: &Node, run: &RoleRun) -> Result<()> {
         node.state.note_thawed(&run.name, &name)?;
     }
     Ok(())
+}
+
+/// What a person should know of the dumps of a role that is active here. Changes nothing.
+pub async fn check(node: &Node, run: &RoleRun, findings: &mut Vec<Finding>) {
+    let around = around(node, run);
+    for dump in &run.role.dumps {
+        let subject = format!("dump {} of role {}", dump.name, run.name);
+        let looked = tokio::time::timeout(RELEASE_MAX, dump::check(dump, &around)).await;
+        findings.push(match looked {
+            Ok(Ok(text)) => ok(subject, text),
+            Ok(Err(error)) => failing(&subject, &error),
+            Err(_) => {
+                let limit = units::exact_duration(RELEASE_MAX);
+                problem(
+                    subject,
+                    format!("no answer within {limit}"),
+                    "look at its server",
+                )
+            }
+        });
+    }
 }

@@ -65,7 +65,7 @@ fn finding(
     }
 }
 
-fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+pub(super) fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
     finding(Level::Ok, subject, text, None)
 }
 
@@ -86,7 +86,7 @@ pub(super) fn problem(
 }
 
 /// What could not be done.
-fn failing(subject: &str, error: &anyhow::Error) -> Finding {
+pub(super) fn failing(subject: &str, error: &anyhow::Error) -> Finding {
     let hint = Failure::of(error).and_then(|failure| failure.hint.clone());
     finding(
         Level::Problem,
@@ -216,6 +216,9 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     forks(run, &subject, findings).await;
     views(node, run, findings).await;
     super::play::check(run, active, findings).await;
+    if active {
+        super::bracket::check(node, run, findings).await;
+    }
     if run.role.peers.is_empty() {
         let text = "no peers: points stay on this node alone";
         findings.push(warning(&subject, text, "add peers = [\"NAME\"]"));

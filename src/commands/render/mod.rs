@@ -24,6 +24,8 @@ pub use fit::{fitted, shortened};
 pub use forks::{fork, fork_diff, fork_report, fork_steps, forks};
 pub use init::init;
 pub use load::load;
+#[cfg(test)]
+pub(super) use load::sample as load_sample;
 pub use moved::moved;
 pub use points::points;
 pub use prune::prune;
