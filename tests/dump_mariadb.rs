@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "dump_mariadb/daemons.rs"]
+mod daemons;
 #[path = "dump_mariadb/ledger.rs"]
 mod ledger;
 #[path = "dump_mariadb/site.rs"]

@@ -23,10 +23,7 @@ pub(super) fn read(section: &mut Section) -> Option<Mysql> {
         found.parsed(absolute)
     });
     if mode == Some(Mode::Dump) && to.is_none() {
-        section.complain(
-            "to",
-            "is missing: write the file for the dump, such as to = \"/srv/app/database.sql\"",
-        );
+        section.complain("to", "missing: write to = \"/srv/app/database.sql\"");
     }
     let server = server(
         section,
@@ -76,5 +73,85 @@ pub(super) fn show(mysql: &Mysql, table: &mut Table) {
     }
     if let Some(to) = &mysql.to {
         table["to"] = path_value(to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use expect_test::{Expect, expect};
+
+    use crate::config::Config;
+
+    const ROLE: &str = "[node]\nname = \"alder\"\n[role.web]\nhome = \"alder\"\nevery = \"5m\"\nkeep = { last = 3 }\n\
+                        [role.web.dataset.files]\nbtrfs = \"/srv/web\"\n\
+                        [[role.web.dump]]\nname = \"x\"\nkind = \"mariadb\"\n";
+
+    fn parse(keys: &str) -> Result<Config, String> {
+        let config = Config::parse(&format!("{ROLE}{keys}\n"), Path::new("/c.toml"));
+        config.map_err(|complaints| complaints.to_string())
+    }
+
+    #[test]
+    fn what_is_read_is_shown() {
+        let dump = "mode = \"dump\"\nto = \"/srv/web/a.sql\"";
+        for keys in [
+            "",
+            "mode = \"freeze\"\nsocket = \"/s\"\nuser = \"u\"\npassword-file = \"/p\"",
+            "host = \"127.0.0.1\"",
+            dump,
+            &format!("{dump}\ndatabases = [\"a\", \"b c\"]"),
+        ] {
+            let config = parse(keys).unwrap();
+            let again = Config::parse(&config.show(), Path::new("/c.toml")).unwrap();
+            assert_eq!(config, again, "{keys}\n{}", config.show());
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let refused = |keys: &str, expected: Expect| {
+            expected.assert_eq(&parse(keys).err().unwrap_or_else(|| "accepted".to_owned()));
+        };
+        refused(
+            "mode = \"backup\"",
+            expect![[
+                r#"/c.toml:12: role.web.dump.mode = "backup": write one of "freeze", "dump""#
+            ]],
+        );
+        refused(
+            "mode = \"dump\"",
+            expect![[
+                r#"/c.toml:9: role.web.dump.to: missing: write to = "/srv/app/database.sql""#
+            ]],
+        );
+        refused(
+            "mode = \"dump\"\nto = \"a.sql\"",
+            expect![[
+                r#"/c.toml:13: role.web.dump.to = "a.sql": not an absolute path: it must begin with /"#
+            ]],
+        );
+        refused(
+            "to = \"/srv/web/a.sql\"\ndatabases = [\"a\"]",
+            expect![[r#"
+                /c.toml:12: role.web.dump.to: with mode = "freeze" the whole server is held, and no file is written
+                /c.toml:13: role.web.dump.databases: with mode = "freeze" the whole server is held, and no file is written"#]],
+        );
+        let dump = "mode = \"dump\"\nto = \"/srv/web/a.sql\"";
+        refused(
+            &format!("{dump}\ndatabases = []"),
+            expect![
+                "/c.toml:14: role.web.dump.databases = []: empty: leave the key out to dump every database"
+            ],
+        );
+        refused(
+            &format!("{dump}\ndatabases = [\"a\", \"a\", \"MySQL\", \"-x\", \"\"]"),
+            expect![[r#"
+                /c.toml:14: role.web.dump.databases = "a": listed twice
+                /c.toml:14: role.web.dump.databases = "MySQL": the server's own: it cannot be loaded into another server
+                /c.toml:14: role.web.dump.databases = "-x": not a database: names that begin with '-' or hold control characters cannot be dumped
+                /c.toml:14: role.web.dump.databases = "": not a database: 1 to 64 characters"#]],
+        );
     }
 }
