@@ -158,7 +158,7 @@ fn the_way_back() {
         panic!("{done:?}")
     };
     assert!(
-        said.contains("drill/orders/orders.db") && said.contains("are whole"),
+        said.contains("drill/orders/orders.db") && said.contains("1 copy is whole"),
         "{said}"
     );
     assert_eq!(fs::metadata(&outside).unwrap().ino(), before.ino());
