@@ -158,7 +158,7 @@ fn the_way_back() {
         panic!("{done:?}")
     };
     assert!(
-        said.contains("drill/orders/orders.db") && said.contains("are whole"),
+        said.contains("drill/orders/orders.db") && said.contains("1 copy is whole"),
         "{said}"
     );
     assert_eq!(fs::metadata(&outside).unwrap().ino(), before.ino());
@@ -239,6 +239,27 @@ fn the_directory_of_copies() {
         &["the place for copies", "in no dataset"],
     );
     assert!(!stage.disk.join("elsewhere").exists());
+}
+
+#[test]
+fn what_only_its_application_can_check_is_copied() {
+    if !here("what_only_its_application_can_check_is_copied") {
+        return;
+    }
+    let stage = Stage::new();
+    stage.make_databases();
+    let mut shell = Shell::open(&stage.stock());
+    shell.ask(
+        ".dbconfig defensive off\nPRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = 'CREATE TABLE note (text TEXT CHECK (zork(text)))' WHERE name = 'note';",
+    );
+    shell.quit();
+    let said = Shell::open(&stage.stock()).ask("PRAGMA quick_check;");
+    assert!(said[0].contains("zork"), "{said:?}");
+    let dump = stage.backup(&[stage.stock()]);
+    dumped(&dump, &stage);
+    let copy = copy_in(&stage.disk.join("stock/copies"), &stage.stock());
+    assert!(fs::read(copy).unwrap().starts_with(b"SQLite format 3"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod copies;
 mod freeze;
+mod nodes;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

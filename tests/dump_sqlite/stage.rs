@@ -142,8 +142,13 @@ impl Stage {
         open
     }
 
-    /// The datasets one after the other, as a slow filesystem would.
+    /// The datasets one after the other.
     pub fn snapshot(&mut self) -> Point {
+        self.snapshot_slowly(|| {})
+    }
+
+    /// The same, with something in between.
+    pub fn snapshot_slowly(&mut self, between: impl Fn()) -> Point {
         self.points += 1;
         let take = |name: &str| {
             let copy = self.disk.join(&format!("{name}-{}", self.points));
@@ -156,18 +161,24 @@ impl Stage {
             ]);
             copy
         };
+        let orders = take("orders");
+        between();
         Point {
-            copies: ["orders", "stock"].map(take).to_vec(),
+            copies: vec![orders, take("stock")],
         }
     }
 
     pub fn point(&mut self, dump: &Dump) -> (Point, Found) {
+        self.point_slowly(dump, || {})
+    }
+
+    pub fn point_slowly(&mut self, dump: &Dump, between: impl Fn()) -> (Point, Found) {
         let mut open = Open::new(dump, &self.around());
         wait_for(open.prepare()).unwrap();
         let asked = Instant::now();
         wait_for(open.hold()).unwrap();
         let had = asked.elapsed();
-        let point = self.snapshot();
+        let point = self.snapshot_slowly(between);
         wait_for(open.release()).unwrap();
         let ms = |span: Duration| span.as_secs_f64() * 1e3;
         let held = asked.elapsed() - had;
@@ -230,6 +241,19 @@ impl Writers {
     pub fn seen(&self) -> Vec<i64> {
         let load = |number: &AtomicI64| number.load(Ordering::SeqCst);
         self.acknowledged.iter().map(load).collect()
+    }
+
+    /// Until they have written, which they cannot while they are held; or a moment has passed.
+    pub fn try_to_write(&self) {
+        let (begun, before) = (Instant::now(), self.seen());
+        let moment = Duration::from_millis(40);
+        let on = || {
+            self.seen()
+                .iter()
+                .zip(&before)
+                .any(|(now, then)| *now > then + 1)
+        };
+        assert!(wait(|| on() || begun.elapsed() > moment));
     }
 
     pub fn forget(&self) {

@@ -63,6 +63,11 @@ mod tests {
                 "/c.toml:9: role.web.dump.user: needs a password: write password-file or password-env"
             ],
         );
-        refused(&dump("to = \"/srv/web/x\""), expect!["/c.toml:12: role.web.dump.to: unknown key: the keys here are name, policy, timeout, hold, load-on-promotion, drill, kind, mode, socket, host, port, user, password, password-file, password-env"]);
+        refused(
+            &dump("to = \"/srv/web/x\""),
+            expect![
+                "/c.toml:12: role.web.dump.to: unknown key: the keys here are name, policy, timeout, hold, load-on-promotion, drill, kind, mode, socket, host, port, user, password, password-file, password-env"
+            ],
+        );
     }
 }

@@ -101,15 +101,33 @@ mod tests {
                 r#"/c.toml:9: role.web.dump.files: missing: write files = ["/path/of/a/database", "/path/of/*.db"]"#
             ]],
         );
-        refused(&dump("files = []"), expect!["/c.toml:12: role.web.dump.files = []: empty: name at least one database"]);
-        refused(&dump("files = [\"a.db\", \"/a/[\"]"), expect![[r#"
+        refused(
+            &dump("files = []"),
+            expect!["/c.toml:12: role.web.dump.files = []: empty: name at least one database"],
+        );
+        refused(
+            &dump("files = [\"a.db\", \"/a/[\"]"),
+            expect![[r#"
             /c.toml:12: role.web.dump.files = "a.db": not an absolute path: it must begin with /
-            /c.toml:12: role.web.dump.files = "/a/[": not a pattern of paths: invalid range pattern"#]]);
-        refused(&dump("files = \"/a\"\nto = \"/b\""), expect![[r#"/c.toml:13: role.web.dump.to: mode = "freeze" writes nothing: take this out, or write mode = "backup""#]]);
-        refused(&dump("files = \"/a\"\nmode = \"backup\""), expect![[r#"/c.toml:9: role.web.dump.to: missing: mode = "backup" writes into a directory of its own inside a dataset: write to = "/path""#]]);
+            /c.toml:12: role.web.dump.files = "/a/[": not a pattern of paths: invalid range pattern"#]],
+        );
+        refused(
+            &dump("files = \"/a\"\nto = \"/b\""),
+            expect![[
+                r#"/c.toml:13: role.web.dump.to: mode = "freeze" writes nothing: take this out, or write mode = "backup""#
+            ]],
+        );
+        refused(
+            &dump("files = \"/a\"\nmode = \"backup\""),
+            expect![[
+                r#"/c.toml:9: role.web.dump.to: missing: mode = "backup" writes into a directory of its own inside a dataset: write to = "/path""#
+            ]],
+        );
         refused(
             &dump("files = \"/a/b/*.db\"\nmode = \"backup\"\nto = \"/a/b\""),
-            expect![[r#"/c.toml:14: role.web.dump.to = "/a/b": holds /a/b/*.db, which is to be dumped: name a directory of its own"#]],
+            expect![[
+                r#"/c.toml:14: role.web.dump.to = "/a/b": holds /a/b/*.db, which is to be dumped: name a directory of its own"#
+            ]],
         );
     }
 }

@@ -7,7 +7,6 @@
 //! A crash leaves a `.NAME.standin-new` beside, which the next try overwrites, and perhaps a database without the log that is
 //! to be replaced with it.
 
-use std::fmt::Write;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -58,24 +57,24 @@ fn all(to: &Path, around: &Around, replace: bool) -> Result<Loaded> {
             }
         }
     }
-    let mut said = match put.len() {
-        0 => "put back no database".to_owned(),
-        1 => format!("put back {}", put[0]),
-        count => format!("put back {count} databases"),
-    };
-    if !kept.is_empty() {
-        let _ = write!(said, "; left alone, being there: {}", kept.join(", "));
+    let mut said = Vec::new();
+    match put.as_slice() {
+        [] => {}
+        [one] => said.push(format!("put back {one}")),
+        more => said.push(format!("put back {} databases", more.len())),
     }
-    if looked > 0 {
-        let _ = write!(
-            said,
-            "; copies that are whole and were left where they are: {looked}"
-        );
+    if !kept.is_empty() {
+        said.push(format!("left alone, being there: {}", kept.join(", ")));
+    }
+    match looked {
+        0 => {}
+        1 => said.push("1 copy is whole".to_owned()),
+        more => said.push(format!("{more} copies are whole")),
     }
     Ok(match (put.len() + looked, kept.len()) {
         (0, 0) => Loaded::Done("put back nothing: the dump is of no database".to_owned()),
         (0, _) => Loaded::NotEmpty(format!("there already: {}", kept.join(", "))),
-        _ => Loaded::Done(said),
+        _ => Loaded::Done(said.join("; ")),
     })
 }
 
