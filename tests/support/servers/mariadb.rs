@@ -11,6 +11,9 @@ use standin::logic::dump::{Address, Secret, Server};
 
 use crate::support::fixture::run;
 
+/// As whom servers run: the packages of the bare server make no account.
+const OWNER: &str = "nobody:nogroup";
+
 /// Longest that a server may take to answer, or to end.
 const START_MAX: Duration = Duration::from_secs(60);
 
@@ -27,7 +30,7 @@ pub fn ready(test: &str) -> bool {
         .iter()
         .find(|name| standin::host::command::find(name).is_none());
     let Some(missing) = missing else { return true };
-    println!("SKIPPED {test}: no program {missing} (package mariadb-server)");
+    println!("SKIPPED {test}: no program {missing} (packages mariadb-server-core, mariadb-client)");
     assert!(
         std::env::var_os("CI").is_none(),
         "{test} skipped in CI: no program {missing}"
@@ -80,7 +83,7 @@ impl Maria {
         );
         run(
             "chown",
-            ["-R".as_ref(), "mysql:mysql".as_ref(), datadir.as_os_str()],
+            ["-R".as_ref(), OWNER.as_ref(), datadir.as_os_str()],
         );
         Maria::start(datadir, options)
     }
@@ -104,14 +107,14 @@ impl Maria {
 
     fn spawn(datadir: &Path, options: &[&str]) -> Maria {
         let dir = tempfile::tempdir().unwrap();
-        run("chown", ["mysql:mysql".as_ref(), dir.path().as_os_str()]);
+        run("chown", [OWNER.as_ref(), dir.path().as_os_str()]);
         let (socket, log) = (dir.path().join("sock"), dir.path().join("log"));
         let output = std::fs::File::create(&log).unwrap();
         let mut command = Command::new("setpriv");
         // Ends with the thread of the test that started it.
         command.args([
-            "--reuid=mysql",
-            "--regid=mysql",
+            "--reuid=nobody",
+            "--regid=nogroup",
             "--clear-groups",
             "--pdeathsig=KILL",
         ]);

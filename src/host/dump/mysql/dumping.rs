@@ -89,7 +89,7 @@ impl Dumping {
     async fn write(
         &self,
         mut writing: Writing,
-        program: &PathBuf,
+        program: &Path,
         arguments: &[String],
     ) -> Result<Writing> {
         let login = Login::new(&self.mysql.server)?;

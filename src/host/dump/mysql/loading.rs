@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use crate::error::{Code, Failure};
 use crate::host::dump::{Around, Loaded, Loading};
 use crate::logic::dump::Server;
 use crate::logic::dump::mysql::{Mysql, quoted};
+use crate::logic::dump::mysql_file::Head;
 
 /// The schema that is there while a load is unfinished.
 pub const MARKER: &str = "standin_unfinished_load";
@@ -28,6 +30,9 @@ pub const MARKER: &str = "standin_unfinished_load";
 /// How long a server may take to answer after its start, and how often it is asked.
 const START_MAX: Duration = Duration::from_secs(20);
 const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long an earlier load's end is waited for, in seconds.
+const ALONE_S: u64 = 3;
 
 /// The program, by its names.
 const PROGRAMS: [&str; 2] = ["mariadb", "mysql"];
@@ -42,47 +47,68 @@ pub async fn load(mysql: &Mysql, around: &Around, how: Loading<'_>) -> Result<Lo
     let program = tool::find(&PROGRAMS)?;
     let server = how.server.unwrap_or(&mysql.server);
     let mut session = reach(server).await?;
-    alone(&mut session).await?;
-    let unfinished = unfinished(&mut session).await?;
-    let full = full(&mut session, &head.databases).await?;
-    let kept: Vec<&String> = full
-        .iter()
-        .filter(|name| !unfinished.contains(*name))
-        .collect();
-    if !kept.is_empty() && !how.replace {
-        let kept: Vec<&str> = kept.into_iter().map(String::as_str).collect();
-        return Ok(Loaded::NotEmpty(format!(
+    let room = make_room(&mut session, &head.databases, how.replace).await;
+    let loaded = match room {
+        Ok(Room::Taken(why)) => Ok(Loaded::NotEmpty(why)),
+        Ok(Room::Free { again }) => {
+            let fed = feed(&mut session, server, &program, file).await;
+            fed.map(|()| Loaded::Done(done(&head, &session, again)))
+                .with_context(|| {
+                    format!(
+                        "load {} (the next load drops what is there of it, and begins anew)",
+                        path.display()
+                    )
+                })
+        }
+        Err(error) => Err(error),
+    };
+    session.close().await;
+    loaded
+}
+
+fn done(head: &Head, session: &Session, again: bool) -> String {
+    let names = match head.databases.as_slice() {
+        [] => "no database".to_owned(),
+        names => names.join(", "),
+    };
+    let again = if again {
+        ", anew after one that was cut short"
+    } else {
+        ""
+    };
+    format!(
+        "loaded {names} (from {}) into {}{again}",
+        head.server,
+        session.place()
+    )
+}
+
+/// Whether a dump can be loaded.
+enum Room {
+    /// Its databases are gone, and noted; `again`: ruins of an earlier load were among them.
+    Free { again: bool },
+    /// A sentence that says by what.
+    Taken(String),
+}
+
+async fn make_room(session: &mut Session, names: &[String], replace: bool) -> Result<Room> {
+    alone(session).await?;
+    let unfinished = unfinished(session).await?;
+    let full = full(session, names).await?;
+    let kept: Vec<&str> = full.difference(&unfinished).map(String::as_str).collect();
+    if !kept.is_empty() && !replace {
+        return Ok(Room::Taken(format!(
             "{} holds tables in {} already",
             session.place(),
             kept.join(", ")
         )));
     }
-    mark(&mut session, &head.databases).await?;
+    mark(session, names).await?;
     let dropped: BTreeSet<&String> = unfinished.iter().chain(&full).collect();
-    drop_databases(&mut session, &dropped).await?;
-    feed(server, &program, file).await.with_context(|| {
-        format!(
-            "load {} (what was loaded so far is dropped by the next load)",
-            path.display()
-        )
-    })?;
-    let statement = format!("DROP DATABASE {}", quoted(MARKER));
-    session.tell("note the end of the load", &statement).await?;
-    let place = session.place();
-    session.close().await;
-    let again = if unfinished.is_empty() {
-        ""
-    } else {
-        ", anew after one that was cut short"
-    };
-    let names = match head.databases.as_slice() {
-        [] => "no database".to_owned(),
-        names => names.join(", "),
-    };
-    Ok(Loaded::Done(format!(
-        "loaded {names} (from {}) into {place}{again}",
-        head.server
-    )))
+    drop_databases(session, &dropped).await?;
+    Ok(Room::Free {
+        again: !unfinished.is_empty(),
+    })
 }
 
 /// A server that was started a moment ago answers soon.
@@ -98,19 +124,17 @@ async fn reach(server: &Server) -> Result<Session> {
     }
 }
 
-/// Fails where another load into this server is under way; the lock ends with the connection.
+/// Fails where another load into this server is under way. The lock ends with its connection, which the server may notice a
+/// moment later than everybody else.
 async fn alone(session: &mut Session) -> Result<()> {
     let asking = "be the only load";
-    let got: Option<i64> = session
-        .one(asking, "SELECT GET_LOCK('standin_load', 0)")
-        .await?;
+    let lock = format!("SELECT GET_LOCK('standin_load', {ALONE_S})");
+    let got: Option<i64> = session.one(asking, &lock).await?;
     if got == Some(1) {
         return Ok(());
     }
-    let what = format!(
-        "load into {}: another load is under way there",
-        session.place()
-    );
+    let place = session.place();
+    let what = format!("load into {place}: another load is under way there");
     let hint = "wait for its end";
     Err(Failure::new(Code::Locked, what).hint(hint).into())
 }
@@ -182,7 +206,12 @@ async fn drop_databases(session: &mut Session, names: &BTreeSet<&String>) -> Res
 }
 
 /// Feeds the file to the program. Through this process: when it ends, the program reads an end and stops.
-async fn feed(server: &Server, program: &std::path::PathBuf, mut file: File) -> Result<()> {
+async fn feed(
+    session: &mut Session,
+    server: &Server,
+    program: &Path,
+    mut file: File,
+) -> Result<()> {
     let login = Login::new(server)?;
     let (from, to) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
     let arguments = [
@@ -197,5 +226,6 @@ async fn feed(server: &Server, program: &std::path::PathBuf, mut file: File) -> 
     // What the program said tells more than that its pipe broke.
     ended?;
     copied.context("read the dump")?.context("read the dump")?;
-    Ok(())
+    let statement = format!("DROP DATABASE {}", quoted(MARKER));
+    session.tell("note the end of the load", &statement).await
 }

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
@@ -44,7 +44,7 @@ pub fn find(names: &[&str]) -> Result<PathBuf> {
 }
 
 /// Whether a program is MariaDB's, which has options of its own, whatever its name.
-pub async fn is_maria(program: &PathBuf) -> Result<bool> {
+pub async fn is_maria(program: &Path) -> Result<bool> {
     let mut asking = Command::new(program);
     asking.env_clear().arg("--version").stdin(Stdio::null());
     let output = asking.kill_on_drop(true).output().await;
@@ -120,7 +120,7 @@ pub struct Running {
 impl Running {
     /// Starts one; `input` and `output` are its ends of pipes.
     pub fn start(
-        program: &PathBuf,
+        program: &Path,
         login: &Login,
         arguments: &[String],
         input: Stdio,
