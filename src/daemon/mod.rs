@@ -60,6 +60,7 @@ mod status;
 mod supervisor;
 mod unsaved;
 mod view;
+mod watching;
 mod words;
 
 use node::{Node, blocking};
