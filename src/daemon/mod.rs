@@ -33,6 +33,7 @@ mod heard;
 mod hub;
 mod incoming;
 mod links;
+mod logs;
 mod measured;
 mod moves;
 mod node;

@@ -14,6 +14,7 @@ use super::api::Step;
 use super::asking::{Held, Towards, ask};
 use super::cycle::{done, failed, first_line, our_lineage, planned};
 use super::grant;
+use super::logs;
 use super::node::{Node, RoleRun, lock};
 use super::outgoing::{Job, answer, send_dataset};
 use super::retry::{self, Lacking};
@@ -200,7 +201,7 @@ async fn rounds(
                 steps.push(done("nothing", format!("{peer} holds everything")));
                 return Ok(());
             }
-            Plan::Blocked(conflict) => return Err(diverged(peer, &conflict)),
+            Plan::Blocked(conflict) => return Err(blocked(&to, &conflict)),
             Plan::Send(step) => {
                 planned_anew = !attempt(
                     &to,
@@ -529,6 +530,12 @@ fn not_to_be(peer: &NodeName, error: &anyhow::Error) -> Outcome {
         code: Failure::code_of(error),
         news: false,
     }
+}
+
+/// Nothing can be sent now. Of logs, something will be soon.
+fn blocked(to: &Towards<'_>, conflict: &Conflict) -> anyhow::Error {
+    let above = logs::go_on_above(to.node, to.run, to.record, to.peer, conflict);
+    above.unwrap_or_else(|| diverged(to.peer, conflict))
 }
 
 fn diverged(peer: &NodeName, conflict: &Conflict) -> anyhow::Error {

@@ -14,6 +14,7 @@ pub mod drill;
 pub mod fork;
 pub mod line;
 pub mod lineage;
+pub mod logs;
 pub mod manifest;
 pub mod name;
 pub mod outlook;

@@ -9,6 +9,7 @@ mod findings;
 mod fit;
 mod forks;
 mod init;
+mod logs;
 mod moved;
 mod points;
 mod prune;
