@@ -166,6 +166,17 @@ fn every_node_shows_all_logs_and_none_moves() {
     wait_shown(alder, "birch", "first of birch");
     birch.start();
     wait_shown(birch, "alder", "alone");
+
+    // The other node does not know the role.
+    birch.edit("[role.syslog]", "[role.other]");
+    birch.edit("[role.syslog.dataset", "[role.other.dataset");
+    birch.run(&["reload"]).ok();
+    write(alder, "to nobody");
+    alder.wait_for("it is told what to do", || {
+        let check = alder.run(&["check"]).out;
+        check.contains("birch has no role syslog.alder")
+            && check.contains("add [role.syslog] with kind = \"logs\" and alder among its `peers`")
+    });
 }
 
 #[test]
@@ -294,4 +305,52 @@ fn a_node_that_begins_anew_leaves_the_old_logs_with_the_peers() {
         Lost::Both,
         1,
     );
+}
+
+/// The state database and the points as they were some points ago; what is live is not in any of them.
+#[test]
+fn an_older_disk_goes_on_above_what_the_peer_has() {
+    if !fixture::ready("an_older_disk_goes_on_above_what_the_peer_has") {
+        return;
+    }
+    let mut nodes = Nodes::new(&["alder", "birch"]);
+    nodes.all_seen("first");
+    let [alder, birch] = &mut nodes.0[..] else {
+        panic!()
+    };
+    alder.stop();
+    let points = alder.disk.path().join(".standin/syslog.alder");
+    let listed = || -> Vec<PathBuf> {
+        let entries = fs::read_dir(&points).unwrap().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let old = listed();
+    let (state, kept) = (alder.dir.join("state"), alder.dir.join("kept"));
+    fixture::run(
+        "cp",
+        ["-a", state.to_str().unwrap(), kept.to_str().unwrap()],
+    );
+    alder.start();
+    for line in ["second", "third"] {
+        write(alder, line);
+        wait_shown(birch, "alder", line);
+    }
+    alder.kill();
+    for point in listed().iter().filter(|point| !old.contains(point)) {
+        btrfs(&["subvolume", "delete", point.join("files").to_str().unwrap()]);
+        fs::remove_dir_all(point).unwrap();
+    }
+    fs::remove_dir_all(&state).unwrap();
+    fs::rename(&kept, &state).unwrap();
+    for line in ["fourth", "fifth"] {
+        alder.start();
+        write(alder, line);
+        wait_shown(birch, "alder", line);
+        wait_shown(birch, "alder", "third");
+        alder.stop();
+    }
+    let forks = birch.run(&["fork", "list", "syslog.alder", "--json"]).ok();
+    let forks = forks.json()["roles"][0]["forks"].clone();
+    assert!(!forks.as_array().unwrap().is_empty(), "{forks}");
+    println!("{}\n{}", alder.log(), birch.log());
 }

@@ -34,8 +34,8 @@ pub fn step(run: &RoleRun, part: &Record, event: &Event) -> Result<Step> {
     Ok(logs::step(part, event, &run.role.home, nonce))
 }
 
-/// What is known of the line beside a step: a term that the writer of logs begins goes on from its own newest point. Where
-/// nobody said anything of a line, it begins with nothing.
+/// What is known of the line beside a step. A term that the writer of logs begins because of a word goes on from its own newest
+/// point; else from the point that was named, or with nothing before it.
 pub async fn beside(
     run: &RoleRun,
     before: &Record,
@@ -46,10 +46,9 @@ pub async fn beside(
         return Ok(said);
     }
     if said.line.is_none() {
-        return Ok(Beside {
-            line: Some(Line::first(after.seen.clone())),
-            base: None,
-        });
+        let first = || Line::first(after.seen.clone());
+        let line = said.base.is_none().then(first);
+        return Ok(Beside { line, ..said });
     }
     let fs = run.fs.clone();
     let newest = blocking(move || Ok(fs.list()?.pop())).await?;
@@ -98,12 +97,12 @@ pub fn go_on_above(
         ahead: true,
     };
     let from = peer.clone();
-    let line = match conflict {
+    let base = match conflict {
         Conflict::Unrelated { .. } => None,
-        Conflict::Diverged { .. } => Some(Line::default()),
+        Conflict::Diverged { common, .. } => Some(common.point.clone()),
     };
     run.supervisor
-        .mention(Event::Heard { from, word }, Beside { line, base: None });
+        .mention(Event::Heard { from, word }, Beside { line: None, base });
     let ours = node.name();
     let what =
         format!("bring {peer} up to date: it holds points of {ours} that {ours} itself does not");

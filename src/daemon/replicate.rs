@@ -185,7 +185,7 @@ async fn rounds(
             }
         }
         lock(&run.replicas).entry(peer.clone()).or_default().lineage = Some(theirs.clone());
-        if theirs.newest().map(|entry| entry.point.rank()) >= goal && goal.is_some() {
+        if reached(run, &ours, theirs, goal) {
             // The word of its last commit may have been lost: nothing is half sent any more, whatever is remembered.
             node.state.clear_sending(&run.name, peer)?;
             if steps.is_empty() {
@@ -217,6 +217,14 @@ async fn rounds(
             }
         }
     }
+}
+
+/// Whether the peer is where it was to be brought.
+fn reached(run: &RoleRun, ours: &Lineage, theirs: &Lineage, goal: Option<(u64, u64)>) -> bool {
+    let holds = || ours.newest().is_none_or(|newest| theirs.holds(newest));
+    let there = theirs.newest().map(|entry| entry.point.rank()) >= goal;
+    // A node that asks nobody before it takes points may have given a number twice: its logs on an older disk.
+    goal.is_some() && there && (run.role.logs.is_none() || holds())
 }
 
 /// Asks; where the peer knows better, or something else, its word tells, and what follows from that is the supervisor's.
