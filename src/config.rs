@@ -27,6 +27,7 @@ mod document;
 mod drill;
 mod dump;
 pub mod edit;
+mod logs;
 mod permit;
 mod play;
 mod read;
@@ -36,6 +37,7 @@ pub mod store;
 mod tests;
 
 pub use complaint::{Complaint, Complaints};
+pub use logs::Logs;
 pub use permit::{Grant, RoleGrants, in_force};
 
 /// Where the file is unless `--config` says otherwise.
@@ -134,6 +136,8 @@ pub struct Peer {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Role {
     pub name: RoleName,
+    /// Of the kind `logs`: what the node `home` writes for itself. None: of the usual kind, one node plays it.
+    pub logs: Option<Logs>,
     /// The node on which the role lives when all is well: active there at first.
     pub home: NodeName,
     pub peers: Vec<NodeName>,

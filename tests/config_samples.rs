@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use standin::config::Config;
+use standin::logic::name::RoleName;
 
 const SAMPLE: &str = include_str!("../docs/standin.toml");
 
@@ -66,7 +67,8 @@ fn is_example(line: &str) -> bool {
 #[test]
 fn the_sample_is_accepted() {
     let config = parse(SAMPLE);
-    assert_eq!(config.roles.len(), 1);
+    let names: Vec<&str> = config.roles.keys().map(RoleName::as_str).collect();
+    assert_eq!(names, ["syslog.alder", "syslog.birch", "web"]);
     assert_eq!(config.peers.len(), 1);
 }
 

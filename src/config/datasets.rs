@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::Dataset;
 use super::document::{Found, Section};
+use super::logs::{NODE, Nodes, check_path, placed};
 use super::read::{absolute, named};
 use crate::logic::name::DatasetName;
 
@@ -54,7 +55,12 @@ impl<'a> Paths<'a> {
 }
 
 /// Reads the datasets of a role.
-pub fn datasets<'a>(role: &mut Section<'a>, paths: &mut Paths<'a>) -> Option<Datasets> {
+/// `nodes`: it is of kind = "logs", and its live paths come back as they are written.
+pub fn datasets<'a>(
+    role: &mut Section<'a>,
+    paths: &mut Paths<'a>,
+    nodes: Option<Nodes<'_>>,
+) -> Option<Datasets> {
     let entries = match role.get("dataset") {
         None => Vec::new(),
         Some(found) => found.section()?.entries(),
@@ -73,7 +79,10 @@ pub fn datasets<'a>(role: &mut Section<'a>, paths: &mut Paths<'a>) -> Option<Dat
     let mut whole = true;
     for found in entries {
         let name = named(&found, DatasetName::parse);
-        let dataset = found.section().and_then(|section| dataset(section, paths));
+        let dataset = found.section().and_then(|section| match nodes {
+            None => dataset(section, paths),
+            Some(nodes) => of_logs(section, paths, nodes),
+        });
         let (Some(name), Some((dataset, view))) = (name, dataset) else {
             whole = false;
             continue;
@@ -99,6 +108,12 @@ fn dataset<'a>(
     section.finish();
     let path = found.and_then(|found| {
         let path = found.parsed(absolute)?;
+        if path.to_string_lossy().contains(NODE) {
+            found.refuse(format!(
+                "{NODE} stands for the names of nodes in a role of kind = \"logs\" only"
+            ));
+            return None;
+        }
         paths.take(&found, &path);
         paths.live.push(path.clone());
         Some(path)
@@ -113,4 +128,37 @@ fn dataset<'a>(
         }
     };
     Some((Dataset::Btrfs(path?), view))
+}
+
+/// A dataset that each node has for itself: its own is live here, those of the others are shown.
+fn of_logs<'a>(
+    mut section: Section<'a>,
+    paths: &mut Paths<'a>,
+    nodes: Nodes<'_>,
+) -> Option<(Dataset, Option<PathBuf>)> {
+    if let Some(found) = section.get("standby-view") {
+        found.refuse_key(
+            "needs no saying for kind = \"logs\": what the others write is shown at their paths",
+        );
+    }
+    let found = section.need("btrfs", "\"/path/of/the/subvolumes/{node}\"");
+    section.finish();
+    let found = found?;
+    let template = found.parsed(absolute)?;
+    check_path(&found, &template)?;
+    let here = nodes.here?;
+    for of in [here].into_iter().chain(nodes.peers) {
+        let placed = placed(&template, of, here);
+        match placed.view {
+            None => {
+                paths.take(&found, &placed.live);
+                paths.live.push(placed.live);
+            }
+            Some(view) => {
+                paths.take(&found, &view);
+                paths.views.push((found.clone(), view));
+            }
+        }
+    }
+    Some((Dataset::Btrfs(template), None))
 }

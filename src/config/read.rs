@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::datasets::{Paths, datasets};
 use super::document::{Found, Page, Section};
+use super::logs::{self, Logs};
 use super::permit;
 use super::{
     CONTROL_DEFAULT, Complaints, Config, Grant, Node, Peer, Role, RoleGrants, STATE_DIR_DEFAULT,
@@ -20,6 +21,7 @@ use crate::logic::accept::Accept;
 use crate::logic::bandwidth::{Bandwidth, Limit};
 use crate::logic::drill::Drill;
 use crate::logic::name::{NodeName, RoleName, nearest};
+use crate::logic::play::Play;
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
 use crate::logic::units;
@@ -92,11 +94,14 @@ fn whole(mut top: Section, path: &Path) -> Option<Config> {
         let Some(name) = named(&found, RoleName::parse) else {
             continue;
         };
-        let role = found
-            .section()
-            .and_then(|section| role(section, &name, &known, &mut paths));
-        if let Some(role) = role {
-            roles.insert(name, role);
+        let section = found.clone().section();
+        let role = section.and_then(|section| role(section, &name, &known, &mut paths));
+        let expanded = role.map(|role| logs::expanded(role, known.here.as_ref(), &found));
+        for role in expanded.into_iter().flatten() {
+            let name = role.name.clone();
+            if roles.insert(name.clone(), role).is_some() {
+                found.refuse_key(format!("there are two roles {name}: give one another name"));
+            }
         }
     }
     paths.finish();
@@ -281,9 +286,20 @@ fn role<'a>(
     let grants = section
         .get("grants")
         .map(|found| permit::role_grants(found, peers.as_deref()));
-    let home = section
-        .need("home", "\"NODE\", the node on which the role lives")
-        .and_then(|found| home(&found, known, peers.as_deref()));
+    let kind = section.get("kind").map(|found| logs::kind(&found));
+    if kind == Some(None) {
+        // What else is wrong depends on it.
+        return None;
+    }
+    let is_logs = kind == Some(Some(true));
+    let home = if is_logs {
+        logs::refuse_moving(&mut section);
+        known.here.clone()
+    } else {
+        section
+            .need("home", "\"NODE\", the node on which the role lives")
+            .and_then(|found| home(&found, known, peers.as_deref()))
+    };
     let every = section
         .need("every", "\"5m\"")
         .and_then(|found| found.parsed(Every::parse));
@@ -294,13 +310,26 @@ fn role<'a>(
     let snapshot_unchanged = section.get("snapshot-unchanged").map(|found| found.flag());
     let reserve = section.get("reserve").map(|found| size(&found));
     let absent = section.get("keep-for-absent-peers").map(absent);
-    let play = super::play::play(&mut section);
-    let drill = section.get("drill").map(super::drill::drill);
-    let dumps = section.get("dump").map(super::dump::dumps);
-    let datasets = datasets(&mut section, paths);
+    let (play, drill, dumps) = match is_logs {
+        true => (Some(Play::default()), None, None),
+        false => (
+            super::play::play(&mut section),
+            section.get("drill"),
+            section.get("dump"),
+        ),
+    };
+    let dumps = dumps.map(super::dump::dumps);
+    let drill = drill.map(super::drill::drill);
+    let nodes = logs::Nodes {
+        here: known.here.as_ref(),
+        peers: peers.as_deref().unwrap_or_default(),
+    };
+    let datasets = datasets(&mut section, paths, is_logs.then_some(nodes));
     section.finish();
+    let logs = is_logs.then(|| Logs::of(name, datasets.as_ref()));
     Some(Role {
         name: name.clone(),
+        logs,
         home: home?,
         peers: peers?,
         grants: grants.unwrap_or_else(|| Some(RoleGrants::new()))?,

@@ -21,7 +21,14 @@ pub fn config(config: &Config) -> String {
     document["peer"] = Item::Table(peers);
     let mut roles = implicit();
     for (name, one) in &config.roles {
-        roles.insert(name.as_str(), Item::Table(role(one)));
+        match &one.logs {
+            None => drop(roles.insert(name.as_str(), Item::Table(role(one)))),
+            // Said once, as this node's own.
+            Some(logs) if one.home == config.node.name => {
+                roles.insert(logs.of.as_str(), Item::Table(role(one)));
+            }
+            Some(_) => {}
+        }
     }
     document["role"] = Item::Table(roles);
     document.to_string()
@@ -85,7 +92,10 @@ fn peer(peer: &Peer) -> Table {
 
 fn role(role: &Role) -> Table {
     let mut table = Table::new();
-    table["home"] = value(role.home.as_str());
+    match role.logs {
+        None => table["home"] = value(role.home.as_str()),
+        Some(_) => table["kind"] = value(super::logs::WORD),
+    }
     table["peers"] = list(role.peers.iter().map(ToString::to_string));
     if !role.grants.is_empty() {
         let words = |grants: &[Grant]| grants.iter().map(|grant| grant.word()).collect::<Array>();
@@ -107,7 +117,8 @@ fn role(role: &Role) -> Table {
     let mut datasets = implicit();
     for (name, Dataset::Btrfs(path)) in &role.datasets {
         let mut dataset = Table::new();
-        dataset["btrfs"] = text(path);
+        let written = role.logs.as_ref().and_then(|logs| logs.paths.get(name));
+        dataset["btrfs"] = text(written.unwrap_or(path));
         if let Some(view) = role.views.get(name) {
             dataset["standby-view"] = text(view);
         }

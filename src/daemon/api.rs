@@ -188,6 +188,9 @@ pub struct PeerStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoleStatus {
     pub name: RoleName,
+    /// Of kind = "logs": the name of its section in the config, which stands for one such role a node. None: of the usual kind.
+    #[serde(default)]
+    pub logs: Option<RoleName>,
     pub id: Option<RoleId>,
     /// `active`, `standby`, or what it is on the way between them (docs/roles.md).
     pub state: String,

@@ -249,7 +249,10 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
             Ok((live, space, after)) => {
                 findings.extend(occupied(&subject, (node, run), live.as_ref()));
                 dataset_findings(&subject, (run, dataset), active, live, space, findings);
-                findings.push(reboot(&subject, after));
+                // What another node writes has no live path here.
+                if active || run.role.logs.is_none() {
+                    findings.push(reboot(&subject, after));
+                }
             }
             Err(error) => findings.push(failing(&subject, &error)),
         }
@@ -395,6 +398,7 @@ async fn standbys(
             continue;
         }
         findings.push(match super::replicate::probe(node, run, peer).await {
+            Ok(()) if run.role.logs.is_some() => ok(subject, format!("{peer} keeps a copy of it")),
             Ok(()) => ok(subject, format!("{peer} stands in for it")),
             Err(error) => failing(subject, &error),
         });
@@ -478,7 +482,11 @@ fn dataset_findings(
         None => findings.push(ok(
             subject,
             format!(
-                "{path} has no live copy, as it should be; {} free for points, above the reserve of {}",
+                "{}; {} free for points, above the reserve of {}",
+                match run.role.logs {
+                    None => format!("{path} has no live copy, as it should be"),
+                    Some(_) => format!("written on {} alone", run.role.home),
+                },
                 units::human_bytes(space.free - run.role.reserve),
                 units::human_bytes(run.role.reserve)
             ),

@@ -20,7 +20,7 @@ use super::api::{
 };
 use super::node::Node;
 use super::{
-    check, cycle, drill, forks, handover, load, pairing, points, promote, prune, rescan, resolve,
+    check, cycle, drill, forks, handover, load, logs, pairing, points, promote, prune, rescan, resolve,
     restore, status,
 };
 use crate::error::Failure;
@@ -137,7 +137,7 @@ async fn answer(
     request: Request,
     client: &mut Client,
 ) -> Result<serde_json::Value> {
-    match request {
+    match logs::checked(node, request)? {
         Request::Status => value(&status::status(node).await?),
         Request::Watch => watch(node, client).await,
         Request::Points { role } => value(&points::points(node, role.as_ref()).await?),

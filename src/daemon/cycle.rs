@@ -329,8 +329,14 @@ pub fn active_record(node: &Node, run: &RoleRun) -> Result<RoleRecord> {
         let what = format!("take a point of role {name}: {what}");
         Err(Failure::new(Code::Refused, what).hint(hint).into())
     };
+    let home = &run.role.home;
+    if run.role.logs.is_some() {
+        return refused(
+            format!("{home} alone writes these logs, this node keeps a copy"),
+            format!("on {home}: standin run {name}"),
+        );
+    }
     let Some(record) = record else {
-        let home = &run.role.home;
         return refused(
             "this node stands in for it".to_owned(),
             format!("{home} is active; run it there"),
@@ -422,7 +428,10 @@ pub async fn take_locked(
     let (node, run, record) = (node.clone(), run.clone(), record.clone());
     blocking(move || {
         let newest = run.fs.list()?.pop();
-        let facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
+        let mut facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
+        let left = |stored: &Stored| !record.line.contains(&stored.manifest.point);
+        // Of a node's logs, what was taken before it began anew goes nowhere any more.
+        facts.changed |= run.role.logs.is_some() && newest.as_ref().is_some_and(left);
         match decide(&facts, record.term()) {
             Decision::Nothing { .. } => {
                 let newest = newest.context("find the newest point")?.manifest.point;

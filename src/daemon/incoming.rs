@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{cycle, grant, handover, moves, prune, receiving, returning, words};
+use super::{cycle, grant, handover, logs, moves, prune, receiving, returning, words};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::fs::FsError;
@@ -197,9 +197,16 @@ pub fn permitted(
 ) -> Result<Arc<RoleRun>> {
     let ours = node.name();
     let Ok(run) = node.role(name) else {
-        let hint = format!(
-            "add [role.{name}] with its datasets to the config of {ours}, then `standin reload` there"
-        );
+        // The name that a role of kind = "logs" has for what the peer writes.
+        let of_logs = name.as_str().strip_suffix(peer.as_str());
+        let hint = match of_logs.and_then(|of| of.strip_suffix('.')) {
+            Some(of) => format!(
+                "add [role.{of}] with kind = \"logs\" and {peer} among its `peers` to the config of {ours}, then `standin reload` there"
+            ),
+            None => format!(
+                "add [role.{name}] with its datasets to the config of {ours}, then `standin reload` there"
+            ),
+        };
         return Err(refused(
             Code::Refused,
             format!("{ours} has no role {name}"),
@@ -268,6 +275,9 @@ fn unacceptable(
                 false => format!("see `standin status {name}` on {ours}"),
             },
         ),
+        Claim::SameEpoch if node.role(name).is_ok_and(|run| logs::goes_on(&run)) => {
+            logs::earlier_life(&ours, peer, name, known)
+        }
         Claim::SameEpoch => refused(
             Code::Diverged,
             format!(

@@ -35,6 +35,7 @@ mod hub;
 mod incoming;
 mod links;
 mod load;
+mod logs;
 mod measured;
 mod moves;
 mod node;
@@ -62,6 +63,7 @@ mod status;
 mod supervisor;
 mod unsaved;
 mod view;
+mod watching;
 mod words;
 
 use node::{Node, blocking};

@@ -249,12 +249,14 @@ impl Node {
         let roles = self.roles.read().unwrap_or_else(PoisonError::into_inner);
         roles.get(name).cloned().ok_or_else(|| {
             let known: Vec<&str> = roles.keys().map(RoleName::as_str).collect();
+            let logs = roles.values().filter_map(|run| run.role.logs.as_ref());
+            let short = logs.map(|logs| logs.of.as_str());
             let hint = match known.as_slice() {
                 [] => {
                     "this node has no roles: add [role.NAME] to the config, then `standin reload`"
                         .to_owned()
                 }
-                known => match nearest(name.as_str(), known.iter().copied()) {
+                known => match nearest(name.as_str(), known.iter().copied().chain(short)) {
                     Some(near) => format!(
                         "did you mean {near}? Roles of this node: {}",
                         known.join(", ")

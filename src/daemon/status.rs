@@ -121,12 +121,15 @@ async fn role(
         false => Vec::new(),
     };
     let loss = match &record {
-        Some(record) => standing::loss(node, run, record, stored.last(), now)?,
-        None => None,
+        Some(record) if run.role.logs.is_none() => {
+            standing::loss(node, run, record, stored.last(), now)?
+        }
+        _ => None,
     };
     let (of_term, of_state) = node.state.since(&run.name)?;
     let status = RoleStatus {
         name: run.name.clone(),
+        logs: run.role.logs.as_ref().map(|logs| logs.of.clone()),
         id: record.as_ref().map(|record| record.id),
         state: record.as_ref().map_or_else(
             || "standby".to_owned(),
@@ -178,13 +181,16 @@ struct Found {
 
 async fn look(run: &RoleRun, active: bool) -> Result<Found> {
     let (fs, looked) = (run.fs.clone(), run.looked.clone());
+    // What another node writes has no live path here that anybody knows.
+    let shown = run.role.logs.as_ref().map(|_| run.role.views.clone());
+    let shown = shown.unwrap_or_default();
     blocking(move || {
         let found = fs.inspect()?;
         let dataset = |(name, path): (&DatasetName, &std::path::PathBuf)| {
             let space = fs.space(name).ok();
             DatasetStatus {
                 name: name.clone(),
-                path: path.clone(),
+                path: shown.get(name).unwrap_or(path).clone(),
                 free_bytes: space.map(|space| space.free),
                 total_bytes: space.map(|space| space.total),
             }

@@ -15,6 +15,7 @@ pub mod dump;
 pub mod fork;
 pub mod line;
 pub mod lineage;
+pub mod logs;
 pub mod manifest;
 pub mod name;
 pub mod outlook;

@@ -10,6 +10,7 @@ mod fit;
 mod forks;
 mod init;
 mod load;
+mod logs;
 mod moved;
 mod points;
 mod prune;

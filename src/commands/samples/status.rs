@@ -98,6 +98,7 @@ fn in_the_role() -> RoleStatus {
         newest: Some(summary(43, "12:35:05")),
         drill: Some(crate::commands::render::drill::last()),
         drilling: false,
+        logs: None,
         replicas: vec![
             ReplicaStatus {
                 peer: node("birch"),
