@@ -14,10 +14,12 @@ use crate::logic::name::{DatasetName, NodeName, RoleName};
 mod drill;
 mod fork;
 mod moves;
+mod seed;
 
 pub use drill::Drill;
 pub use fork::*;
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
+pub use seed::Seed;
 
 /// Keeps a second server ready to take over: snapshot replication and failover for btrfs.
 #[derive(Debug, Parser)]
@@ -87,6 +89,7 @@ pub enum Verb {
     Resolve(Resolve),
     Pause(Pause),
     Drill(Drill),
+    Seed(Seed),
     Fork(Fork),
     Rescan(Rescan),
     Prune(Prune),
@@ -97,6 +100,7 @@ pub enum Verb {
     LinkWorker(LinkWorker),
     Completions(Completions),
     ApplyWorker(ApplyWorker),
+    SeedWorker(SeedWorker),
 }
 
 /// Write a first configuration and make this node's key
@@ -407,6 +411,13 @@ pub struct Completions {
 #[derive(Debug, Args)]
 #[command(hide = true, after_help = "Only standin serve starts this.")]
 pub struct ApplyWorker {}
+
+/// Follow a template that the daemon read, confined
+///
+/// Started by the daemon, never by hand.
+#[derive(Debug, Args)]
+#[command(hide = true, after_help = "Only standin serve starts this.")]
+pub struct SeedWorker {}
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::play::Play;
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
+use crate::logic::seed::Seed;
 
 mod complaint;
 mod datasets;
@@ -28,6 +29,7 @@ pub mod edit;
 mod permit;
 mod play;
 mod read;
+mod seed;
 mod show;
 pub mod store;
 #[cfg(test)]
@@ -109,6 +111,8 @@ pub struct Node {
     pub checkpoint_bytes: u64,
     /// ... or after this time. Default 30 s.
     pub checkpoint_every: Duration,
+    /// Words for templates of seeded files. Default: none.
+    pub vars: BTreeMap<String, String>,
 }
 
 /// Another node that this one is, or will be, paired with.
@@ -152,6 +156,8 @@ pub struct Role {
     pub play: Play,
     /// How it is rehearsed. Default: by hand, reading every file.
     pub drill: Drill,
+    /// Files made here from templates of the role. Default: none.
+    pub seeds: Vec<Seed>,
     /// Live paths, absolute.
     pub datasets: BTreeMap<DatasetName, Dataset>,
     /// Where datasets are shown read-only, absolute (`standby-view`). Default: nowhere.

@@ -24,7 +24,7 @@ fn uncommented(take: impl Fn(&str) -> bool) -> String {
 }
 
 /// Keys of which the sample gives an example, because their default is "none" or another key's value.
-const EXAMPLES: [&str; 18] = [
+const EXAMPLES: [&str; 21] = [
     "advertise",
     "via",
     "bandwidth",
@@ -43,6 +43,9 @@ const EXAMPLES: [&str; 18] = [
     "drill.checks",
     "drill.start",
     "drill.stop",
+    "mode",
+    "owner",
+    "after",
 ];
 
 fn is_example(line: &str) -> bool {

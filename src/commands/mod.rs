@@ -29,6 +29,7 @@ mod prune;
 mod rescan;
 mod restore;
 mod run;
+mod seed;
 mod serve;
 mod status;
 mod table;
@@ -68,6 +69,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Resolve(args) => moves::resolve(global, args),
         Verb::Pause(args) => moves::pause(global, args),
         Verb::Drill(args) => drill::run(global, args),
+        Verb::Seed(args) => seed::run(global, args),
         Verb::Fork(args) => fork::run(global, args),
         Verb::Rescan(args) => rescan::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
@@ -78,6 +80,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::LinkWorker(_) => link::work(),
         Verb::Completions(args) => completions::run(args),
         Verb::ApplyWorker(_) => apply_worker::run(),
+        Verb::SeedWorker(_) => seed::work(),
     }
 }
 

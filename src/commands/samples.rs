@@ -419,6 +419,12 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             value(render::drill::sample()),
         ),
         (
+            "Seed",
+            "`standin seed --json`, also with `--dry-run`; `what` is `nothing`, `write`, `replace` or `attributes`, `state` is \
+             `fresh`, `stale`, `edited`, `failing` or `idle`",
+            value(render::seed::sample()),
+        ),
+        (
             "Forks",
             "`standin fork list --json`; `standin fork show --json` prints one of its `forks` by itself",
             value(forks()),

@@ -206,6 +206,33 @@ impl<'a> Found<'a> {
         })
     }
 
+    /// The tables of a list: `[[...]]`, or inline ones.
+    pub fn tables(&self) -> Option<Vec<Section<'a>>> {
+        let section = |table: &'a dyn TableLike, span: Option<Range<usize>>| Section {
+            page: self.page,
+            table,
+            key: self.key.clone(),
+            line: span.map_or(self.line, |span| self.page.place(span.start).0),
+            known: Vec::new(),
+            missing: Vec::new(),
+        };
+        if let Some(tables) = self.item.as_array_of_tables() {
+            let tables = tables.iter().map(|table| section(table, table.span()));
+            return Some(tables.collect());
+        }
+        let tables = self.item.as_array().and_then(|array| {
+            let one = |value: &'a Value| {
+                let table = value.as_inline_table()?;
+                Some(section(table, value.span()))
+            };
+            array.iter().map(one).collect::<Option<Vec<_>>>()
+        });
+        if tables.is_none() {
+            self.wrong_type("a list of tables");
+        }
+        tables
+    }
+
     pub fn text(&self) -> Option<&'a str> {
         let text = self.item.as_str();
         if text.is_none() {

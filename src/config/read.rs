@@ -134,6 +134,7 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
     let control = section.get("control").map(|found| found.parsed(socket));
     let reserve = section.get("reserve").map(|found| size(&found));
     let checkpoint = section.get("checkpoint").map(checkpoint);
+    let vars = section.get("vars").map(super::seed::vars);
     section.finish();
     let node = || {
         let (checkpoint_bytes, checkpoint_every) =
@@ -147,6 +148,7 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
             reserve: reserve.unwrap_or(Some(RESERVE_DEFAULT))?,
             checkpoint_bytes,
             checkpoint_every,
+            vars: vars.unwrap_or_else(|| Some(BTreeMap::new()))?,
         })
     };
     let node = node();
@@ -297,6 +299,12 @@ fn role<'a>(
     let play = super::play::play(&mut section);
     let drill = section.get("drill").map(super::drill::drill);
     let datasets = datasets(&mut section, paths);
+    let names = datasets
+        .as_ref()
+        .map(|datasets| datasets.live.keys().cloned().collect::<Vec<_>>());
+    let seeds = section
+        .get("seed")
+        .map(|found| super::seed::seeds(&found, names.as_deref(), paths));
     section.finish();
     Some(Role {
         name: name.clone(),
@@ -309,6 +317,7 @@ fn role<'a>(
         snapshot_unchanged: snapshot_unchanged.unwrap_or(Some(false))?,
         reserve: reserve.unwrap_or(Some(known.reserve))?,
         absent: absent.unwrap_or_else(|| Some(absent::Limits::default()))?,
+        seeds: seeds.unwrap_or_else(|| Some(Vec::new()))?,
         views: datasets.as_ref()?.views.clone(),
         datasets: datasets?.live,
         play: play?,

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 mod drill;
 mod forks;
+mod seed;
 mod standing;
 
 pub use drill::*;
 pub use forks::*;
+pub use seed::*;
 pub use standing::*;
 
 use jiff::Timestamp;
@@ -54,6 +56,8 @@ pub enum Request {
     Restore(RestoreRequest),
     /// Rehearses a role. Events as with `Run`. Done: [`DrillReport`].
     Drill(DrillRequest),
+    /// Makes seeded files now. Events as with `Run`. Done: [`SeedReport`].
+    Seed(SeedRequest),
     /// See [`ForkRequest`] for what is done.
     Fork(ForkRequest),
     /// Looks at every point anew and mends damaged ones from peers. Events as with `Run`. Done: [`CycleReport`].
@@ -235,6 +239,9 @@ pub struct RoleStatus {
     pub forks: Option<ForksStatus>,
     #[serde(default)]
     pub views: Vec<ViewStatus>,
+    /// Files made here from templates of the role, as they were at the last look.
+    #[serde(default)]
+    pub seeds: Vec<SeedView>,
     pub datasets: Vec<DatasetStatus>,
 }
 

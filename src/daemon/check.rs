@@ -215,6 +215,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     damaged(node, run, &subject, findings).await;
     forks(run, &subject, findings).await;
     views(node, run, findings).await;
+    super::seed::check(node, run, findings).await;
     super::play::check(run, active, findings).await;
     if run.role.peers.is_empty() {
         let text = "no peers: points stay on this node alone";

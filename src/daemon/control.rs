@@ -21,7 +21,7 @@ use super::api::{
 use super::node::Node;
 use super::{
     check, cycle, drill, forks, handover, pairing, points, promote, prune, rescan, resolve,
-    restore, status,
+    restore, seed, status,
 };
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -188,6 +188,7 @@ async fn answer(
         | Request::Pause { .. }) => value(&follow(node, client, moved(node, asked)).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
         Request::Drill(request) => value(&follow(node, client, drill::drill(node, request)).await?),
+        Request::Seed(request) => value(&follow(node, client, seed::seed(node, request)).await?),
         Request::Fork(request) => forks::answer(node, request).await,
         Request::Check => value(&check::check(node).await?),
         Request::PairInvite { expires_s, address } => {

@@ -446,6 +446,7 @@ async fn commit(
             node.hub
                 .warn(Some(&run.name), format!("could not prune: {error:#}"));
         }
+        super::seed::refresh(&node, &run).await;
     });
     Ok(())
 }

@@ -55,6 +55,7 @@ mod restore;
 mod retry;
 mod returning;
 mod schedule;
+mod seed;
 mod standing;
 mod status;
 mod supervisor;
@@ -142,6 +143,7 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(supervisor::keep(node.clone()));
     tasks.spawn(schedule::keep(node.clone()));
     tasks.spawn(drill::keep(node.clone(), turn));
+    tasks.spawn(seed::keep(node.clone()));
     tasks.spawn(retry::keep(node.clone()));
     tasks.spawn(absent::keep(node.clone()));
     tasks.spawn(pacing::keep(node.clone()));

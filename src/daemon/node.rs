@@ -105,6 +105,7 @@ pub struct RoleRun {
     pub supervisor: Arc<Supervisor>,
     /// What was told of views that could not be shown; held by whoever brings them up to date.
     pub viewed: tokio::sync::Mutex<BTreeMap<DatasetName, String>>,
+    pub seeds: Arc<super::seed::Seeds>,
 }
 
 /// A cycle in progress.
@@ -387,6 +388,7 @@ impl RoleRun {
             ages: Arc::default(),
             supervisor: Arc::default(),
             viewed: tokio::sync::Mutex::default(),
+            seeds: Arc::default(),
         })
     }
 
@@ -401,6 +403,7 @@ impl RoleRun {
             self.beside = old.beside.clone();
             self.drill = old.drill.clone();
             self.heard = old.heard.clone();
+            self.seeds = old.seeds.clone();
             lock(&self.shown).clone_from(&lock(&old.shown));
         }
         self

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{clock, drill, measured, schedule, standing, unsaved};
+use super::{clock, drill, measured, schedule, seed, standing, unsaved};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
 use crate::logic::fork::Fork;
@@ -41,6 +41,7 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
             Ok((role, damaged)) => {
                 warn_of(&role, now, &mut warnings);
                 warnings.extend(drill::warning(&run, &role, now));
+                warnings.extend(seed::warnings(&run));
                 let named = |text: String| format!("{}: {text}", run.name);
                 warnings.extend(damaged.into_iter().map(named));
                 roles.push(role);
@@ -147,6 +148,7 @@ async fn role(
         words: standing::words(node, run)?,
         forks: standing::forks(&forks),
         views: standing::views(run),
+        seeds: seed::views(run),
         term: record.as_ref().map(|record| record.term().clone()),
         active: record.map(|record| record.part.seen.holder),
         every: run.role.every.to_string(),

@@ -16,6 +16,7 @@ pub mod part;
 pub mod ports;
 pub mod random;
 pub mod reading;
+pub mod seed;
 pub mod service;
 pub mod state;
 pub mod systemd;

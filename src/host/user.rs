@@ -41,6 +41,28 @@ pub fn unprivileged() -> Option<User> {
     Some(named(&String::from_utf8_lossy(&text)).unwrap_or(NOBODY))
 }
 
+/// The number of a user: from /etc/passwd, or the number itself.
+pub fn user_number(name: &str) -> Option<u32> {
+    number("/etc/passwd", name)
+}
+
+/// The number of a group: from /etc/group, or the number itself.
+pub fn group_number(name: &str) -> Option<u32> {
+    number("/etc/group", name)
+}
+
+/// passwd(5) and group(5) have the name first and its number third.
+fn number(file: &str, name: &str) -> Option<u32> {
+    let mut text = Vec::new();
+    let _ = File::open(file).and_then(|file| file.take(PASSWD_BYTES_MAX).read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text);
+    let found = text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    });
+    found.or_else(|| name.parse().ok())
+}
+
 fn named(passwd: &str) -> Option<User> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -70,6 +92,19 @@ mod tests {
         check("standin:x:7:0::/:/x", None);
         check("standin:x:x:1::/:/x\nstandin", None);
         check("", None);
+    }
+
+    #[test]
+    fn numbers_of_names() {
+        assert_eq!(
+            (user_number("root"), group_number("root")),
+            (Some(0), Some(0))
+        );
+        assert_eq!(
+            (user_number("1234"), group_number("77")),
+            (Some(1234), Some(77))
+        );
+        assert_eq!((user_number("no-such"), group_number("")), (None, None));
     }
 
     #[test]

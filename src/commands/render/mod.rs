@@ -12,6 +12,7 @@ mod init;
 mod moved;
 mod points;
 mod prune;
+pub(super) mod seed;
 mod standing;
 mod status;
 mod transfer;
@@ -25,6 +26,7 @@ pub use init::init;
 pub use moved::moved;
 pub use points::points;
 pub use prune::prune;
+pub use seed::{seeded, seeded_code};
 pub use status::{status, status_brief, status_small};
 pub use transfer::{transfer, transfer_within};
 
