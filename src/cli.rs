@@ -11,11 +11,13 @@ use clap::{Args, Parser, Subcommand};
 use crate::config;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 
+mod drift;
 mod drill;
 mod fork;
 mod moves;
 mod seed;
 
+pub use drift::Drift;
 pub use drill::Drill;
 pub use fork::*;
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
@@ -90,6 +92,7 @@ pub enum Verb {
     Pause(Pause),
     Drill(Drill),
     Seed(Seed),
+    Drift(Drift),
     Fork(Fork),
     Rescan(Rescan),
     Prune(Prune),

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::logic::absent;
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::Bandwidth;
+use crate::logic::drift::Watch;
 use crate::logic::drill::Drill;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::play::Play;
@@ -34,6 +35,7 @@ mod show;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use complaint::{Complaint, Complaints};
 pub use permit::{Grant, RoleGrants, in_force};
@@ -113,6 +115,8 @@ pub struct Node {
     pub checkpoint_every: Duration,
     /// Words for templates of seeded files. Default: none.
     pub vars: BTreeMap<String, String>,
+    /// What is compared with other nodes. Default: nothing.
+    pub watches: Vec<Watch>,
 }
 
 /// Another node that this one is, or will be, paired with.

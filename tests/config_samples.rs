@@ -24,7 +24,7 @@ fn uncommented(take: impl Fn(&str) -> bool) -> String {
 }
 
 /// Keys of which the sample gives an example, because their default is "none" or another key's value.
-const EXAMPLES: [&str; 21] = [
+const EXAMPLES: [&str; 23] = [
     "advertise",
     "via",
     "bandwidth",
@@ -46,13 +46,16 @@ const EXAMPLES: [&str; 21] = [
     "mode",
     "owner",
     "after",
+    "peers",
+    "user",
 ];
 
 fn is_example(line: &str) -> bool {
     // Of a role; a peer's have a default.
     let of_role = line.starts_with("grants = {");
+    let of_watch = line.starts_with("accept = [");
     let is = |key: &&str| line.starts_with(&format!("{key} ="));
-    of_role || EXAMPLES.iter().any(is)
+    of_role || of_watch || EXAMPLES.iter().any(is)
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod render;
 mod apply_worker;
 mod check;
 mod completions;
+mod drift;
 mod drill;
 mod fork;
 mod if_active;
@@ -70,6 +71,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Pause(args) => moves::pause(global, args),
         Verb::Drill(args) => drill::run(global, args),
         Verb::Seed(args) => seed::run(global, args),
+        Verb::Drift(args) => drift::run(global, args),
         Verb::Fork(args) => fork::run(global, args),
         Verb::Rescan(args) => rescan::run(global, args),
         Verb::Prune(args) => prune::run(global, args),

@@ -54,8 +54,13 @@ struct Known {
 }
 
 fn whole(mut top: Section, path: &Path) -> Option<Config> {
+    // Read when the peers are known.
+    let mut watched = None;
     let node = match top.section("node") {
-        Some(section) => Some(node(section)),
+        Some(mut section) => {
+            watched = section.get("watch");
+            Some(node(section))
+        }
         None => {
             // A `node` that is no table has been complained of.
             if top.get("node").is_none() {
@@ -86,6 +91,7 @@ fn whole(mut top: Section, path: &Path) -> Option<Config> {
             peers.insert(name, peer);
         }
     }
+    let watches = watched.map(|found| super::watch::watches(&found, &known.peers));
     let mut roles = BTreeMap::new();
     let mut paths = Paths::default();
     for found in top.section("role").iter().flat_map(Section::entries) {
@@ -101,9 +107,11 @@ fn whole(mut top: Section, path: &Path) -> Option<Config> {
     }
     paths.finish();
     top.finish();
+    let mut node = node?.1?;
+    node.watches = watches.unwrap_or_else(|| Some(Vec::new()))?;
     Some(Config {
         path: path.to_owned(),
-        node: node?.1?,
+        node,
         peers,
         roles,
     })
@@ -149,6 +157,7 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
             checkpoint_bytes,
             checkpoint_every,
             vars: vars.unwrap_or_else(|| Some(BTreeMap::new()))?,
+            watches: Vec::new(),
         })
     };
     let node = node();

@@ -58,6 +58,7 @@ fn node(node: &Node) -> Table {
     checkpoint.insert("every", units::exact_duration(node.checkpoint_every).into());
     table["checkpoint"] = value(checkpoint);
     super::seed::show_vars(&node.vars, &mut table);
+    super::watch::show(&node.watches, &mut table);
     table
 }
 

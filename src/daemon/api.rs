@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod drift;
 mod drill;
 mod forks;
 mod seed;
 mod standing;
 
+pub use drift::*;
 pub use drill::*;
 pub use forks::*;
 pub use seed::*;
@@ -58,6 +60,8 @@ pub enum Request {
     Drill(DrillRequest),
     /// Makes seeded files now. Events as with `Run`. Done: [`SeedReport`].
     Seed(SeedRequest),
+    /// Compares what is watched with peers. Done: [`DriftReport`].
+    Drift(DriftRequest),
     /// See [`ForkRequest`] for what is done.
     Fork(ForkRequest),
     /// Looks at every point anew and mends damaged ones from peers. Events as with `Run`. Done: [`CycleReport`].
@@ -181,6 +185,9 @@ pub struct PeerStatus {
     /// When that limit, or its absence, gives way to another one; none: never.
     #[serde(default)]
     pub limit_until: Option<Timestamp>,
+    /// How what is watched compared with it the last time; none: not yet, or nothing is watched with it.
+    #[serde(default)]
+    pub drift: Option<DriftView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -45,6 +45,7 @@ pub async fn check(node: &Arc<Node>) -> Result<CheckReport> {
             "add [role.NAME] to the config, then `standin reload`",
         ));
     }
+    super::drift::check(node, &mut findings).await;
     for run in node.roles() {
         role(node, &run, &mut findings).await?;
     }
@@ -65,7 +66,7 @@ fn finding(
     }
 }
 
-fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
+pub(super) fn ok(subject: impl Into<String>, text: impl Into<String>) -> Finding {
     finding(Level::Ok, subject, text, None)
 }
 

@@ -20,7 +20,7 @@ use super::api::{
 };
 use super::node::Node;
 use super::{
-    check, cycle, drill, forks, handover, pairing, points, promote, prune, rescan, resolve,
+    check, cycle, drift, drill, forks, handover, pairing, points, promote, prune, rescan, resolve,
     restore, seed, status,
 };
 use crate::error::Failure;
@@ -180,6 +180,7 @@ async fn answer(
             };
             value(&follow(node, client, reports).await?)
         }
+        asked @ (Request::Seed(_) | Request::Drift(_)) => content(node, asked, client).await,
         asked @ (Request::Promote(_)
         | Request::HandOver { .. }
         | Request::HandOverCancel { .. }
@@ -188,7 +189,6 @@ async fn answer(
         | Request::Pause { .. }) => value(&follow(node, client, moved(node, asked)).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
         Request::Drill(request) => value(&follow(node, client, drill::drill(node, request)).await?),
-        Request::Seed(request) => value(&follow(node, client, seed::seed(node, request)).await?),
         Request::Fork(request) => forks::answer(node, request).await,
         Request::Check => value(&check::check(node).await?),
         Request::PairInvite { expires_s, address } => {
@@ -200,6 +200,19 @@ async fn answer(
             pairing::reload(node).await?;
             Ok(serde_json::Value::Null)
         }
+    }
+}
+
+/// What is asked of kinds of content.
+async fn content(
+    node: &Arc<Node>,
+    request: Request,
+    client: &mut Client,
+) -> Result<serde_json::Value> {
+    match request {
+        Request::Seed(request) => value(&follow(node, client, seed::seed(node, request)).await?),
+        Request::Drift(request) => value(&drift::drift(node, request).await?),
+        other => anyhow::bail!("answer {other:?}"),
     }
 }
 

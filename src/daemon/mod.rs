@@ -25,6 +25,7 @@ mod check;
 mod clock;
 mod control;
 mod cycle;
+mod drift;
 mod drill;
 mod forks;
 mod grant;
@@ -144,6 +145,7 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(schedule::keep(node.clone()));
     tasks.spawn(drill::keep(node.clone(), turn));
     tasks.spawn(seed::keep(node.clone()));
+    tasks.spawn(drift::keep(node.clone()));
     tasks.spawn(retry::keep(node.clone()));
     tasks.spawn(absent::keep(node.clone()));
     tasks.spawn(pacing::keep(node.clone()));

@@ -21,4 +21,5 @@ pub mod service;
 pub mod state;
 pub mod systemd;
 pub mod user;
+pub mod watch;
 pub mod writers;

@@ -41,6 +41,26 @@ pub fn unprivileged() -> Option<User> {
     Some(named(&String::from_utf8_lossy(&text)).unwrap_or(NOBODY))
 }
 
+/// A user of /etc/passwd.
+pub fn account(name: &str) -> Option<User> {
+    let mut text = Vec::new();
+    let file = File::open("/etc/passwd").ok()?;
+    file.take(PASSWD_BYTES_MAX).read_to_end(&mut text).ok()?;
+    String::from_utf8_lossy(&text).lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [found, _, uid, gid, ..] = fields[..] else {
+            return None;
+        };
+        let user = || {
+            Some(User {
+                uid: uid.parse().ok()?,
+                gid: gid.parse().ok()?,
+            })
+        };
+        (found == name).then(user)?
+    })
+}
+
 /// The number of a user: from /etc/passwd, or the number itself.
 pub fn user_number(name: &str) -> Option<u32> {
     number("/etc/passwd", name)
@@ -96,6 +116,8 @@ mod tests {
 
     #[test]
     fn numbers_of_names() {
+        assert_eq!(account("root"), Some(User { uid: 0, gid: 0 }));
+        assert_eq!(account("no-such"), None);
         assert_eq!(
             (user_number("root"), group_number("root")),
             (Some(0), Some(0))

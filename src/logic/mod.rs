@@ -11,6 +11,7 @@ pub mod clock;
 pub mod cycle;
 pub mod damage;
 pub mod diff;
+pub mod drift;
 pub mod drill;
 pub mod fork;
 pub mod line;

@@ -4,6 +4,7 @@
 //! never only a colour. `now` is the daemon's clock, so that ages are right whatever clock the terminal has.
 
 mod cycle;
+pub(super) mod drift;
 pub(super) mod drill;
 mod findings;
 mod fit;

@@ -39,6 +39,12 @@ fn peers() -> Vec<PeerStatus> {
             rtt_ms: Some(12.4),
             limit: Some(250_000),
             limit_until: Some(at("20:00:00")),
+            drift: Some(DriftView {
+                compared: at("12:31:10"),
+                same: 12,
+                differences: 3,
+                unknown: 0,
+            }),
         },
         PeerStatus {
             name: node("cedar"),
@@ -52,6 +58,7 @@ fn peers() -> Vec<PeerStatus> {
             rtt_ms: None,
             limit: None,
             limit_until: None,
+            drift: None,
         },
     ]
 }
