@@ -382,6 +382,26 @@ fn commands_that_fail_and_crashes() {
     wait_state(alder, "a", "fresh");
     assert_eq!(runs(), 2, "asked for, it is tried again");
 
+    // A template that fails is not well again because the command is.
+    fs::remove_file(&ready).unwrap();
+    template(alder, "a", "two\n");
+    seed(alder, &[]);
+    wait_state(alder, "a", "failing");
+    fs::write(&ready, "").unwrap();
+    template(alder, "a", "%BAD_WORD%\n");
+    assert_eq!(seed(alder, &[]).code, 1);
+    assert!(view(alder, "a")["why"].to_string().contains("no such word"));
+
+    // Nothing is made by itself while the role is paused, and what is asked for is.
+    alder.run(&["pause", "web"]).ok();
+    template(alder, "a", "three\n");
+    alder.run(&["run", "web", "--attach"]).ok();
+    wait_state(alder, "a", "stale");
+    assert_eq!(fs::read_to_string(at(alder, "a")).unwrap(), "two\n");
+    seed(alder, &[]).ok();
+    assert_eq!(fs::read_to_string(at(alder, "a")).unwrap(), "three\n");
+    alder.run(&["pause", "web", "--off"]).ok();
+
     // Killed at each step of a change: in the end the file is right, and the command ran.
     for (number, place) in ["seed-begun", "seed-written"].into_iter().enumerate() {
         alder.kill();

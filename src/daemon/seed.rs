@@ -67,6 +67,11 @@ impl Depth {
         }
     }
 
+    /// Somebody wants to see what changes.
+    fn is_asked(self) -> bool {
+        !matches!(self, Depth::Look | Depth::Write)
+    }
+
     fn replaces(self) -> bool {
         matches!(self, Depth::Replace | Depth::PlanReplace)
     }
@@ -83,17 +88,27 @@ struct Ground {
     roots: BTreeMap<DatasetName, PathBuf>,
 }
 
-/// Makes all files of the role that may be made, and tells what is wrong with the others.
+/// Makes all files of the role that may be made, and tells what is wrong with the others. Where the role is paused, nothing is
+/// made by itself.
 pub async fn refresh(node: &Arc<Node>, run: &Arc<RoleRun>) {
-    if !run.role.seeds.is_empty() {
-        all(node, run, Depth::Write).await;
+    if run.role.seeds.is_empty() {
+        return;
     }
+    let record = node.record(run).ok().flatten();
+    let depth = match record.is_some_and(|record| record.part.paused) {
+        true => Depth::Look,
+        false => Depth::Write,
+    };
+    all(node, run, depth).await;
 }
 
 /// The same before the services of the role start: what cannot be made in time does not hold them up.
 pub async fn before_services(node: &Arc<Node>, run: &Arc<RoleRun>) {
-    let refreshed = tokio::time::timeout(MOVE_MAX, refresh(node, run)).await;
-    if refreshed.is_err() {
+    if run.role.seeds.is_empty() {
+        return;
+    }
+    let made = tokio::time::timeout(MOVE_MAX, all(node, run, Depth::Write)).await;
+    if made.is_err() {
         let text = "seeded files are not made yet: the role goes on without them";
         node.hub.warn(Some(&run.name), text);
     }
@@ -175,7 +190,10 @@ async fn all(node: &Arc<Node>, run: &Arc<RoleRun>, depth: Depth) -> Vec<SeedStep
         steps.push(made.unwrap_or_else(|error| failing(node, run, seed, &error)));
     }
     if depth.writes() {
-        afterwards(node, run, depth, &mut steps).await;
+        afterwards(node, run, depth).await;
+    }
+    failed_commands(node, run, &mut steps);
+    if depth.writes() {
         tell(node, run, &mut told, &steps);
     }
     let views = steps.iter().map(|step| step.file.clone()).collect();
@@ -282,9 +300,9 @@ fn failing(node: &Node, run: &RoleRun, seed: &Seed, error: &anyhow::Error) -> Se
 }
 
 /// Runs the commands that are due; one that several files have in common runs once.
-async fn afterwards(node: &Arc<Node>, run: &Arc<RoleRun>, depth: Depth, steps: &mut [SeedStep]) {
+async fn afterwards(node: &Arc<Node>, run: &Arc<RoleRun>, depth: Depth) {
     let mut done: Vec<(&Vec<String>, Option<String>)> = Vec::new();
-    for (seed, step) in run.role.seeds.iter().zip(steps.iter_mut()) {
+    for seed in &run.role.seeds {
         let known = node.state.seed(&run.name, &seed.to).unwrap_or_default();
         let again = depth != Depth::Write && known.failed.is_some();
         if !known.due && !again {
@@ -303,7 +321,17 @@ async fn afterwards(node: &Arc<Node>, run: &Arc<RoleRun>, depth: Depth, steps: &
             }
         };
         remember(node, run, seed, failed.as_deref());
-        make::command_ran(run, &mut step.file, failed.as_deref());
+    }
+}
+
+/// Files that are right, but for what was to follow their last change.
+fn failed_commands(node: &Node, run: &RoleRun, steps: &mut [SeedStep]) {
+    for (seed, step) in run.role.seeds.iter().zip(steps) {
+        let right = step.file.state == SeedState::Fresh && seed.after.is_some();
+        let known = right.then(|| node.state.seed(&run.name, &seed.to).unwrap_or_default());
+        if let Some(why) = known.and_then(|known| known.failed) {
+            make::command_failed(run, &mut step.file, &why);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use similar::TextDiff;
 const CONTEXT: usize = 3;
 
 /// Longest the comparison may take; what it then shows is right, and longer than need be.
-const TIME_MAX: Duration = Duration::from_secs(2);
+const TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Longest difference that is shown, in bytes.
 const SHOWN_BYTES_MAX: usize = 256 << 10;

@@ -33,8 +33,9 @@ pub const NAME_BYTES_MAX: usize = 200;
 /// Default limit of a command.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Differences of one comparison that are shown with their text.
+/// Differences of one comparison that are shown with their text, and their bytes.
 const DIFFS_MAX: usize = 100;
+const DIFFS_BYTES_MAX: usize = 4 << 20;
 
 /// What stands in the place of what is accepted.
 const MASKED: &str = "(accepted)";
@@ -310,6 +311,7 @@ pub fn compare<'a>(
         names: (here, there),
         compared: Vec::new(),
         diffs: 0,
+        bytes: DIFFS_BYTES_MAX,
     };
     for (watch, ours) in watches {
         comparison.watch(watch, ours, theirs.get(&watch.name));
@@ -321,6 +323,8 @@ struct Comparison<'a> {
     names: (&'a NodeName, &'a NodeName),
     compared: Vec<Compared>,
     diffs: usize,
+    /// That may still be shown.
+    bytes: usize,
 }
 
 impl Comparison<'_> {
@@ -419,12 +423,17 @@ impl Comparison<'_> {
         }
         self.push(watch, Some(item), State::Differs, None);
         self.diffs += 1;
-        if self.diffs > DIFFS_MAX {
-            return;
-        }
         let names = (self.names.0.as_str(), self.names.1.as_str());
-        let diff = diff::unified(&ours, &theirs, names);
+        let diff = match self.diffs <= DIFFS_MAX {
+            true => diff::unified(&ours, &theirs, names),
+            false => None,
+        };
+        let diff = diff.filter(|diff| diff.len() <= self.bytes);
+        self.bytes -= diff.as_ref().map_or(0, String::len);
         if let Some(last) = self.compared.last_mut() {
+            if diff.is_none() {
+                last.why = Some("not shown here: too much differs".to_owned());
+            }
             last.diff = diff;
         }
     }

@@ -13,10 +13,10 @@ use super::super::node::{Node, RoleRun, blocking};
 use super::{Depth, Ground, step};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
-use crate::host::command::harmless;
 use crate::host::seed::memory::Remembered;
 use crate::host::{seed as files, user};
 use crate::logic::seed::{Engine, Present, Seed, Verdict, judge, percent};
+use crate::peer::message::plain;
 
 /// What is known of a file before anything is done about it.
 struct Looked {
@@ -75,14 +75,9 @@ pub async fn one(
         }
         verdict @ (Verdict::Edited | Verdict::Foreign) => {
             edited(run, &mut made.file, verdict);
-            if depth != Depth::Look {
+            if depth.is_asked() {
                 made.diff = diff(&looked.now, &looked.text);
             }
-        }
-    }
-    if made.file.state == SeedState::Fresh && seed.after.is_some() {
-        if let Some(why) = looked.known.failed.filter(|_| made.what == "nothing") {
-            command_ran(run, &mut made.file, Some(&why));
         }
     }
     Ok(made)
@@ -120,8 +115,8 @@ async fn look(
             text
         }
     };
-    let text =
-        text.map_err(|error| anyhow::anyhow!("{}", harmless(format!("{error:#}").as_bytes())));
+    // It may say what the template says.
+    let text = text.map_err(|error| anyhow::anyhow!("{}", plain(&format!("{error:#}"))));
     let text = text.with_context(|| format!("use the template {source}"))?;
     let hash = files::hash(text.as_bytes());
     let verdict = judge(&hash, &present, &known.hashes, seed.mode, owner);
@@ -177,7 +172,7 @@ async fn write(
     depth: Depth,
     made: &mut SeedStep,
 ) -> Result<()> {
-    if depth != Depth::Look {
+    if depth.is_asked() {
         made.diff = diff(&looked.now, &looked.text);
     }
     if !depth.writes() {
@@ -232,15 +227,8 @@ fn edited(run: &RoleRun, file: &mut SeedView, verdict: Verdict) {
     ));
 }
 
-/// What came of the command after a change. Of a file that is not right otherwise, that is what there is to say.
-pub fn command_ran(run: &RoleRun, file: &mut SeedView, failed: Option<&str>) {
-    if !matches!(file.state, SeedState::Fresh | SeedState::Failing) {
-        return;
-    }
-    let Some(why) = failed else {
-        (file.state, file.why, file.hint) = (SeedState::Fresh, None, None);
-        return;
-    };
+/// The file is right, and what was to follow its last change did not.
+pub fn command_failed(run: &RoleRun, file: &mut SeedView, why: &str) {
     file.state = SeedState::Failing;
     file.why = Some(format!(
         "the file is written, but the command after the change failed: {why}"

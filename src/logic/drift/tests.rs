@@ -269,6 +269,30 @@ fn answers_are_bounded() {
 }
 
 #[test]
+fn what_is_shown_is_bounded() {
+    let plain = watch(&[]);
+    let of = |letter: &str| {
+        let long = format!("{letter}\n").repeat(TEXT_BYTES_MAX / 4);
+        let items = (0..DIFFS_MAX + 20)
+            .map(|n| (format!("/{n}"), text(if n < 40 { &long } else { letter })));
+        let mut found = found(&[]);
+        found.items = items.collect();
+        found
+    };
+    let made = compared(&plain, &of("a"), Some(&of("b")));
+    assert!(
+        made.iter()
+            .all(|one| one.state == State::Differs && (one.diff.is_some() != one.why.is_some()))
+    );
+    let shown: usize = made
+        .iter()
+        .filter_map(|one| Some(one.diff.as_ref()?.len()))
+        .sum();
+    assert!(shown <= DIFFS_BYTES_MAX, "{shown}");
+    assert!(made.iter().filter(|one| one.diff.is_some()).count() <= DIFFS_MAX);
+}
+
+#[test]
 fn patterns_of_names() {
     let check = |pattern: &str, name: &str, expected: bool| {
         assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
