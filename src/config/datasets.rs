@@ -19,6 +19,8 @@ pub struct Paths<'a> {
     taken: BTreeMap<PathBuf, String>,
     live: Vec<PathBuf>,
     views: Vec<(Found<'a>, PathBuf)>,
+    /// Files made from templates, of which no other node may take notice.
+    seeded: Vec<(Found<'a>, PathBuf)>,
 }
 
 /// What a role has on this node.
@@ -36,8 +38,26 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// Complains of views that lie wrong, once all roles are read.
+    /// Notes a seeded file.
+    pub fn seeded(&mut self, found: Found<'a>, path: &Path) {
+        if let Some((other, _)) = self.seeded.iter().find(|(_, other)| other == path) {
+            found.refuse(format!("line {} makes the same file", other.line));
+        }
+        self.seeded.push((found, path.to_owned()));
+    }
+
+    /// Complains of views and of seeded files that lie wrong, once all roles are read.
     pub fn finish(self) {
+        let views = self.views.iter().map(|(_, view)| view);
+        let taken: Vec<&PathBuf> = self.live.iter().chain(views).collect();
+        for (found, file) in &self.seeded {
+            if let Some(dataset) = taken.iter().find(|path| file.starts_with(path)) {
+                let dataset = dataset.display();
+                found.refuse(format!(
+                    "inside the dataset at {dataset}, which is the same on all nodes: make it elsewhere"
+                ));
+            }
+        }
         for (found, view) in &self.views {
             if let Some(live) = self.live.iter().find(|live| view.starts_with(live)) {
                 // The same path has been complained of.

@@ -56,8 +56,13 @@ struct Known {
 }
 
 fn whole(mut top: Section, path: &Path) -> Option<Config> {
+    // Read when the peers are known.
+    let mut watched = None;
     let node = match top.section("node") {
-        Some(section) => Some(node(section)),
+        Some(mut section) => {
+            watched = section.get("watch");
+            Some(node(section))
+        }
         None => {
             // A `node` that is no table has been complained of.
             if top.get("node").is_none() {
@@ -88,6 +93,7 @@ fn whole(mut top: Section, path: &Path) -> Option<Config> {
             peers.insert(name, peer);
         }
     }
+    let watches = watched.map(|found| super::watch::watches(&found, &known.peers));
     let mut roles = BTreeMap::new();
     let mut paths = Paths::default();
     for found in top.section("role").iter().flat_map(Section::entries) {
@@ -106,9 +112,11 @@ fn whole(mut top: Section, path: &Path) -> Option<Config> {
     }
     paths.finish();
     top.finish();
+    let mut node = node?.1?;
+    node.watches = watches.unwrap_or_else(|| Some(Vec::new()))?;
     Some(Config {
         path: path.to_owned(),
-        node: node?.1?,
+        node,
         peers,
         roles,
     })
@@ -139,6 +147,7 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
     let control = section.get("control").map(|found| found.parsed(socket));
     let reserve = section.get("reserve").map(|found| size(&found));
     let checkpoint = section.get("checkpoint").map(checkpoint);
+    let vars = section.get("vars").map(super::seed::vars);
     section.finish();
     let node = || {
         let (checkpoint_bytes, checkpoint_every) =
@@ -152,6 +161,8 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
             reserve: reserve.unwrap_or(Some(RESERVE_DEFAULT))?,
             checkpoint_bytes,
             checkpoint_every,
+            vars: vars.unwrap_or_else(|| Some(BTreeMap::new()))?,
+            watches: Vec::new(),
         })
     };
     let node = node();
@@ -325,6 +336,14 @@ fn role<'a>(
         peers: peers.as_deref().unwrap_or_default(),
     };
     let datasets = datasets(&mut section, paths, is_logs.then_some(nodes));
+    let names = datasets
+        .as_ref()
+        .map(|datasets| datasets.live.keys().cloned().collect::<Vec<_>>());
+    let seeds = match is_logs {
+        true => None,
+        false => section.get("seed"),
+    };
+    let seeds = seeds.map(|found| super::seed::seeds(&found, names.as_deref(), paths));
     section.finish();
     let logs = is_logs.then(|| Logs::of(name, datasets.as_ref()));
     Some(Role {
@@ -339,6 +358,7 @@ fn role<'a>(
         snapshot_unchanged: snapshot_unchanged.unwrap_or(Some(false))?,
         reserve: reserve.unwrap_or(Some(known.reserve))?,
         absent: absent.unwrap_or_else(|| Some(absent::Limits::default()))?,
+        seeds: seeds.unwrap_or_else(|| Some(Vec::new()))?,
         views: datasets.as_ref()?.views.clone(),
         datasets: datasets?.live,
         play: play?,

@@ -64,6 +64,8 @@ fn node(node: &Node) -> Table {
     checkpoint.insert("bytes", units::exact_size(node.checkpoint_bytes).into());
     checkpoint.insert("every", units::exact_duration(node.checkpoint_every).into());
     table["checkpoint"] = value(checkpoint);
+    super::seed::show_vars(&node.vars, &mut table);
+    super::watch::show(&node.watches, &mut table);
     table
 }
 
@@ -125,6 +127,7 @@ fn role(role: &Role) -> Table {
         datasets.insert(name.as_str(), Item::Table(dataset));
     }
     table["dataset"] = Item::Table(datasets);
+    super::seed::show(&role.seeds, &mut table);
     table
 }
 

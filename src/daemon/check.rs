@@ -45,6 +45,7 @@ pub async fn check(node: &Arc<Node>) -> Result<CheckReport> {
             "add [role.NAME] to the config, then `standin reload`",
         ));
     }
+    super::drift::check(node, &mut findings).await;
     for run in node.roles() {
         role(node, &run, &mut findings).await?;
     }
@@ -215,6 +216,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     damaged(node, run, &subject, findings).await;
     forks(run, &subject, findings).await;
     views(node, run, findings).await;
+    super::seed::check(node, run, findings).await;
     super::play::check(run, active, findings).await;
     if active {
         super::bracket::check(node, run, findings).await;

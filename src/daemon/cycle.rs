@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{RoleCycle, Step};
 use super::bracket::{self, Prepared, Services};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
-use super::{heard, prune, replicate};
+use super::{heard, prune, replicate, seed};
 use crate::error::{Code, Failure};
 use crate::fs::Inspection;
 use crate::fs::btrfs::freeze::freeze;
@@ -233,6 +233,9 @@ async fn perform(
     let failed_to_take = taken.is_err();
     codes.push(tell_taken(node, run, taken, steps));
     heard::say_where_we_are(node, run);
+    let (seeding, of) = (node.clone(), run.clone());
+    // Peers do not wait for files of this node.
+    tokio::spawn(async move { seed::refresh(&seeding, &of).await });
     freeze("cycle-taken");
     set_phase(cycle, "transfer");
     let mut replicas = tokio::task::JoinSet::new();

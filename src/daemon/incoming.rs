@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{cycle, grant, handover, logs, moves, prune, receiving, returning, words};
+use super::{cycle, drift, grant, handover, logs, moves, prune, receiving, returning, words};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::fs::FsError;
@@ -70,6 +70,10 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
                 Err(error) => refuse(&mut exchange, error).await,
             }
         }
+        Request::Drift { names } => {
+            let answer = drift::answer(&node, &peer.peer.name, &names).await;
+            exchange.send(&answer).await
+        }
         asked @ (Request::Holds { .. } | Request::Fetch { .. }) => {
             match returning::answer(&node, &peer.peer.name, asked).await {
                 Ok(answer) => exchange.send(&answer).await,
@@ -103,6 +107,7 @@ fn asked_for(request: &Request) -> String {
         Request::Ready { role, .. } => format!("say whether role {role} could be taken over"),
         Request::Holds { role, .. } => format!("list what can be fetched of role {role}"),
         Request::Fetch { role, point, .. } => format!("send {role} {point} again"),
+        Request::Drift { .. } => "say what is watched".to_owned(),
         Request::Ping => "answer a ping".to_owned(),
         Request::Prove { .. } => "prove this node's key again".to_owned(),
     }
@@ -456,6 +461,7 @@ async fn commit(
             node.hub
                 .warn(Some(&run.name), format!("could not prune: {error:#}"));
         }
+        super::seed::refresh(&node, &run).await;
     });
     Ok(())
 }

@@ -217,6 +217,8 @@ fn named(request: &mut Request) -> Option<&mut RoleName> {
         | Request::Prune { role, .. }
         | Request::Rescan { role, .. }
         | Request::Fork(ForkRequest::List { role }) => role.as_mut(),
+        Request::Seed(asked) => asked.role.as_mut(),
+        Request::Load(asked) => Some(&mut asked.role),
         Request::Promote(asked) => Some(&mut asked.role),
         Request::Restore(asked) => Some(&mut asked.role),
         Request::Drill(asked) => Some(&mut asked.role),
@@ -233,6 +235,7 @@ fn named(request: &mut Request) -> Option<&mut RoleName> {
             | ForkRequest::Discard { role, .. },
         ) => Some(role),
         Request::Fork(ForkRequest::Unmount { .. })
+        | Request::Drift(_)
         | Request::Status
         | Request::Watch
         | Request::Check

@@ -61,6 +61,8 @@ pub struct Node {
     pub sends: Arc<Semaphore>,
     /// Held while a drill runs: one at a time on a node.
     pub drilling: Arc<tokio::sync::Mutex<()>>,
+    /// What is compared with other nodes, and how that went.
+    pub drift: super::drift::Drift,
     config: RwLock<Arc<Config>>,
     roles: RwLock<BTreeMap<RoleName, Arc<RoleRun>>>,
     peers: RwLock<BTreeMap<NodeName, Arc<PeerRun>>>,
@@ -107,6 +109,7 @@ pub struct RoleRun {
     pub supervisor: Arc<Supervisor>,
     /// What was told of views that could not be shown; held by whoever brings them up to date.
     pub viewed: tokio::sync::Mutex<BTreeMap<DatasetName, String>>,
+    pub seeds: Arc<super::seed::Seeds>,
 }
 
 /// A cycle in progress.
@@ -198,6 +201,7 @@ impl Node {
             stop: CancellationToken::new(),
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             drilling: Arc::default(),
+            drift: super::drift::Drift::default(),
             config: RwLock::new(Arc::new(config.clone())),
             roles: RwLock::default(),
             peers: RwLock::default(),
@@ -392,6 +396,7 @@ impl RoleRun {
             ages: Arc::default(),
             supervisor: Arc::default(),
             viewed: tokio::sync::Mutex::default(),
+            seeds: Arc::default(),
         })
     }
 
@@ -406,6 +411,7 @@ impl RoleRun {
             self.beside = old.beside.clone();
             self.drill = old.drill.clone();
             self.heard = old.heard.clone();
+            self.seeds = old.seeds.clone();
             lock(&self.shown).clone_from(&lock(&old.shown));
         }
         self

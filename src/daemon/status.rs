@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{clock, drill, measured, schedule, standing, unsaved};
+use super::{clock, drift, drill, measured, schedule, seed, standing, unsaved};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
 use crate::logic::fork::Fork;
@@ -35,12 +35,14 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
     warnings.extend(lock(&node.doubt).as_ref().map(clock::sentence));
     for run in node.peers() {
         warnings.extend(clock::of_peer(&run));
+        warnings.extend(drift::warning(node, &run.peer.name, now));
     }
     for run in node.roles() {
         match role(node, &run, now).await {
             Ok((role, damaged)) => {
                 warn_of(&role, now, &mut warnings);
                 warnings.extend(drill::warning(&run, &role, now));
+                warnings.extend(seed::warnings(&run));
                 let named = |text: String| format!("{}: {text}", run.name);
                 warnings.extend(damaged.into_iter().map(named));
                 roles.push(role);
@@ -53,14 +55,14 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now,
         started: began(node.started, clock::uptime(node), now),
-        peers: node.peers().iter().map(|run| peer(run)).collect(),
+        peers: node.peers().iter().map(|run| peer(node, run)).collect(),
         roles,
         transfers: node.hub.transfers(),
         warnings,
     })
 }
 
-fn peer(run: &PeerRun) -> PeerStatus {
+fn peer(node: &Node, run: &PeerRun) -> PeerStatus {
     let contact = lock(&run.contact);
     let linked = contact.link.as_ref();
     let limit = super::pacing::in_force(run, Timestamp::now());
@@ -86,6 +88,7 @@ fn peer(run: &PeerRun) -> PeerStatus {
         rtt_ms: linked.and_then(|linked| linked.link.rtt_ms()),
         limit: run.limiter.rate(),
         limit_until: limit.until,
+        drift: drift::view(node, &run.peer.name),
     }
 }
 
@@ -150,6 +153,7 @@ async fn role(
         words: standing::words(node, run)?,
         forks: standing::forks(&forks),
         views: standing::views(run),
+        seeds: seed::views(run),
         term: record.as_ref().map(|record| record.term().clone()),
         active: record.map(|record| record.part.seen.holder),
         every: run.role.every.to_string(),

@@ -9,7 +9,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use standin::logic::dump::{Address, Secret, Server};
 
-use crate::support::fixture::run;
+use super::super::fixture::run;
 
 /// As whom servers run: the packages of the bare server make no account.
 const OWNER: &str = "nobody:nogroup";
