@@ -157,20 +157,39 @@ mod tests {
             let said = parse(keys).err();
             expected.assert_eq(said.as_deref().unwrap_or("accepted"));
         };
-        check("mode = \"dump\"", expect![[r#"/c.toml:9: role.web.dump.to: missing: write to = "/PATH", a directory inside a dataset of this role, for the dump"#]]);
-        check("mode = \"frozen\"", expect![[r#"/c.toml:12: role.web.dump.mode = "frozen": write one of "freeze", "backup", "dump""#]]);
-        check("to = \"/srv/web/d\"\njobs = 2", expect![[r#"
+        check(
+            "mode = \"dump\"",
+            expect![[
+                r#"/c.toml:9: role.web.dump.to: missing: write to = "/PATH", a directory inside a dataset of this role, for the dump"#
+            ]],
+        );
+        check(
+            "mode = \"frozen\"",
+            expect![[
+                r#"/c.toml:12: role.web.dump.mode = "frozen": write one of "freeze", "backup", "dump""#
+            ]],
+        );
+        check(
+            "to = \"/srv/web/d\"\njobs = 2",
+            expect![[r#"
             /c.toml:12: role.web.dump.to: means nothing with mode = "freeze", which keeps the whole server: remove it, or write mode = "dump"
-            /c.toml:13: role.web.dump.jobs: means nothing with mode = "freeze", which keeps the whole server: remove it, or write mode = "dump""#]]);
-        check("mode = \"dump\"\nto = \"d\"\njobs = 0", expect![[r#"
+            /c.toml:13: role.web.dump.jobs: means nothing with mode = "freeze", which keeps the whole server: remove it, or write mode = "dump""#]],
+        );
+        check(
+            "mode = \"dump\"\nto = \"d\"\njobs = 0",
+            expect![[r#"
             /c.toml:13: role.web.dump.to = "d": not an absolute path: it must begin with /
-            /c.toml:14: role.web.dump.jobs = 0: must be 1 to 64"#]]);
+            /c.toml:14: role.web.dump.jobs = 0: must be 1 to 64"#]],
+        );
         check(
             "mode = \"dump\"\nto = \"/d\"\ndatabases = [\"a\", \"a\", \"template1\"]",
             expect![[r#"
                 /c.toml:14: role.web.dump.databases = "a": listed twice
                 /c.toml:14: role.web.dump.databases = "template1": a template: every server has its own"#]],
         );
-        check("port = 70000", expect!["/c.toml:12: role.web.dump.port = 70000: not a port: 1 to 65535"]);
+        check(
+            "port = 70000",
+            expect!["/c.toml:12: role.web.dump.port = 70000: not a port: 1 to 65535"],
+        );
     }
 }
