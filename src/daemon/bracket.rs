@@ -47,6 +47,8 @@ pub struct Prepared {
     held: Option<oneshot::Receiver<Result<()>>>,
     snapped: Option<oneshot::Sender<()>>,
     facts: Option<oneshot::Receiver<Result<Vec<DumpFacts>>>>,
+    /// Dropped with this value, when the late snapshots are made too: until then servers keep the log that these must hold.
+    _over: oneshot::Sender<()>,
 }
 
 impl Bracket for Prepared {
@@ -166,6 +168,7 @@ fn conduct(
     let (tell_held, held) = oneshot::channel();
     let (snapped, made) = oneshot::channel();
     let (tell_facts, facts) = oneshot::channel();
+    let (_over, over) = oneshot::channel::<()>();
     let late = match services {
         Services::Run => taking.iter().flat_map(|one| one.open.late()).collect(),
         Services::Stopped => BTreeSet::new(),
@@ -204,6 +207,7 @@ fn conduct(
         tell(&node, &run, &taking);
         // Where the point is not taken nobody listens.
         let _ = tell_facts.send(refused.map_or(Ok(facts), Err));
+        let _ = over.await;
     });
     Prepared {
         late,
@@ -211,6 +215,7 @@ fn conduct(
         held: Some(held),
         snapped: Some(snapped),
         facts: Some(facts),
+        _over,
     }
 }
 

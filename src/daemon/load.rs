@@ -163,12 +163,18 @@ pub async fn rehearse(
     around.copies.clone_from(copies);
     let mut all = Vec::new();
     for dump in &run.role.dumps {
-        let Some(server) = &dump.drill else { continue };
+        let (server, text) = match &dump.drill {
+            Some(server) => {
+                let text = format!("load dump {} into {}", dump.name, server_name(server));
+                (Some(server), text)
+            }
+            None if dump.how.loads_files() => (None, format!("load dump {}", dump.name)),
+            None => continue,
+        };
         let how = Loading {
             replace: true,
-            server: Some(server),
+            server,
         };
-        let text = format!("load dump {} into {}", dump.name, server_name(server));
         all.push((text, one(node, run, dump, &around, how).await));
     }
     all

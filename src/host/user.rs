@@ -1,4 +1,4 @@
-//! The user without rights as whom worker processes run.
+//! The user without rights as whom worker processes run, and users as whom a server wants to be spoken to.
 //!
 //! Promise: never root. The system user `standin` where there is one, else nobody (65534, as on every Linux); no user at all
 //! where this process is not root and could not become another.
@@ -32,21 +32,26 @@ pub fn unprivileged() -> Option<User> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
+    Some(system(NAME).unwrap_or(NOBODY))
+}
+
+/// The user of this system with a name, where there is one and it is not root.
+pub fn system(name: &str) -> Option<User> {
     let mut text = Vec::new();
     // A system without that file has no user of ours in it.
     let _ = File::open("/etc/passwd").and_then(|file| {
         let mut file = file.take(PASSWD_BYTES_MAX);
         file.read_to_end(&mut text)
     });
-    Some(named(&String::from_utf8_lossy(&text)).unwrap_or(NOBODY))
+    named(&String::from_utf8_lossy(&text), name)
 }
 
-fn named(passwd: &str) -> Option<User> {
+fn named(passwd: &str, wanted: &str) -> Option<User> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let (name, _password) = (fields.next()?, fields.next()?);
         let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        (name == NAME && uid != 0 && gid != 0).then_some(User { uid, gid })
+        (name == wanted && uid != 0 && gid != 0).then_some(User { uid, gid })
     })
 }
 
@@ -56,7 +61,7 @@ mod tests {
 
     fn check(passwd: &str, expected: Option<(u32, u32)>) {
         let expected = expected.map(|(uid, gid)| User { uid, gid });
-        assert_eq!(named(passwd), expected, "{passwd:?}");
+        assert_eq!(named(passwd, NAME), expected, "{passwd:?}");
     }
 
     #[test]

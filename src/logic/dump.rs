@@ -132,6 +132,11 @@ impl How {
             how => how.writes_a_file(),
         }
     }
+
+    /// Loading needs no server: a drill does it with nothing but its copy.
+    pub fn loads_files(&self) -> bool {
+        matches!(self, How::Sqlite(_)) && self.loads()
+    }
 }
 
 /// Commands of the admin's own, each an argument vector.
