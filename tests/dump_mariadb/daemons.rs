@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
 use crate::ledger::Ledger;
@@ -95,4 +96,43 @@ async fn from_points_to_a_promotion() {
     ledger.judge(&loaded, &acknowledged).await;
     let server = Maria::start(&pair.birch.live("db").join("data"), &["--log-bin=bin"]);
     ledger.judge(&server, &acknowledged).await;
+}
+
+/// The daemon is killed while it holds the server: the end of its connection lets writers go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_daemon_holds_nobody() {
+    if !ready("a_killed_daemon_holds_nobody") {
+        return;
+    }
+    let mut pair = Pair::new(&["db"], "", MANUAL);
+    open_up(pair.alder.disk.path());
+    open_up(pair.alder.disk.path().parent().unwrap());
+    open_up(&pair.alder.live("db"));
+    let server = Maria::empty(&pair.alder.live("db").join("data"), &[]);
+    server
+        .tell(&["CREATE DATABASE app", "CREATE TABLE app.i (a INT)"])
+        .await;
+    let mut text = fs::read_to_string(pair.alder.config_path()).unwrap();
+    let socket = server.socket.display();
+    text += &format!("[[role.web.dump]]\nname = \"held\"\nkind = \"mysql\"\nhold = \"1m\"\nsocket = \"{socket}\"\n");
+    fs::write(pair.alder.config_path(), text).unwrap();
+    pair.alder.stop();
+    pair.alder.start_with(&[("STANDIN_FREEZE", "point-held")]);
+    pair.alder
+        .wait_for("the role goes on", || pair.alder.role()["state"] == "active");
+    let mut run = pair.alder.command(&["run", "web"]).spawn().unwrap();
+    pair.alder
+        .wait_for("it is held", || pair.alder.log().contains("frozen"));
+    let mut conn = server.connect().await;
+    conn.query_drop("SET SESSION lock_wait_timeout = 1")
+        .await
+        .unwrap();
+    let insert = "INSERT INTO app.i VALUES (1)";
+    assert!(conn.query_drop(insert).await.is_err(), "nobody is held");
+    pair.alder.kill();
+    run.wait().unwrap();
+    conn.query_drop("SET SESSION lock_wait_timeout = 30")
+        .await
+        .unwrap();
+    conn.query_drop(insert).await.unwrap();
 }

@@ -19,23 +19,14 @@ const START_MAX: Duration = Duration::from_secs(60);
 
 /// Whether the server's programs are there. Says so when they are not.
 pub fn ready(test: &str) -> bool {
-    let programs = [
+    let names = [
         "mariadbd",
         "mariadb-install-db",
         "mariadb-dump",
         "mariadb",
         "setpriv",
     ];
-    let missing = programs
-        .iter()
-        .find(|name| standin::host::command::find(name).is_none());
-    let Some(missing) = missing else { return true };
-    println!("SKIPPED {test}: no program {missing} (packages mariadb-server-core, mariadb-client)");
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{test} skipped in CI: no program {missing}"
-    );
-    false
+    super::programs(test, &names)
 }
 
 /// An empty data directory, made once and copied for every server. Others run at the same time: it appears whole.
