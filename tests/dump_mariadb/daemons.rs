@@ -114,12 +114,15 @@ async fn a_killed_daemon_holds_nobody() {
         .await;
     let mut text = fs::read_to_string(pair.alder.config_path()).unwrap();
     let socket = server.socket.display();
-    text += &format!("[[role.web.dump]]\nname = \"held\"\nkind = \"mysql\"\nhold = \"1m\"\nsocket = \"{socket}\"\n");
+    text += &format!(
+        "[[role.web.dump]]\nname = \"held\"\nkind = \"mysql\"\nhold = \"1m\"\nsocket = \"{socket}\"\n"
+    );
     fs::write(pair.alder.config_path(), text).unwrap();
     pair.alder.stop();
     pair.alder.start_with(&[("STANDIN_FREEZE", "point-held")]);
-    pair.alder
-        .wait_for("the role goes on", || pair.alder.role()["state"] == "active");
+    pair.alder.wait_for("the role goes on", || {
+        pair.alder.role()["state"] == "active"
+    });
     let mut run = pair.alder.command(&["run", "web"]).spawn().unwrap();
     pair.alder
         .wait_for("it is held", || pair.alder.log().contains("frozen"));
