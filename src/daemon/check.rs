@@ -45,6 +45,7 @@ pub async fn check(node: &Arc<Node>) -> Result<CheckReport> {
             "add [role.NAME] to the config, then `standin reload`",
         ));
     }
+    super::drift::check(node, &mut findings).await;
     for run in node.roles() {
         role(node, &run, &mut findings).await?;
     }
@@ -215,6 +216,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     damaged(node, run, &subject, findings).await;
     forks(run, &subject, findings).await;
     views(node, run, findings).await;
+    super::seed::check(node, run, findings).await;
     super::play::check(run, active, findings).await;
     if active {
         super::bracket::check(node, run, findings).await;
@@ -249,7 +251,10 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
             Ok((live, space, after)) => {
                 findings.extend(occupied(&subject, (node, run), live.as_ref()));
                 dataset_findings(&subject, (run, dataset), active, live, space, findings);
-                findings.push(reboot(&subject, after));
+                // What another node writes has no live path here.
+                if active || run.role.logs.is_none() {
+                    findings.push(reboot(&subject, after));
+                }
             }
             Err(error) => findings.push(failing(&subject, &error)),
         }
@@ -395,6 +400,7 @@ async fn standbys(
             continue;
         }
         findings.push(match super::replicate::probe(node, run, peer).await {
+            Ok(()) if run.role.logs.is_some() => ok(subject, format!("{peer} keeps a copy of it")),
             Ok(()) => ok(subject, format!("{peer} stands in for it")),
             Err(error) => failing(subject, &error),
         });
@@ -478,7 +484,11 @@ fn dataset_findings(
         None => findings.push(ok(
             subject,
             format!(
-                "{path} has no live copy, as it should be; {} free for points, above the reserve of {}",
+                "{}; {} free for points, above the reserve of {}",
+                match run.role.logs {
+                    None => format!("{path} has no live copy, as it should be"),
+                    Some(_) => format!("written on {} alone", run.role.home),
+                },
                 units::human_bytes(space.free - run.role.reserve),
                 units::human_bytes(run.role.reserve)
             ),

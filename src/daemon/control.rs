@@ -20,8 +20,8 @@ use super::api::{
 };
 use super::node::Node;
 use super::{
-    check, cycle, drill, forks, handover, load, pairing, points, promote, prune, rescan, resolve,
-    restore, status,
+    check, cycle, drift, drill, forks, handover, load, logs, pairing, points, promote, prune,
+    rescan, resolve, restore, seed, status,
 };
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -137,7 +137,7 @@ async fn answer(
     request: Request,
     client: &mut Client,
 ) -> Result<serde_json::Value> {
-    match request {
+    match logs::checked(node, request)? {
         Request::Status => value(&status::status(node).await?),
         Request::Watch => watch(node, client).await,
         Request::Points { role } => value(&points::points(node, role.as_ref()).await?),
@@ -180,6 +180,7 @@ async fn answer(
             };
             value(&follow(node, client, reports).await?)
         }
+        asked @ (Request::Seed(_) | Request::Drift(_)) => content(node, asked, client).await,
         asked @ (Request::Promote(_)
         | Request::HandOver { .. }
         | Request::HandOverCancel { .. }
@@ -200,6 +201,19 @@ async fn answer(
             pairing::reload(node).await?;
             Ok(serde_json::Value::Null)
         }
+    }
+}
+
+/// What is asked of kinds of content.
+async fn content(
+    node: &Arc<Node>,
+    request: Request,
+    client: &mut Client,
+) -> Result<serde_json::Value> {
+    match request {
+        Request::Seed(request) => value(&follow(node, client, seed::seed(node, request)).await?),
+        Request::Drift(request) => value(&drift::drift(node, request).await?),
+        other => anyhow::bail!("answer {other:?}"),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{RoleCycle, Step};
 use super::bracket::{self, Prepared, Services};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
-use super::{heard, prune, replicate};
+use super::{heard, prune, replicate, seed};
 use crate::error::{Code, Failure};
 use crate::fs::Inspection;
 use crate::fs::btrfs::freeze::freeze;
@@ -233,6 +233,9 @@ async fn perform(
     let failed_to_take = taken.is_err();
     codes.push(tell_taken(node, run, taken, steps));
     heard::say_where_we_are(node, run);
+    let (seeding, of) = (node.clone(), run.clone());
+    // Peers do not wait for files of this node.
+    tokio::spawn(async move { seed::refresh(&seeding, &of).await });
     freeze("cycle-taken");
     set_phase(cycle, "transfer");
     let mut replicas = tokio::task::JoinSet::new();
@@ -329,8 +332,14 @@ pub fn active_record(node: &Node, run: &RoleRun) -> Result<RoleRecord> {
         let what = format!("take a point of role {name}: {what}");
         Err(Failure::new(Code::Refused, what).hint(hint).into())
     };
+    let home = &run.role.home;
+    if run.role.logs.is_some() {
+        return refused(
+            format!("{home} alone writes these logs, this node keeps a copy"),
+            format!("on {home}: standin run {name}"),
+        );
+    }
     let Some(record) = record else {
-        let home = &run.role.home;
         return refused(
             "this node stands in for it".to_owned(),
             format!("{home} is active; run it there"),
@@ -422,7 +431,10 @@ pub async fn take_locked(
     let (node, run, record) = (node.clone(), run.clone(), record.clone());
     blocking(move || {
         let newest = run.fs.list()?.pop();
-        let facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
+        let mut facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
+        let left = |stored: &Stored| !record.line.contains(&stored.manifest.point);
+        // Of a node's logs, what was taken before it began anew goes nowhere any more.
+        facts.changed |= run.role.logs.is_some() && newest.as_ref().is_some_and(left);
         match decide(&facts, record.term()) {
             Decision::Nothing { .. } => {
                 let newest = newest.context("find the newest point")?.manifest.point;

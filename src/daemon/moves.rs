@@ -17,7 +17,7 @@ use super::cycle::{self, Taken};
 use super::forks;
 use super::node::{Node, RoleRun, blocking};
 use super::supervisor::Beside;
-use super::{asking, drill, load, play, replicate, view};
+use super::{asking, drill, load, play, replicate, seed, view};
 use crate::error::{Code, Failure};
 use crate::fs::Restored;
 use crate::fs::btrfs::freeze::freeze;
@@ -68,6 +68,7 @@ async fn waits(
     match work {
         Work::Rise(Rise::Serve) => {
             drill::make_way(node, run).await;
+            seed::before_services(node, run).await;
             play::start(node, run).await?;
         }
         Work::Rise(Rise::Address) => play::address(node, run).await?,

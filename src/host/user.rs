@@ -46,6 +46,48 @@ pub fn system(name: &str) -> Option<User> {
     named(&String::from_utf8_lossy(&text), name)
 }
 
+/// A user of /etc/passwd.
+pub fn account(name: &str) -> Option<User> {
+    let mut text = Vec::new();
+    let file = File::open("/etc/passwd").ok()?;
+    file.take(PASSWD_BYTES_MAX).read_to_end(&mut text).ok()?;
+    String::from_utf8_lossy(&text).lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [found, _, uid, gid, ..] = fields[..] else {
+            return None;
+        };
+        let user = || {
+            Some(User {
+                uid: uid.parse().ok()?,
+                gid: gid.parse().ok()?,
+            })
+        };
+        (found == name).then(user)?
+    })
+}
+
+/// The number of a user: from /etc/passwd, or the number itself.
+pub fn user_number(name: &str) -> Option<u32> {
+    number("/etc/passwd", name)
+}
+
+/// The number of a group: from /etc/group, or the number itself.
+pub fn group_number(name: &str) -> Option<u32> {
+    number("/etc/group", name)
+}
+
+/// passwd(5) and group(5) have the name first and its number third.
+fn number(file: &str, name: &str) -> Option<u32> {
+    let mut text = Vec::new();
+    let _ = File::open(file).and_then(|file| file.take(PASSWD_BYTES_MAX).read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text);
+    let found = text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    });
+    found.or_else(|| name.parse().ok())
+}
+
 fn named(passwd: &str, wanted: &str) -> Option<User> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -75,6 +117,21 @@ mod tests {
         check("standin:x:7:0::/:/x", None);
         check("standin:x:x:1::/:/x\nstandin", None);
         check("", None);
+    }
+
+    #[test]
+    fn numbers_of_names() {
+        assert_eq!(account("root"), Some(User { uid: 0, gid: 0 }));
+        assert_eq!(account("no-such"), None);
+        assert_eq!(
+            (user_number("root"), group_number("root")),
+            (Some(0), Some(0))
+        );
+        assert_eq!(
+            (user_number("1234"), group_number("77")),
+            (Some(1234), Some(77))
+        );
+        assert_eq!((user_number("no-such"), group_number("")), (None, None));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::name::RoleName;
 
 pub mod mysql;
+pub mod mysql_file;
 pub mod postgres;
 pub mod redis;
 pub mod sqlite;

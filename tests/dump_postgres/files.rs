@@ -78,19 +78,34 @@ fn dump_and_load() {
         let server = Postgres::start(&data);
         let mut around = place.around();
         around.copies = [(name("dumps"), copy.clone())].into();
-        read_back(&server, &dump, &around, point, &before);
+        match number {
+            0 => read_back(&server, &dump, &around, point, &before),
+            _ => {
+                let empty = Loading {
+                    replace: false,
+                    server: Some(&at(&server)),
+                };
+                let loaded = block(dump::load(&dump, &around, empty)).unwrap();
+                assert!(matches!(loaded, Loaded::Done(_)), "{loaded:?}");
+                audit(&server, &point.acknowledged);
+            }
+        }
         drop(server);
         delete(&copy);
     }
 }
 
-/// Loads a dump in every way; the server must hold the same as the one that was dumped.
-fn read_back(server: &Postgres, dump: &Dump, around: &Around, point: &Point, before: &str) {
-    let other = Server {
+fn at(server: &Postgres) -> Server {
+    Server {
         address: Address::Socket(server.dir()),
         user: None,
         password: None,
-    };
+    }
+}
+
+/// Loads a dump in every way; the server must hold the same as the one that was dumped.
+fn read_back(server: &Postgres, dump: &Dump, around: &Around, point: &Point, before: &str) {
+    let other = at(server);
     let how = |replace| Loading {
         replace,
         server: Some(&other),

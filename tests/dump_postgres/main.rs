@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod daemons;
 mod files;
 mod points;
 mod refusals;
@@ -16,11 +17,11 @@ use std::time::{Duration, Instant};
 use standin::config::Config;
 use standin::error::{Code, Failure};
 use standin::host::command::Surroundings;
-use standin::host::dump::{self, Around, Loaded, Loading, Open};
-use standin::logic::dump::{Address, Dump, DumpFacts, DumpResult, Found, Server};
+use standin::host::dump::{self, Around, Open};
+use standin::logic::dump::{Dump, DumpFacts, DumpResult, Found};
 use standin::logic::name::{DatasetName, NodeName, RoleName};
 use support::fixture::{Loop, run};
-use support::servers::postgres::{self, Load, Postgres, audit, block, create, give, ledger};
+use support::servers::postgres::{Load, Postgres, audit, block, create, give, ledger};
 
 /// Points of the long runs.
 const POINTS: usize = 20;

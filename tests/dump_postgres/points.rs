@@ -1,14 +1,12 @@
 //! Freeze and backup: points under load, all of which recover.
 
 use std::fs;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
 use standin::error::Code;
 use standin::host::dump::{self, Open};
 
 use super::support::fixture::Loop;
-use super::support::servers::postgres::{self, Load, Postgres, block, create, give, ledger};
+use super::support::servers::postgres::{self, Postgres, block, create, give, ledger};
 use super::*;
 
 #[test]

@@ -16,7 +16,7 @@ fn what_a_server_refuses() {
     }
     let disk = Loop::new(2 << 30);
     let place = Place::new(&[("main", &disk), ("other", &disk)]);
-    let mut server = spread(&place, None, None);
+    let server = spread(&place, None, None);
     server.sql("CREATE ROLE watcher LOGIN PASSWORD 's3cret-right'");
     let secret = place.live("other").join("secret");
     let log_in = |password: &str| {
@@ -108,6 +108,23 @@ fn what_a_server_refuses() {
         "may not read the passwords",
         "superuser",
     );
+}
+
+#[test]
+fn a_server_that_is_down_or_not_durable() {
+    if !postgres::ready("a_server_that_is_down_or_not_durable") {
+        return;
+    }
+    let disk = Loop::new(2 << 30);
+    let place = Place::new(&[("main", &disk)]);
+    let mut server = spread(&place, None, None);
+    let dir = server.dir();
+    let check = |keys: &str, code, what: &str, hint: &str| {
+        let dump = place.dump(&dir, keys);
+        refused(&place, &dump, code, what, hint);
+        let error = block(dump::check(&dump, &place.around())).unwrap_err();
+        assert_eq!(Failure::code_of(&error), code, "{error:#}");
+    };
     // A snapshot is a power failure: the server must be set to survive one.
     server.sql("ALTER SYSTEM SET full_page_writes = off");
     server.sql("SELECT pg_reload_conf()");

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+pub mod mariadb;
 pub mod postgres;
 pub mod redis;
 pub mod sqlite;

@@ -105,3 +105,91 @@ pub(super) fn show(postgres: &Postgres, table: &mut Table) {
         table["databases"] = value(postgres.databases.iter().collect::<Array>());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use expect_test::{Expect, expect};
+
+    use crate::config::Config;
+
+    fn parse(keys: &str) -> Result<Config, String> {
+        let text = format!(
+            "[node]\nname = \"alder\"\n[role.web]\nhome = \"alder\"\nevery = \"5m\"\nkeep = {{ last = 3 }}\n\
+             [role.web.dataset.files]\nbtrfs = \"/srv/web\"\n[[role.web.dump]]\nname = \"x\"\nkind = \"postgres\"\n{keys}\n"
+        );
+        let config = Config::parse(&text, Path::new("/c.toml"));
+        config.map_err(|complaints| complaints.to_string())
+    }
+
+    #[test]
+    fn servers_and_modes() {
+        let check = |keys: &str, shown: &str| {
+            let config = parse(keys).unwrap();
+            let again = Config::parse(&config.show(), Path::new("/c.toml")).unwrap();
+            assert_eq!(config, again, "{}", config.show());
+            let text = config.show();
+            assert!(text.contains(shown), "{text}");
+        };
+        check("", "socket = \"/var/run/postgresql/.s.PGSQL.5432\"");
+        check(
+            "port = 5433",
+            "socket = \"/var/run/postgresql/.s.PGSQL.5433\"",
+        );
+        check("socket = \"/run/x\"", "socket = \"/run/x/.s.PGSQL.5432\"");
+        check(
+            "socket = \"/run/x/.s.PGSQL.7\"",
+            "socket = \"/run/x/.s.PGSQL.7\"",
+        );
+        check("host = \"::1\"\nmode = \"backup\"", "port = 5432");
+        let dump = "mode = \"dump\"\nto = \"/srv/web/d\"\n";
+        check(dump, "jobs = 2");
+        check(
+            &format!("{dump}databases = [\"a b\"]\njobs = 4"),
+            "databases = [\"a b\"]",
+        );
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let check = |keys: &str, expected: Expect| {
+            let said = parse(keys).err();
+            expected.assert_eq(said.as_deref().unwrap_or("accepted"));
+        };
+        check(
+            "mode = \"dump\"",
+            expect![[
+                r#"/c.toml:9: role.web.dump.to: missing: write to = "/PATH", a directory inside a dataset of this role, for the dump"#
+            ]],
+        );
+        check(
+            "mode = \"frozen\"",
+            expect![[
+                r#"/c.toml:12: role.web.dump.mode = "frozen": write one of "freeze", "backup", "dump""#
+            ]],
+        );
+        check(
+            "to = \"/srv/web/d\"\njobs = 2",
+            expect![[r#"
+            /c.toml:12: role.web.dump.to: means nothing with mode = "freeze", which keeps the whole server: remove it, or write mode = "dump"
+            /c.toml:13: role.web.dump.jobs: means nothing with mode = "freeze", which keeps the whole server: remove it, or write mode = "dump""#]],
+        );
+        check(
+            "mode = \"dump\"\nto = \"d\"\njobs = 0",
+            expect![[r#"
+            /c.toml:13: role.web.dump.to = "d": not an absolute path: it must begin with /
+            /c.toml:14: role.web.dump.jobs = 0: must be 1 to 64"#]],
+        );
+        check(
+            "mode = \"dump\"\nto = \"/d\"\ndatabases = [\"a\", \"a\", \"template1\"]",
+            expect![[r#"
+                /c.toml:14: role.web.dump.databases = "a": listed twice
+                /c.toml:14: role.web.dump.databases = "template1": a template: every server has its own"#]],
+        );
+        check(
+            "port = 70000",
+            expect!["/c.toml:12: role.web.dump.port = 70000: not a port: 1 to 65535"],
+        );
+    }
+}

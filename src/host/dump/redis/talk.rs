@@ -4,7 +4,7 @@
 //! dropped) answers nothing any more. The password is sent, and is in no error.
 //!
 //! RESP2 as in <https://redis.io/docs/latest/develop/reference/protocol-spec/>: of six kinds of reply five are ever sent to the
-//! few commands that are needed here, which is why no library is (docs/decisions/0021-redis-protocol.md).
+//! few commands that are needed here, which is why no library is (docs/decisions/0026-redis-protocol.md).
 //!
 //! It deliberately does not know what is asked, nor why.
 
