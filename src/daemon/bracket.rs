@@ -190,13 +190,17 @@ fn conduct(
                     break;
                 }
             }
-            let go_on = refused.is_none();
-            let _ = tell_held.send(refused.take().map_or(Ok(()), Err));
-            if go_on {
+            let mut tell_held = Some(tell_held);
+            if refused.is_none() {
+                let _ = tell_held.take().map(|tell| tell.send(Ok(())));
                 wait(made, began, limit, &mut taking).await;
             }
             for one in taking.iter_mut().rev() {
                 one.release(&node, &run).await;
+            }
+            // Told when nobody is held any more: the next cycle may begin at once.
+            if let (Some(error), Some(tell)) = (refused.take(), tell_held) {
+                let _ = tell.send(Err(error));
             }
         }
         for one in taking.iter_mut().rev() {
