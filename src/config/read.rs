@@ -20,6 +20,7 @@ use crate::logic::absent::{self, Floor};
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::{Bandwidth, Limit};
 use crate::logic::drill::Drill;
+use crate::logic::dump::Dump;
 use crate::logic::name::{NodeName, RoleName, nearest};
 use crate::logic::play::Play;
 use crate::logic::retention::Keep;
@@ -321,29 +322,17 @@ fn role<'a>(
     let snapshot_unchanged = section.get("snapshot-unchanged").map(|found| found.flag());
     let reserve = section.get("reserve").map(|found| size(&found));
     let absent = section.get("keep-for-absent-peers").map(absent);
-    let (play, drill, dumps) = match is_logs {
-        true => (Some(Play::default()), None, None),
-        false => (
-            super::play::play(&mut section),
-            section.get("drill"),
-            section.get("dump"),
-        ),
+    let mut moving = match is_logs {
+        true => Moving::nothing(),
+        false => Moving::read(&mut section),
     };
-    let dumps = dumps.map(super::dump::dumps);
-    let drill = drill.map(super::drill::drill);
     let nodes = logs::Nodes {
         here: known.here.as_ref(),
         peers: peers.as_deref().unwrap_or_default(),
     };
     let datasets = datasets(&mut section, paths, is_logs.then_some(nodes));
-    let names = datasets
-        .as_ref()
-        .map(|datasets| datasets.live.keys().cloned().collect::<Vec<_>>());
-    let seeds = match is_logs {
-        true => None,
-        false => section.get("seed"),
-    };
-    let seeds = seeds.map(|found| super::seed::seeds(&found, names.as_deref(), paths));
+    let seeds = moving.seeds.take();
+    let seeds = seeds.map(|found| seeds_of(&found, datasets.as_ref(), paths));
     section.finish();
     let logs = is_logs.then(|| Logs::of(name, datasets.as_ref()));
     Some(Role {
@@ -361,10 +350,51 @@ fn role<'a>(
         seeds: seeds.unwrap_or_else(|| Some(Vec::new()))?,
         views: datasets.as_ref()?.views.clone(),
         datasets: datasets?.live,
-        play: play?,
-        drill: drill.unwrap_or_else(|| Some(Drill::default()))?,
-        dumps: dumps.unwrap_or_else(|| Some(Vec::new()))?,
+        play: moving.play?,
+        drill: moving.drill?,
+        dumps: moving.dumps?,
     })
+}
+
+fn seeds_of<'a>(
+    found: &Found<'a>,
+    datasets: Option<&super::datasets::Datasets>,
+    paths: &mut Paths<'a>,
+) -> Option<Vec<super::Seed>> {
+    let names = datasets.map(|datasets| datasets.live.keys().cloned().collect::<Vec<_>>());
+    super::seed::seeds(found, names.as_deref(), paths)
+}
+
+/// What only a role has that moves from node to node.
+struct Moving<'a> {
+    play: Option<Play>,
+    drill: Option<Drill>,
+    dumps: Option<Vec<Dump>>,
+    /// Read when the datasets are known.
+    seeds: Option<Found<'a>>,
+}
+
+impl<'a> Moving<'a> {
+    fn nothing() -> Moving<'a> {
+        Moving {
+            play: Some(Play::default()),
+            drill: Some(Drill::default()),
+            dumps: Some(Vec::new()),
+            seeds: None,
+        }
+    }
+
+    fn read(section: &mut Section<'a>) -> Moving<'a> {
+        let play = super::play::play(section);
+        let drill = section.get("drill").map(super::drill::drill);
+        let dumps = section.get("dump").map(super::dump::dumps);
+        Moving {
+            play,
+            drill: drill.unwrap_or_else(|| Some(Drill::default())),
+            dumps: dumps.unwrap_or_else(|| Some(Vec::new())),
+            seeds: section.get("seed"),
+        }
+    }
 }
 
 fn role_peers(found: &Found, known: &Known) -> Option<Vec<NodeName>> {

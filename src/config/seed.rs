@@ -275,7 +275,9 @@ mod tests {
         );
         refused(
             "[role.web.seed]\nfrom = \"files/a\"",
-            expect!["/c.toml:10: role.web.seed: is a table, not a list of tables"],
+            expect![
+                "/c.toml:10: role.web.seed: must be a list of tables: write [[...seed]], in double brackets"
+            ],
         );
         refused_with(
             "mode = \"rw\"\nowner = \"root\"\nengine = \"perl\"",

@@ -225,6 +225,21 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         let text = "no peers: points stay on this node alone";
         findings.push(warning(&subject, text, "add peers = [\"NAME\"]"));
     }
+    datasets(node, run, active, findings).await;
+    findings.extend(unread);
+    // What is said of a dataset need not be said of the role too.
+    let role = format!("role {}", run.name);
+    let of_datasets: Vec<String> = findings
+        .iter()
+        .filter(|finding| finding.subject != role)
+        .map(|finding| finding.text.clone())
+        .collect();
+    findings.retain(|finding| finding.subject != role || !of_datasets.contains(&finding.text));
+    Ok(())
+}
+
+/// Every dataset of the role: its live copy, room, and what a reboot will show.
+async fn datasets(node: &Arc<Node>, run: &Arc<RoleRun>, active: bool, findings: &mut Vec<Finding>) {
     for dataset in run.fs.datasets().keys() {
         let (fs, name) = (run.fs.clone(), dataset.clone());
         let looked = blocking(move || {
@@ -259,16 +274,6 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
             Err(error) => findings.push(failing(&subject, &error)),
         }
     }
-    findings.extend(unread);
-    // What is said of a dataset need not be said of the role too.
-    let role = format!("role {}", run.name);
-    let of_datasets: Vec<String> = findings
-        .iter()
-        .filter(|finding| finding.subject != role)
-        .map(|finding| finding.text.clone())
-        .collect();
-    findings.retain(|finding| finding.subject != role || !of_datasets.contains(&finding.text));
-    Ok(())
 }
 
 /// A live copy where none should be.

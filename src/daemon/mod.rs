@@ -63,6 +63,7 @@ mod seed;
 mod standing;
 mod status;
 mod supervisor;
+mod take;
 mod unsaved;
 mod view;
 mod watching;

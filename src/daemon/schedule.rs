@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::cycle::{self, Taken};
+use super::cycle;
 use super::node::{Node, RoleRun, lock};
+use super::take::{self, Taken};
 use super::watching::Watching;
 use super::{prune, replicate};
 use crate::host::part::RoleRecord;
@@ -109,7 +110,7 @@ async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>, watching: &mut Watching) -> 
     let mut record_of_cycle = node.state.cycle(&run.name)?;
     record_of_cycle.started = Some(now);
     node.state.record_cycle(&run.name, &record_of_cycle)?;
-    if let Taken::Point(stored) = cycle::take(node, run, &record, Reason::Schedule).await? {
+    if let Taken::Point(stored) = take::take(node, run, &record, Reason::Schedule).await? {
         let point = &stored.manifest.point;
         node.hub.note(
             Some(&run.name),
