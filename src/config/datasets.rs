@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::Dataset;
 use super::document::{Found, Section};
+use super::logs::{NODE, Nodes, check_path, placed};
 use super::read::{absolute, named};
 use crate::logic::name::DatasetName;
 
@@ -18,6 +19,8 @@ pub struct Paths<'a> {
     taken: BTreeMap<PathBuf, String>,
     live: Vec<PathBuf>,
     views: Vec<(Found<'a>, PathBuf)>,
+    /// Files made from templates, of which no other node may take notice.
+    seeded: Vec<(Found<'a>, PathBuf)>,
 }
 
 /// What a role has on this node.
@@ -35,8 +38,26 @@ impl<'a> Paths<'a> {
         }
     }
 
-    /// Complains of views that lie wrong, once all roles are read.
+    /// Notes a seeded file.
+    pub fn seeded(&mut self, found: Found<'a>, path: &Path) {
+        if let Some((other, _)) = self.seeded.iter().find(|(_, other)| other == path) {
+            found.refuse(format!("line {} makes the same file", other.line));
+        }
+        self.seeded.push((found, path.to_owned()));
+    }
+
+    /// Complains of views and of seeded files that lie wrong, once all roles are read.
     pub fn finish(self) {
+        let views = self.views.iter().map(|(_, view)| view);
+        let taken: Vec<&PathBuf> = self.live.iter().chain(views).collect();
+        for (found, file) in &self.seeded {
+            if let Some(dataset) = taken.iter().find(|path| file.starts_with(path)) {
+                let dataset = dataset.display();
+                found.refuse(format!(
+                    "inside the dataset at {dataset}, which is the same on all nodes: make it elsewhere"
+                ));
+            }
+        }
         for (found, view) in &self.views {
             if let Some(live) = self.live.iter().find(|live| view.starts_with(live)) {
                 // The same path has been complained of.
@@ -54,7 +75,12 @@ impl<'a> Paths<'a> {
 }
 
 /// Reads the datasets of a role.
-pub fn datasets<'a>(role: &mut Section<'a>, paths: &mut Paths<'a>) -> Option<Datasets> {
+/// `nodes`: it is of kind = "logs", and its live paths come back as they are written.
+pub fn datasets<'a>(
+    role: &mut Section<'a>,
+    paths: &mut Paths<'a>,
+    nodes: Option<Nodes<'_>>,
+) -> Option<Datasets> {
     let entries = match role.get("dataset") {
         None => Vec::new(),
         Some(found) => found.section()?.entries(),
@@ -73,7 +99,10 @@ pub fn datasets<'a>(role: &mut Section<'a>, paths: &mut Paths<'a>) -> Option<Dat
     let mut whole = true;
     for found in entries {
         let name = named(&found, DatasetName::parse);
-        let dataset = found.section().and_then(|section| dataset(section, paths));
+        let dataset = found.section().and_then(|section| match nodes {
+            None => dataset(section, paths),
+            Some(nodes) => of_logs(section, paths, nodes),
+        });
         let (Some(name), Some((dataset, view))) = (name, dataset) else {
             whole = false;
             continue;
@@ -99,6 +128,12 @@ fn dataset<'a>(
     section.finish();
     let path = found.and_then(|found| {
         let path = found.parsed(absolute)?;
+        if path.to_string_lossy().contains(NODE) {
+            found.refuse(format!(
+                "{NODE} stands for the names of nodes in a role of kind = \"logs\" only"
+            ));
+            return None;
+        }
         paths.take(&found, &path);
         paths.live.push(path.clone());
         Some(path)
@@ -113,4 +148,37 @@ fn dataset<'a>(
         }
     };
     Some((Dataset::Btrfs(path?), view))
+}
+
+/// A dataset that each node has for itself: its own is live here, those of the others are shown.
+fn of_logs<'a>(
+    mut section: Section<'a>,
+    paths: &mut Paths<'a>,
+    nodes: Nodes<'_>,
+) -> Option<(Dataset, Option<PathBuf>)> {
+    if let Some(found) = section.get("standby-view") {
+        found.refuse_key(
+            "needs no saying for kind = \"logs\": what the others write is shown at their paths",
+        );
+    }
+    let found = section.need("btrfs", "\"/path/of/the/subvolumes/{node}\"");
+    section.finish();
+    let found = found?;
+    let template = found.parsed(absolute)?;
+    check_path(&found, &template)?;
+    let here = nodes.here?;
+    for of in [here].into_iter().chain(nodes.peers) {
+        let placed = placed(&template, of, here);
+        match placed.view {
+            None => {
+                paths.take(&found, &placed.live);
+                paths.live.push(placed.live);
+            }
+            Some(view) => {
+                paths.take(&found, &view);
+                paths.views.push((found.clone(), view));
+            }
+        }
+    }
+    Some((Dataset::Btrfs(template), None))
 }

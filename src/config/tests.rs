@@ -5,6 +5,8 @@ use expect_test::{Expect, expect};
 use std::path::Path;
 
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod moves;
 
 const NODE: &str = "[node]\nname = \"alder\"\n";

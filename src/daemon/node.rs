@@ -61,6 +61,8 @@ pub struct Node {
     pub sends: Arc<Semaphore>,
     /// Held while a drill runs: one at a time on a node.
     pub drilling: Arc<tokio::sync::Mutex<()>>,
+    /// What is compared with other nodes, and how that went.
+    pub drift: super::drift::Drift,
     config: RwLock<Arc<Config>>,
     roles: RwLock<BTreeMap<RoleName, Arc<RoleRun>>>,
     peers: RwLock<BTreeMap<NodeName, Arc<PeerRun>>>,
@@ -107,6 +109,7 @@ pub struct RoleRun {
     pub supervisor: Arc<Supervisor>,
     /// What was told of views that could not be shown; held by whoever brings them up to date.
     pub viewed: tokio::sync::Mutex<BTreeMap<DatasetName, String>>,
+    pub seeds: Arc<super::seed::Seeds>,
 }
 
 /// A cycle in progress.
@@ -198,6 +201,7 @@ impl Node {
             stop: CancellationToken::new(),
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             drilling: Arc::default(),
+            drift: super::drift::Drift::default(),
             config: RwLock::new(Arc::new(config.clone())),
             roles: RwLock::default(),
             peers: RwLock::default(),
@@ -249,12 +253,14 @@ impl Node {
         let roles = self.roles.read().unwrap_or_else(PoisonError::into_inner);
         roles.get(name).cloned().ok_or_else(|| {
             let known: Vec<&str> = roles.keys().map(RoleName::as_str).collect();
+            let logs = roles.values().filter_map(|run| run.role.logs.as_ref());
+            let short = logs.map(|logs| logs.of.as_str());
             let hint = match known.as_slice() {
                 [] => {
                     "this node has no roles: add [role.NAME] to the config, then `standin reload`"
                         .to_owned()
                 }
-                known => match nearest(name.as_str(), known.iter().copied()) {
+                known => match nearest(name.as_str(), known.iter().copied().chain(short)) {
                     Some(near) => format!(
                         "did you mean {near}? Roles of this node: {}",
                         known.join(", ")
@@ -390,6 +396,7 @@ impl RoleRun {
             ages: Arc::default(),
             supervisor: Arc::default(),
             viewed: tokio::sync::Mutex::default(),
+            seeds: Arc::default(),
         })
     }
 
@@ -404,6 +411,7 @@ impl RoleRun {
             self.beside = old.beside.clone();
             self.drill = old.drill.clone();
             self.heard = old.heard.clone();
+            self.seeds = old.seeds.clone();
             lock(&self.shown).clone_from(&lock(&old.shown));
         }
         self

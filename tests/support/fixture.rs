@@ -86,8 +86,12 @@ impl Loop {
         }
         std::fs::create_dir(&path).unwrap();
         let size = size.to_string();
-        let made = ["-q", "-f", "-b", &size].map(OsStr::new);
-        run("mkfs.btrfs", made.into_iter().chain([image.as_os_str()]));
+        let made: &[&str] = match disk {
+            Some(_) => &["-q", "-f", "-b", &size],
+            None => &["-q"],
+        };
+        let made = made.iter().map(OsStr::new);
+        run("mkfs.btrfs", made.chain([image.as_os_str()]));
         let loops = if disk.is_none() { "loop," } else { "" };
         run(
             "mount",
