@@ -206,7 +206,10 @@ fn server(section: &mut Section, default: Address, port: u16) -> Option<Server> 
         }
         (Some((_, socket)), None) => socket.map(Address::Socket),
         (None, Some(host)) => host.map(|host| Address::Tcp(host, given.flatten().unwrap_or(port))),
-        (None, None) => Some(default),
+        (None, None) => Some(match (default, given.flatten()) {
+            (Address::Tcp(host, _), Some(port)) => Address::Tcp(host, port),
+            (default, _) => default,
+        }),
     };
     let user = section
         .get("user")
@@ -367,6 +370,13 @@ mod tests {
         ] {
             accepted(&text);
         }
+    }
+
+    #[test]
+    fn a_port_alone() {
+        let shown = |keys: &str| parse(&dump_of("redis", keys)).unwrap().show();
+        assert!(shown("port = 6380").contains("host = \"127.0.0.1\"\nport = 6380"));
+        assert!(shown("").contains("port = 6379"));
     }
 
     #[test]

@@ -46,6 +46,7 @@ mod tests {
         for keys in [
             "",
             "mode = \"freeze\"\nsocket = \"/run/redis/s\"",
+            "port = 6380",
             "mode = \"save\"\nhost = \"::1\"\nport = 6380\nuser = \"u\"\npassword-env = \"P\"",
             "password-file = \"/p\"",
         ] {

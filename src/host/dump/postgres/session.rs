@@ -319,7 +319,19 @@ impl Refused {
             Refused::Password(error) | Refused::Unfit(error) => error,
             Refused::Unreachable(error) => {
                 let what = format!("reach PostgreSQL at {address}: {error:#}");
-                let hint = "start the server, or mend `socket`, or `host` and `port`, of the dump";
+                let denied = |cause: &(dyn std::error::Error + 'static)| {
+                    let io = cause.downcast_ref::<std::io::Error>();
+                    io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
+                };
+                let hint = match error.chain().any(denied) {
+                    true => format!(
+                        "the system user {name} (or postgres, where there is none) must be let into the directories of the socket"
+                    ),
+                    false => {
+                        "start the server, or mend `socket`, or `host` and `port`, of the dump"
+                            .to_owned()
+                    }
+                };
                 Failure::new(Code::Failed, what).hint(hint).into()
             }
             Refused::Server(error) => {
