@@ -169,9 +169,14 @@ fn note_end(
     node.state.record_cycle(&run.name, &record)
 }
 
-/// The reason without its hint: for logs and status.
+/// Longest reason that is kept, in characters.
+const REASON_MAX: usize = 500;
+
+/// The reason without its hint: for logs, status and manifests. It may quote what a server or a peer said.
 pub fn first_line(error: &str) -> String {
-    error.lines().next().unwrap_or_default().to_owned()
+    let line = error.lines().next().unwrap_or_default();
+    let seen = line.chars().filter(|c| !c.is_control());
+    seen.take(REASON_MAX).collect()
 }
 
 /// One code for many: all well is done, all of one kind is that kind, a mixture is partial.
@@ -374,6 +379,14 @@ pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>) -> RoleCycle {
     match gather(node, run).await {
         Ok((newest, decision)) => {
             let fresh = matches!(decision, Decision::Take { .. });
+            if fresh {
+                let dumps = run.role.dumps.iter();
+                steps.extend(dumps.map(|dump| {
+                    let how = [dump.how.kind(), dump.how.mode()].join(" ");
+                    let text = format!("dump {} ({})", dump.name, how.trim_end());
+                    planned("dump", text)
+                }));
+            }
             steps.push(match (decision, newest) {
                 (Decision::Take { why, .. }, _) => {
                     planned("snapshot", format!("take a new point: {why}"))

@@ -77,6 +77,9 @@ pub struct RoleRun {
     pub fs: Arc<dyn Filesystem>,
     /// Held across snapshot, prune and restore of this role: one change of the catalogue at a time.
     pub catalogue: tokio::sync::Mutex<()>,
+    /// Held from the look whether a point is worth dumping for until everybody who was held for it is let go: nobody's writers are
+    /// held twice at once, nor let go by another's end.
+    pub dumping: Arc<tokio::sync::Mutex<()>>,
     pub cycle: Mutex<Option<RunningCycle>>,
     pub drill: Arc<Mutex<Option<RunningDrill>>>,
     pub replicas: Mutex<BTreeMap<NodeName, Replica>>,
@@ -378,6 +381,7 @@ impl RoleRun {
             role: Arc::new(role),
             fs: Arc::new(fs),
             catalogue: tokio::sync::Mutex::default(),
+            dumping: Arc::default(),
             cycle: Mutex::default(),
             drill: Arc::default(),
             replicas: Mutex::default(),
@@ -409,6 +413,7 @@ impl RoleRun {
             self.ages = old.ages.clone();
             self.supervisor = old.supervisor.clone();
             self.beside = old.beside.clone();
+            self.dumping = old.dumping.clone();
             self.drill = old.drill.clone();
             self.heard = old.heard.clone();
             self.seeds = old.seeds.clone();
