@@ -101,7 +101,7 @@ pub fn run(room: &Room, size: &Size) -> Slow {
         over.store(true, Ordering::Relaxed);
     });
     let seconds = began.elapsed().as_secs_f64();
-    let wire_bytes = wire.seen(Way::There).sent - before.sent;
+    let wire_bytes = wire.seen(Way::There).arrived - before.arrived;
     let script = "p=$(ls -d \"$1\"/.standin/web/*Z.*/data | sort | tail -n 2 | head -n 1) n=$(ls -d \"$1\"/.standin/web/*Z.*/data | sort | tail -n 1); \
                   btrfs -q send -p \"$p\" \"$n\" | zstd -q -3 | wc -c";
     let counted = output_of(
