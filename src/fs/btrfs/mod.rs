@@ -44,6 +44,7 @@ mod copyout;
 mod disk;
 mod drill;
 mod examine;
+mod fill;
 pub mod flags;
 mod fork_mount;
 mod forks;
@@ -114,6 +115,7 @@ pub struct Btrfs {
     /// Keeps the mounts alive between calls.
     tops: Mutex<Vec<Arc<Top>>>,
     reported: Mutex<BTreeSet<String>>,
+    doubts: fill::Doubts,
 }
 
 impl Btrfs {
@@ -141,6 +143,7 @@ impl Btrfs {
             fstab: fstab_in_force(),
             tops: Mutex::default(),
             reported: Mutex::default(),
+            doubts: fill::Doubts::default(),
         })
     }
 
@@ -177,6 +180,7 @@ impl Btrfs {
             role: &self.role,
             parts,
             reported: &self.reported,
+            doubts: &self.doubts,
         })
     }
 
