@@ -22,6 +22,7 @@ use crate::logic::line::Line;
 use crate::logic::manifest::Manifest;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{RoleId, Term};
+use crate::logic::transfer::Kind;
 use crate::peer::exchange::Exchange;
 use crate::peer::message::{Answer, Refusal, Request};
 
@@ -367,6 +368,19 @@ fn same_datasets<'a>(
     Ok(())
 }
 
+/// Both sides read the refusal: it is told to the peer, and logged here.
+fn same_kind(node: &Node, run: &RoleRun, peer: &NodeName, theirs: Kind) -> Result<()> {
+    let ours = run.fs.kind();
+    if ours == theirs {
+        return Ok(());
+    }
+    let (role, node) = (&run.name, node.name());
+    let (ours, theirs) = (ours.word(), theirs.word());
+    let what = format!("role {role} is on {ours} on {node} and on {theirs} on {peer}");
+    let hint = format!("keep role {role} on one kind of filesystem on all its nodes");
+    Err(refused(Code::Refused, what, hint))
+}
+
 /// Answers `Lineage`.
 async fn list(node: &Arc<Node>, peer: &NodeName, asked: Request) -> Result<Answer> {
     let Request::Lineage {
@@ -376,11 +390,13 @@ async fn list(node: &Arc<Node>, peer: &NodeName, asked: Request) -> Result<Answe
         datasets,
         line,
         bases,
+        kind,
     } = asked
     else {
         bail!("answer {asked:?} as if it asked for a lineage");
     };
     let run = admit_role(node, peer, &role, role_id, (&term, line)).await?;
+    same_kind(node, &run, peer, kind)?;
     if !datasets.is_empty() {
         same_datasets(node, &run, datasets.iter())?;
     }

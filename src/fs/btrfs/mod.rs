@@ -34,24 +34,24 @@ use crate::logic::fork::Fork;
 use crate::logic::manifest::{Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName};
-use crate::logic::transfer::Partial;
+use crate::logic::transfer::{Kind, Partial};
 
 mod apply;
 mod aside;
 mod catalogue;
 mod changes;
 mod copyout;
-mod disk;
+pub(in crate::fs) mod disk;
 mod drill;
 mod examine;
 pub mod flags;
-mod fork_mount;
+pub(in crate::fs) mod fork_mount;
 mod forks;
 pub(crate) mod freeze;
 mod fstab;
 mod ioctl;
 mod layout;
-mod mountinfo;
+pub(in crate::fs) mod mountinfo;
 mod nested;
 mod place;
 mod reboot;
@@ -74,7 +74,7 @@ mod top;
 pub mod trial;
 mod unreadable;
 mod users;
-mod uses;
+pub(in crate::fs) mod uses;
 mod view;
 mod written;
 
@@ -225,6 +225,10 @@ impl Btrfs {
 impl Filesystem for Btrfs {
     fn role(&self) -> &RoleName {
         &self.role
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Btrfs
     }
 
     fn datasets(&self) -> &BTreeMap<DatasetName, PathBuf> {
