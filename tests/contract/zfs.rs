@@ -223,7 +223,7 @@ fn assert_same(one: &Path, other: &Path) {
 }
 
 fn fill(path: &Path, name: &str, seed: u64, bytes: usize) {
-    fs::write(path.join(name), Random::new(seed).bytes(bytes)).unwrap();
+    fs::write(path.join(name), noise(seed, bytes)).unwrap();
 }
 
 #[test]
@@ -242,16 +242,16 @@ fn a_cut_transfer_goes_on() {
     let (alder, birch) = (role(&[("web", &here)]), role(&[("web", &there)]));
     alder.prepare().unwrap();
     birch.prepare().unwrap();
-    fill(&here.path, "big", 1, 12 << 20);
+    fill(&here.path, "big", 1, 6 << 20);
     let one = take(&alder, 1, 1);
     let web = dataset("web");
     // A new dataset, then one on top of it: each cut twice, the second time in what goes on.
     let mut base: Option<PointId> = None;
     for (sequence, point) in [(1, one)].into_iter().chain([(2, {
-        fill(&here.path, "more", 2, 12 << 20);
+        fill(&here.path, "more", 2, 6 << 20);
         take(&alder, 1, 2)
     })]) {
-        let whole = carry(&alder, &birch, &point, base.as_ref(), Some(6 << 20)).unwrap();
+        let whole = carry(&alder, &birch, &point, base.as_ref(), Some(3 << 20)).unwrap();
         assert!(!whole.resumed);
         assert_eq!(birch.partials().unwrap().len(), 1);
         let cut = carry(&alder, &birch, &point, base.as_ref(), Some(2 << 20)).unwrap();
@@ -272,9 +272,9 @@ fn a_cut_transfer_goes_on() {
     }
     assert_eq!(birch.partials().unwrap(), []);
     // A token of a stream that does not come again is given up.
-    fill(&here.path, "third", 3, 8 << 20);
+    fill(&here.path, "third", 3, 4 << 20);
     let three = take(&alder, 1, 3);
-    carry(&alder, &birch, &three, base.as_ref(), Some(4 << 20)).unwrap();
+    carry(&alder, &birch, &three, base.as_ref(), Some(2 << 20)).unwrap();
     alder.destroy(&three.manifest.point).unwrap();
     let four = take(&alder, 1, 4);
     let carried = carry(&alder, &birch, &four, base.as_ref(), None).unwrap();

@@ -395,7 +395,12 @@ impl Incoming for Receiving {
 
     /// Ends the program: what it has is kept by ZFS.
     fn checkpoint(&mut self) -> Result<()> {
-        self.end().map(|_| ())
+        match self.end()? {
+            Some((false, said)) if text::trouble(&said) != Trouble::Partial => {
+                Err(self.failed(&said))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn restart(&mut self) -> Result<()> {

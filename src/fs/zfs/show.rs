@@ -52,8 +52,9 @@ impl Shown {
         Ok(Shown { dir, _mount: mount })
     }
 
+    /// The descriptor itself is a symbolic link: a program that follows none is led into it by the dot.
     pub fn path(&self) -> PathBuf {
-        store::fd_path(&self.dir)
+        store::fd_path(&self.dir).join(".")
     }
 }
 

@@ -178,15 +178,6 @@ pub fn is_token(word: &str) -> bool {
         && word.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
 }
 
-/// The version of the kernel module, of `zfs version`: `zfs-kmod-2.3.2-2~bpo12+1` is 2.3. None where it is not loaded.
-pub fn module_version(said: &str) -> Option<(u32, u32)> {
-    let line = said
-        .lines()
-        .find_map(|line| line.strip_prefix("zfs-kmod-"))?;
-    let mut numbers = line.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
 /// What a person is told: one line, without the program's own beginning.
 pub fn sentence(said: &str) -> String {
     let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());

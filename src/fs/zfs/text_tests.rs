@@ -130,18 +130,3 @@ fn tokens() {
         assert!(!is_token(word), "{word}");
     }
 }
-
-#[test]
-fn versions() {
-    for (said, expected) in [
-        ("zfs-2.1.11-1\nzfs-kmod-2.1.11-1\n", Some((2, 1))),
-        (
-            "zfs-2.3.2-2~bpo12+1\nzfs-kmod-2.3.2-2~bpo12+1\n",
-            Some((2, 3)),
-        ),
-        ("zfs-2.2.0-rc4\nzfs-kmod-2.2.0-rc4\n", Some((2, 2))),
-        ("zfs-2.3.2-2~bpo12+1\n", None),
-    ] {
-        assert_eq!(module_version(said), expected, "{said}");
-    }
-}
