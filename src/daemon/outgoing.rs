@@ -88,18 +88,9 @@ pub async fn send_dataset(
         flags: measured.flags,
     };
     let mut exchange = link.open(&Request::Offer(Box::new(offer))).await?;
-    let held = match answer(&job.what(peer), exchange.recv()).await? {
-        Answer::Have {
-            offset,
-            prefix,
-            token,
-        } => Already {
-            offset,
-            prefix,
-            token,
-        },
-        Answer::Stored => return Ok(()),
-        other => bail!("{} answered an offer with {other:?}", peer.peer.name),
+    let answered = answer(&job.what(peer), exchange.recv()).await?;
+    let Some(held) = already(answered, peer)? else {
+        return Ok(());
     };
     let tracked = node.hub.track(TransferFacts {
         role: run.name.clone(),
@@ -132,6 +123,23 @@ pub async fn send_dataset(
     let result = carry(node, run, peer, exchange, start, &tracked, cancel).await;
     tracked.end(result.as_ref().err().map(|error| format!("{error:#}")));
     result
+}
+
+/// Where the peer has it go on; none where it has all of it.
+fn already(answered: Answer, peer: &PeerRun) -> Result<Option<Already>> {
+    match answered {
+        Answer::Have {
+            offset,
+            prefix,
+            token,
+        } => Ok(Some(Already {
+            offset,
+            prefix,
+            token,
+        })),
+        Answer::Stored => Ok(None),
+        other => bail!("{} answered an offer with {other:?}", peer.peer.name),
+    }
 }
 
 async fn measure(run: &RoleRun, job: &Job, version_max: u32) -> Result<Measured> {

@@ -258,5 +258,4 @@ fn fill(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
 }
 
 #[cfg(test)]
-#[path = "compare_tests.rs"]
 mod tests;

@@ -185,5 +185,4 @@ pub fn sentence(said: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "text_tests.rs"]
 mod tests;
