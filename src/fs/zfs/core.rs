@@ -132,12 +132,6 @@ impl Core {
         Ok(store)
     }
 
-    /// Lets go of every mount of ours that nobody uses.
-    pub fn let_go(&self) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.clear();
-    }
-
     /// Has a point alone, by its name.
     pub fn alone(&self, name: &str) -> Result<Use> {
         let used = Used::Point(self.role.clone(), name.to_owned());

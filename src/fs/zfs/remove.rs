@@ -315,8 +315,12 @@ pub fn collapse(core: &Core, part: &Part, dataset: &DatasetName) -> Result<()> {
                 }
             };
             if let Some(clone) = goes_on {
-                zfs(&["promote", &clone])
-                    .with_context(|| format!("make {clone} independent of {}", tree.name))?;
+                let promoted = zfs(&["promote", &clone]);
+                if promoted.as_ref().err().and_then(trouble_of) == Some(Trouble::Busy) {
+                    // Somebody reads one of the snapshots: the next sweep tries again.
+                    continue;
+                }
+                promoted.with_context(|| format!("make {clone} independent of {}", tree.name))?;
                 freeze("collapse-promoted");
             }
             match zfs(&["destroy", &tree.name]) {
