@@ -219,23 +219,38 @@ pub fn sweep(core: &Core) -> Result<()> {
             }
         }
     }
-    let scene = core.look()?;
-    forks::sweep(&scene)?;
-    for part in &scene.parts {
-        let trash = part.store.hidden(".trash", &core.role);
-        for name in store::names(&trash)?
-            .iter()
-            .filter(|name| name.ends_with(".json"))
-        {
-            empty(&scene, &trash.join(name))?;
-        }
+    forks::sweep(&core.look()?)?;
+    empty_trash(core)?;
+    let parts = core.parts()?;
+    for part in &parts {
         for dataset in &part.datasets {
             if !live::is_begun(part, core, dataset) {
                 collapse(core, part, dataset)?;
             }
         }
     }
-    Ok(())
+    // What waited for a holder to go.
+    empty_trash(core)
+}
+
+fn empty_trash(core: &Core) -> Result<()> {
+    let mut files = Vec::new();
+    for part in core.parts()? {
+        let trash = part.store.hidden(".trash", &core.role);
+        let names = store::names(&trash)?.into_iter();
+        files.extend(
+            names
+                .filter(|name| name.ends_with(".json"))
+                .map(|name| trash.join(name)),
+        );
+    }
+    if files.is_empty() {
+        return Ok(());
+    }
+    let scene = core.look()?;
+    files
+        .iter()
+        .try_for_each(|file| empty(&scene, file).map(|_| ()))
 }
 
 fn sweep_taking(scene: &Scene<'_>, part: &Part) -> Result<()> {
