@@ -345,33 +345,37 @@ fn mount(core: &Core, dataset: &DatasetName) -> Result<()> {
     Err(Failure::new(Code::Failed, what).hint(hint).into())
 }
 
-/// Before anything is touched: a copy whose key is not there could not be mounted.
+/// Before anything is touched: a clone of an encrypted dataset belongs to the encryption root of its origin, and ZFS lets it move
+/// within that root only. Below one root for the live path and the holders, with its key loaded, it can become live.
 fn expect_key(scene: &Scene<'_>, dataset: &DatasetName, source: &Snapshot) -> Result<()> {
     let tree = scene.family(dataset)?.tree(&source.dataset);
     if !tree.is_some_and(|tree| tree.encrypted) {
         return Ok(());
     }
-    let status = || zfs(&["get", "-Hp", "-o", "value", "keystatus", &source.dataset]);
-    if status()?.trim() == "available" {
+    let property = |name: &str, of: &str| -> Result<String> {
+        let said = zfs(&["get", "-Hp", "-o", "value", name, of])?;
+        Ok(said.trim().to_owned())
+    };
+    let live = &scene.core.place(dataset)?.zfs;
+    let parent = store::parent(live).unwrap_or(live);
+    let root = property("encryptionroot", &source.dataset)?;
+    if root != property("encryptionroot", parent)? {
+        let what = format!(
+            "make {dataset} live: its encryption root is {root}, and a copy of it cannot leave that for {live}"
+        );
+        return Err(Failure::new(Code::Refused, what)
+            .hint(format!(
+                "by hand: zfs load-key {root}; zfs clone {} {live}",
+                source.name()
+            ))
+            .into());
+    }
+    if property("keystatus", &source.dataset)? == "available" {
         return Ok(());
     }
-    // Where its place is known (keylocation), it is loaded; at a prompt nobody answers.
-    let loaded = zfs(&["load-key", &source.dataset]);
-    if loaded.is_ok() && status()?.trim() == "available" {
-        return Ok(());
-    }
-    let why = loaded
-        .err()
-        .map_or_else(String::new, |error| format!(": {error:#}"));
-    let what = format!(
-        "make {dataset} live: the key of {} is not loaded{why}",
-        source.dataset
-    );
+    let what = format!("make {dataset} live: the key of {root} is not loaded");
     Err(Failure::new(Code::Refused, what)
-        .hint(format!(
-            "zfs load-key -L file:///path/of/the/key {}",
-            source.dataset
-        ))
+        .hint(format!("zfs load-key {root}"))
         .into())
 }
 
