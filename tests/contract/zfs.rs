@@ -3,6 +3,8 @@
 //! Tried where `STANDIN_TEST_POOL` names a pool whose data nobody wants; each test makes datasets of its own in it. There is
 //! no ZFS in the kernels that most tests run on: the suite of virtual machines has it.
 
+#![allow(clippy::print_stdout)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
