@@ -11,15 +11,19 @@ use clap::{Args, Parser, Subcommand};
 use crate::config;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 
+mod drift;
 mod drill;
 mod fork;
 mod load;
 mod moves;
+mod seed;
 
+pub use drift::Drift;
 pub use drill::Drill;
 pub use fork::*;
 pub use load::Load;
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
+pub use seed::Seed;
 
 /// Keeps a second server ready to take over: snapshot replication and failover for btrfs.
 #[derive(Debug, Parser)]
@@ -90,6 +94,8 @@ pub enum Verb {
     Pause(Pause),
     Load(Load),
     Drill(Drill),
+    Seed(Seed),
+    Drift(Drift),
     Fork(Fork),
     Rescan(Rescan),
     Prune(Prune),
@@ -100,6 +106,7 @@ pub enum Verb {
     LinkWorker(LinkWorker),
     Completions(Completions),
     ApplyWorker(ApplyWorker),
+    SeedWorker(SeedWorker),
 }
 
 /// Write a first configuration and make this node's key
@@ -410,6 +417,13 @@ pub struct Completions {
 #[derive(Debug, Args)]
 #[command(hide = true, after_help = "Only standin serve starts this.")]
 pub struct ApplyWorker {}
+
+/// Follow a template that the daemon read, confined
+///
+/// Started by the daemon, never by hand.
+#[derive(Debug, Args)]
+#[command(hide = true, after_help = "Only standin serve starts this.")]
+pub struct SeedWorker {}
 
 #[cfg(test)]
 mod tests {

@@ -14,12 +14,15 @@ use std::time::Duration;
 use crate::logic::absent;
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::Bandwidth;
+use crate::logic::drift::Watch;
 use crate::logic::drill::Drill;
 use crate::logic::dump::Dump;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::play::Play;
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
+use crate::logic::seed::Seed;
+use crate::logic::transfer::Kind;
 
 mod complaint;
 mod datasets;
@@ -27,15 +30,19 @@ mod document;
 mod drill;
 mod dump;
 pub mod edit;
+mod logs;
 mod permit;
 mod play;
 mod read;
+mod seed;
 mod show;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use complaint::{Complaint, Complaints};
+pub use logs::Logs;
 pub use permit::{Grant, RoleGrants, in_force};
 
 /// Where the file is unless `--config` says otherwise.
@@ -88,7 +95,7 @@ impl Config {
         self.roles.values().flat_map(|role| {
             role.datasets
                 .iter()
-                .map(|(name, Dataset::Btrfs(path))| (&role.name, name, path.as_path()))
+                .map(|(name, dataset)| (&role.name, name, dataset.path()))
         })
     }
 }
@@ -111,6 +118,10 @@ pub struct Node {
     pub checkpoint_bytes: u64,
     /// ... or after this time. Default 30 s.
     pub checkpoint_every: Duration,
+    /// Words for templates of seeded files. Default: none.
+    pub vars: BTreeMap<String, String>,
+    /// What is compared with other nodes. Default: nothing.
+    pub watches: Vec<Watch>,
 }
 
 /// Another node that this one is, or will be, paired with.
@@ -134,6 +145,8 @@ pub struct Peer {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Role {
     pub name: RoleName,
+    /// Of the kind `logs`: what the node `home` writes for itself. None: of the usual kind, one node plays it.
+    pub logs: Option<Logs>,
     /// The node on which the role lives when all is well: active there at first.
     pub home: NodeName,
     pub peers: Vec<NodeName>,
@@ -156,6 +169,8 @@ pub struct Role {
     pub drill: Drill,
     /// How its databases are made consistent in a point, in this order. Default: nothing.
     pub dumps: Vec<Dump>,
+    /// Files made here from templates of the role. Default: none.
+    pub seeds: Vec<Seed>,
     /// Live paths, absolute.
     pub datasets: BTreeMap<DatasetName, Dataset>,
     /// Where datasets are shown read-only, absolute (`standby-view`). Default: nowhere.
@@ -167,4 +182,26 @@ pub struct Role {
 pub enum Dataset {
     /// Path of a subvolume, absolute.
     Btrfs(PathBuf),
+    Zfs {
+        /// A filesystem in a pool: `tank/www`.
+        name: String,
+        /// Where it is mounted while it is live, absolute.
+        path: PathBuf,
+    },
+}
+
+impl Dataset {
+    /// Where the live data are.
+    pub fn path(&self) -> &Path {
+        match self {
+            Dataset::Btrfs(path) | Dataset::Zfs { path, .. } => path,
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self {
+            Dataset::Btrfs(_) => Kind::Btrfs,
+            Dataset::Zfs { .. } => Kind::Zfs,
+        }
+    }
 }

@@ -37,6 +37,8 @@ pub enum Code {
     NoSpace = 16,
     /// What was asked for does not exist (role, point, path, peer).
     NotFound = 17,
+    /// Nodes differ in what is watched (`standin drift`).
+    Differs = 18,
     /// This node is not active in the role, so the command was not run (EX_TEMPFAIL of sysexits.h).
     NotActive = 75,
     /// Interrupted; finished parts are kept.
@@ -45,7 +47,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the published table.
-    pub const ALL: [Code; 14] = [
+    pub const ALL: [Code; 15] = [
         Code::Done,
         Code::Failed,
         Code::Usage,
@@ -58,6 +60,7 @@ impl Code {
         Code::Refused,
         Code::NoSpace,
         Code::NotFound,
+        Code::Differs,
         Code::NotActive,
         Code::Interrupted,
     ];
@@ -77,6 +80,7 @@ impl Code {
             Code::Refused => "refused",
             Code::NoSpace => "no-space",
             Code::NotFound => "not-found",
+            Code::Differs => "differs",
             Code::NotActive => "not-active",
             Code::Interrupted => "interrupted",
         }

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use standin::config::Config;
+use standin::logic::name::RoleName;
 
 const SAMPLE: &str = include_str!("../docs/standin.toml");
 
@@ -33,7 +34,7 @@ fn uncommented(take: impl Fn(&str) -> bool) -> String {
 }
 
 /// Keys of which the sample gives an example, because their default is "none" or another key's value.
-const EXAMPLES: [&str; 18] = [
+const EXAMPLES: [&str; 23] = [
     "advertise",
     "via",
     "bandwidth",
@@ -52,21 +53,28 @@ const EXAMPLES: [&str; 18] = [
     "drill.checks",
     "drill.start",
     "drill.stop",
+    "mode",
+    "owner",
+    "after",
+    "peers",
+    "user",
 ];
 
 fn is_example(line: &str) -> bool {
     // Of a role; a peer's have a default.
     let of_role = line.starts_with("grants = {");
+    let of_watch = line.starts_with("accept = [");
     let is = |key: &&str| line.starts_with(&format!("{key} ="));
     // A section that is commented as a whole.
     let of_role = of_role || line.starts_with('[');
-    of_role || EXAMPLES.iter().any(is)
+    of_role || of_watch || EXAMPLES.iter().any(is)
 }
 
 #[test]
 fn the_sample_is_accepted() {
     let config = parse(SAMPLE);
-    assert_eq!(config.roles.len(), 1);
+    let names: Vec<&str> = config.roles.keys().map(RoleName::as_str).collect();
+    assert_eq!(names, ["syslog.alder", "syslog.birch", "web"]);
     assert_eq!(config.peers.len(), 1);
 }
 

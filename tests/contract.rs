@@ -21,7 +21,7 @@ mod written;
 mod zfs;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,7 +29,7 @@ use std::time::Instant;
 
 use stage::*;
 use standin::error::{Code, Failure};
-use standin::fs::{Filesystem, FsError, Scan};
+use standin::fs::{Filesystem, FsError, Scan, Touch};
 use standin::logic::transfer::Kind;
 
 fn is_busy<T>(result: standin::fs::Result<T>) -> bool {
@@ -120,8 +120,12 @@ fn changes_are_seen(fs: &dyn Filesystem) {
                 "nothing was written, before {what}"
             );
         }
+        let mut watch = fs.watch(&point).unwrap();
+        assert_eq!(watch.look(), Touch::Quiet, "nothing written, before {what}");
         change(&last.join("c"));
+        assert_ne!(watch.look(), Touch::Quiet, "{what}");
         assert!(fs.changed(&point).unwrap(), "{what}");
+        assert_eq!(watch.look(), Touch::Changed, "{what}, after a sync");
         assert!(fs.changed(&point).unwrap(), "{what}, asked again");
         fs.destroy(&point.manifest.point).unwrap();
         assert!(
@@ -130,6 +134,16 @@ fn changes_are_seen(fs: &dyn Filesystem) {
         );
     };
     check("write", &|path| fs::write(path, "2").unwrap());
+    let long_open = fs::File::options()
+        .append(true)
+        .open(last.join("c"))
+        .unwrap();
+    check("append", &|_| (&long_open).write_all(b"line\n").unwrap());
+    check("fsync", &|_| {
+        (&long_open).write_all(b"line\n").unwrap();
+        long_open.sync_data().unwrap();
+    });
+    check("truncate", &|_| long_open.set_len(1).unwrap());
     check("mode", &|path| {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap()
     });

@@ -20,7 +20,7 @@ const ACTIVE: &str = "active";
 
 pub fn run(global: &Global, args: &IfActive) -> Result<Code> {
     let (_, status): (_, Status) = Control::of(global).ask(&Request::Status)?;
-    let role = find(&status.roles, &args.role)?;
+    let role = find(&status, &args.role)?;
     if role.state != ACTIVE {
         if !args.quiet {
             let (node, state) = (&status.node, &role.state);
@@ -39,9 +39,14 @@ pub fn run(global: &Global, args: &IfActive) -> Result<Code> {
     Err(Failure::new(Code::NotFound, what).into())
 }
 
-fn find<'a>(roles: &'a [RoleStatus], name: &RoleName) -> Result<&'a RoleStatus> {
+fn find<'a>(status: &'a Status, name: &RoleName) -> Result<&'a RoleStatus> {
+    let roles = &status.roles;
     let found = roles.iter().find(|role| role.name == *name);
-    found.ok_or_else(|| {
+    // This node's own logs.
+    let own = |role: &&RoleStatus| {
+        role.logs.as_ref() == Some(name) && role.home.as_ref() == Some(&status.node)
+    };
+    found.or_else(|| roles.iter().find(own)).ok_or_else(|| {
         let names: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
         let failure = Failure::new(Code::NotFound, format!("find role {name}"));
         match nearest(name.as_str(), names.iter().copied()) {

@@ -15,6 +15,7 @@ pub mod render;
 mod apply_worker;
 mod check;
 mod completions;
+mod drift;
 mod drill;
 mod fork;
 mod if_active;
@@ -30,6 +31,7 @@ mod prune;
 mod rescan;
 mod restore;
 mod run;
+mod seed;
 mod serve;
 mod status;
 mod table;
@@ -70,6 +72,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Pause(args) => moves::pause(global, args),
         Verb::Load(args) => load::run(global, args),
         Verb::Drill(args) => drill::run(global, args),
+        Verb::Seed(args) => seed::run(global, args),
+        Verb::Drift(args) => drift::run(global, args),
         Verb::Fork(args) => fork::run(global, args),
         Verb::Rescan(args) => rescan::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
@@ -80,6 +84,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::LinkWorker(_) => link::work(),
         Verb::Completions(args) => completions::run(args),
         Verb::ApplyWorker(_) => apply_worker::run(),
+        Verb::SeedWorker(_) => seed::work(),
     }
 }
 

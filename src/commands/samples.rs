@@ -450,6 +450,18 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             value(render::load_sample()),
         ),
         (
+            "Seed",
+            "`standin seed --json`, also with `--dry-run`; `what` is `nothing`, `write`, `replace` or `attributes`, `state` is \
+             `fresh`, `stale`, `edited`, `failing` or `idle`",
+            value(render::seed::sample()),
+        ),
+        (
+            "Drift",
+            "`standin drift --json`; `state` is `same`, `differs`, `only-here`, `only-there`, `accepted`, `unreadable-here`, \
+             `unreadable-there` or `not-watched-there`, `here` being `node`",
+            value(render::drift::sample()),
+        ),
+        (
             "Forks",
             "`standin fork list --json`; `standin fork show --json` prints one of its `forks` by itself",
             value(forks()),

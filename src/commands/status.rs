@@ -7,7 +7,7 @@ use super::interrupt::Interrupts;
 use super::output::{self, Output};
 use super::render;
 use crate::cli::{self, Global};
-use crate::daemon::api::{Event, Request, Status};
+use crate::daemon::api::{Event, Request, RoleStatus, Status};
 use crate::error::{Code, Failure};
 use crate::logic::name::{NodeName, RoleName};
 
@@ -94,24 +94,28 @@ fn only(status: &mut Status, role: &RoleName) -> Result<()> {
         .iter()
         .map(|role| role.name.to_string())
         .collect();
-    status.roles.retain(|found| found.name == *role);
-    let Some(found) = status.roles.first() else {
+    let meant = |found: &RoleStatus| found.name == *role || found.logs.as_ref() == Some(role);
+    status.roles.retain(meant);
+    if status.roles.is_empty() {
         let failure = Failure::new(Code::NotFound, format!("find role {role}"));
         return Err(failure
             .hint(format!("roles of this node: {}", known.join(", ")))
             .into());
+    }
+    let of_role = |found: &RoleStatus| -> Vec<NodeName> {
+        let peers = found.replicas.iter().map(|replica| replica.peer.clone());
+        let words = found.words.iter().map(|word| word.peer.clone());
+        peers.chain(words).collect()
     };
-    let peers: Vec<NodeName> = found
-        .replicas
-        .iter()
-        .map(|replica| replica.peer.clone())
-        .collect();
-    let words = found.words.iter().map(|word| word.peer.clone());
-    let peers: Vec<NodeName> = peers.into_iter().chain(words).collect();
+    let peers: Vec<NodeName> = status.roles.iter().flat_map(of_role).collect();
+    let names: Vec<RoleName> = status.roles.iter().map(|role| role.name.clone()).collect();
     status.peers.retain(|peer| peers.contains(&peer.name));
-    status.transfers.retain(|transfer| transfer.role == *role);
+    status
+        .transfers
+        .retain(|transfer| names.contains(&transfer.role));
     let of_others = |warning: &String| {
-        let others = known.iter().filter(|name| *name != role.as_str());
+        let ours = |name: &&String| names.iter().any(|role| role.as_str() == *name);
+        let others = known.iter().filter(|name| !ours(name));
         others
             .into_iter()
             .any(|name| warning.starts_with(&format!("{name}: ")))

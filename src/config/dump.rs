@@ -3,7 +3,7 @@
 //! Promise: as `read`: everything checked, every complaint made, one for each mistake. Where a password is is known here, never
 //! the password. What a kind of server has keys of its own for is read and shown in a file of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml_edit::{Array, ArrayOfTables, Item, Table, value};
@@ -194,7 +194,7 @@ fn server(section: &mut Section, default: Address, port: u16) -> Option<Server> 
         .map(|found| found.text().map(str::to_owned));
     let given = section.get("port").map(|found| {
         let port = found.whole().and_then(|port| u16::try_from(port).ok());
-        if !port.is_some_and(|port| port > 0) {
+        if port.is_none_or(|port| port == 0) {
             found.refuse("not a port: 1 to 65535");
         }
         port
@@ -206,7 +206,10 @@ fn server(section: &mut Section, default: Address, port: u16) -> Option<Server> 
         }
         (Some((_, socket)), None) => socket.map(Address::Socket),
         (None, Some(host)) => host.map(|host| Address::Tcp(host, given.flatten().unwrap_or(port))),
-        (None, None) => Some(default),
+        (None, None) => Some(match (default, given.flatten()) {
+            (Address::Tcp(host, _), Some(port)) => Address::Tcp(host, port),
+            (default, _) => default,
+        }),
     };
     let user = section
         .get("user")
@@ -316,7 +319,7 @@ fn show_server(server: &Server, table: &mut Table) {
     }
 }
 
-fn path_value(path: &PathBuf) -> Item {
+fn path_value(path: &Path) -> Item {
     value(path.to_string_lossy().into_owned())
 }
 
@@ -324,7 +327,6 @@ fn path_value(path: &PathBuf) -> Item {
 mod tests {
     use std::path::Path;
 
-    use super::*;
     use crate::config::Config;
     use expect_test::{Expect, expect};
 
@@ -337,7 +339,22 @@ mod tests {
     }
 
     fn dump(keys: &str) -> String {
-        format!("[[role.web.dump]]\nname = \"x\"\nkind = \"command\"\n{keys}\n")
+        dump_of("command", keys)
+    }
+
+    pub fn dump_of(kind: &str, keys: &str) -> String {
+        format!("[[role.web.dump]]\nname = \"x\"\nkind = \"{kind}\"\n{keys}\n")
+    }
+
+    /// What is read is shown, and read again.
+    pub fn accepted(text: &str) {
+        let config = parse(text).unwrap();
+        let again = Config::parse(&config.show(), Path::new("/c.toml")).unwrap();
+        assert_eq!(config, again, "{text}\n{}", config.show());
+    }
+
+    pub fn refused(text: &str, expected: Expect) {
+        expected.assert_eq(&parse(text).err().unwrap_or_else(|| "accepted".to_owned()));
     }
 
     #[test]
@@ -351,17 +368,19 @@ mod tests {
             dump("dump = \"d\"\ndrill = { socket = \"/s\", password-file = \"/p\" }"),
             dump("dump = \"d\"") + &dump("dump = \"d\"").replace("\"x\"", "\"y\""),
         ] {
-            let config = parse(&text).unwrap();
-            let again = Config::parse(&config.show(), Path::new("/c.toml")).unwrap();
-            assert_eq!(config, again, "{text}\n{}", config.show());
+            accepted(&text);
         }
     }
 
     #[test]
+    fn a_port_alone() {
+        let shown = |keys: &str| parse(&dump_of("redis", keys)).unwrap().show();
+        assert!(shown("port = 6380").contains("host = \"127.0.0.1\"\nport = 6380"));
+        assert!(shown("").contains("port = 6379"));
+    }
+
+    #[test]
     fn what_is_refused() {
-        let refused = |text: &str, expected: Expect| {
-            expected.assert_eq(&parse(text).err().unwrap_or_else(|| "accepted".to_owned()));
-        };
         refused(
             "[role.web.dump]\nname = \"x\"",
             expect![

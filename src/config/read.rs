@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::datasets::{Paths, datasets};
 use super::document::{Found, Page, Section};
+use super::logs::{self, Logs};
 use super::permit;
 use super::{
     CONTROL_DEFAULT, Complaints, Config, Grant, Node, Peer, Role, RoleGrants, STATE_DIR_DEFAULT,
@@ -19,7 +20,9 @@ use crate::logic::absent::{self, Floor};
 use crate::logic::accept::Accept;
 use crate::logic::bandwidth::{Bandwidth, Limit};
 use crate::logic::drill::Drill;
+use crate::logic::dump::Dump;
 use crate::logic::name::{NodeName, RoleName, nearest};
+use crate::logic::play::Play;
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
 use crate::logic::units;
@@ -54,8 +57,13 @@ struct Known {
 }
 
 fn whole(mut top: Section, path: &Path) -> Option<Config> {
+    // Read when the peers are known.
+    let mut watched = None;
     let node = match top.section("node") {
-        Some(section) => Some(node(section)),
+        Some(mut section) => {
+            watched = section.get("watch");
+            Some(node(section))
+        }
         None => {
             // A `node` that is no table has been complained of.
             if top.get("node").is_none() {
@@ -86,24 +94,30 @@ fn whole(mut top: Section, path: &Path) -> Option<Config> {
             peers.insert(name, peer);
         }
     }
+    let watches = watched.map(|found| super::watch::watches(&found, &known.peers));
     let mut roles = BTreeMap::new();
     let mut paths = Paths::default();
     for found in top.section("role").iter().flat_map(Section::entries) {
         let Some(name) = named(&found, RoleName::parse) else {
             continue;
         };
-        let role = found
-            .section()
-            .and_then(|section| role(section, &name, &known, &mut paths));
-        if let Some(role) = role {
-            roles.insert(name, role);
+        let section = found.clone().section();
+        let role = section.and_then(|section| role(section, &name, &known, &mut paths));
+        let expanded = role.map(|role| logs::expanded(role, known.here.as_ref(), &found));
+        for role in expanded.into_iter().flatten() {
+            let name = role.name.clone();
+            if roles.insert(name.clone(), role).is_some() {
+                found.refuse_key(format!("there are two roles {name}: give one another name"));
+            }
         }
     }
     paths.finish();
     top.finish();
+    let mut node = node?.1?;
+    node.watches = watches.unwrap_or_else(|| Some(Vec::new()))?;
     Some(Config {
         path: path.to_owned(),
-        node: node?.1?,
+        node,
         peers,
         roles,
     })
@@ -134,6 +148,7 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
     let control = section.get("control").map(|found| found.parsed(socket));
     let reserve = section.get("reserve").map(|found| size(&found));
     let checkpoint = section.get("checkpoint").map(checkpoint);
+    let vars = section.get("vars").map(super::seed::vars);
     section.finish();
     let node = || {
         let (checkpoint_bytes, checkpoint_every) =
@@ -147,6 +162,8 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
             reserve: reserve.unwrap_or(Some(RESERVE_DEFAULT))?,
             checkpoint_bytes,
             checkpoint_every,
+            vars: vars.unwrap_or_else(|| Some(BTreeMap::new()))?,
+            watches: Vec::new(),
         })
     };
     let node = node();
@@ -281,9 +298,20 @@ fn role<'a>(
     let grants = section
         .get("grants")
         .map(|found| permit::role_grants(found, peers.as_deref()));
-    let home = section
-        .need("home", "\"NODE\", the node on which the role lives")
-        .and_then(|found| home(&found, known, peers.as_deref()));
+    let kind = section.get("kind").map(|found| logs::kind(&found));
+    if kind == Some(None) {
+        // What else is wrong depends on it.
+        return None;
+    }
+    let is_logs = kind == Some(Some(true));
+    let home = if is_logs {
+        logs::refuse_moving(&mut section);
+        known.here.clone()
+    } else {
+        section
+            .need("home", "\"NODE\", the node on which the role lives")
+            .and_then(|found| home(&found, known, peers.as_deref()))
+    };
     let every = section
         .need("every", "\"5m\"")
         .and_then(|found| found.parsed(Every::parse));
@@ -294,13 +322,22 @@ fn role<'a>(
     let snapshot_unchanged = section.get("snapshot-unchanged").map(|found| found.flag());
     let reserve = section.get("reserve").map(|found| size(&found));
     let absent = section.get("keep-for-absent-peers").map(absent);
-    let play = super::play::play(&mut section);
-    let drill = section.get("drill").map(super::drill::drill);
-    let dumps = section.get("dump").map(super::dump::dumps);
-    let datasets = datasets(&mut section, paths);
+    let mut moving = match is_logs {
+        true => Moving::nothing(),
+        false => Moving::read(&mut section),
+    };
+    let nodes = logs::Nodes {
+        here: known.here.as_ref(),
+        peers: peers.as_deref().unwrap_or_default(),
+    };
+    let datasets = datasets(&mut section, paths, is_logs.then_some(nodes));
+    let seeds = moving.seeds.take();
+    let seeds = seeds.map(|found| seeds_of(&found, datasets.as_ref(), paths));
     section.finish();
+    let logs = is_logs.then(|| Logs::of(name, datasets.as_ref()));
     Some(Role {
         name: name.clone(),
+        logs,
         home: home?,
         peers: peers?,
         grants: grants.unwrap_or_else(|| Some(RoleGrants::new()))?,
@@ -310,12 +347,54 @@ fn role<'a>(
         snapshot_unchanged: snapshot_unchanged.unwrap_or(Some(false))?,
         reserve: reserve.unwrap_or(Some(known.reserve))?,
         absent: absent.unwrap_or_else(|| Some(absent::Limits::default()))?,
+        seeds: seeds.unwrap_or_else(|| Some(Vec::new()))?,
         views: datasets.as_ref()?.views.clone(),
         datasets: datasets?.live,
-        play: play?,
-        drill: drill.unwrap_or_else(|| Some(Drill::default()))?,
-        dumps: dumps.unwrap_or_else(|| Some(Vec::new()))?,
+        play: moving.play?,
+        drill: moving.drill?,
+        dumps: moving.dumps?,
     })
+}
+
+fn seeds_of<'a>(
+    found: &Found<'a>,
+    datasets: Option<&super::datasets::Datasets>,
+    paths: &mut Paths<'a>,
+) -> Option<Vec<super::Seed>> {
+    let names = datasets.map(|datasets| datasets.live.keys().cloned().collect::<Vec<_>>());
+    super::seed::seeds(found, names.as_deref(), paths)
+}
+
+/// What only a role has that moves from node to node.
+struct Moving<'a> {
+    play: Option<Play>,
+    drill: Option<Drill>,
+    dumps: Option<Vec<Dump>>,
+    /// Read when the datasets are known.
+    seeds: Option<Found<'a>>,
+}
+
+impl<'a> Moving<'a> {
+    fn nothing() -> Moving<'a> {
+        Moving {
+            play: Some(Play::default()),
+            drill: Some(Drill::default()),
+            dumps: Some(Vec::new()),
+            seeds: None,
+        }
+    }
+
+    fn read(section: &mut Section<'a>) -> Moving<'a> {
+        let play = super::play::play(section);
+        let drill = section.get("drill").map(super::drill::drill);
+        let dumps = section.get("dump").map(super::dump::dumps);
+        Moving {
+            play,
+            drill: drill.unwrap_or_else(|| Some(Drill::default())),
+            dumps: dumps.unwrap_or_else(|| Some(Vec::new())),
+            seeds: section.get("seed"),
+        }
+    }
 }
 
 fn role_peers(found: &Found, known: &Known) -> Option<Vec<NodeName>> {

@@ -21,7 +21,14 @@ pub fn config(config: &Config) -> String {
     document["peer"] = Item::Table(peers);
     let mut roles = implicit();
     for (name, one) in &config.roles {
-        roles.insert(name.as_str(), Item::Table(role(one)));
+        match &one.logs {
+            None => drop(roles.insert(name.as_str(), Item::Table(role(one)))),
+            // Said once, as this node's own.
+            Some(logs) if one.home == config.node.name => {
+                roles.insert(logs.of.as_str(), Item::Table(role(one)));
+            }
+            Some(_) => {}
+        }
     }
     document["role"] = Item::Table(roles);
     document.to_string()
@@ -57,6 +64,8 @@ fn node(node: &Node) -> Table {
     checkpoint.insert("bytes", units::exact_size(node.checkpoint_bytes).into());
     checkpoint.insert("every", units::exact_duration(node.checkpoint_every).into());
     table["checkpoint"] = value(checkpoint);
+    super::seed::show_vars(&node.vars, &mut table);
+    super::watch::show(&node.watches, &mut table);
     table
 }
 
@@ -85,7 +94,10 @@ fn peer(peer: &Peer) -> Table {
 
 fn role(role: &Role) -> Table {
     let mut table = Table::new();
-    table["home"] = value(role.home.as_str());
+    match role.logs {
+        None => table["home"] = value(role.home.as_str()),
+        Some(_) => table["kind"] = value(super::logs::WORD),
+    }
     table["peers"] = list(role.peers.iter().map(ToString::to_string));
     if !role.grants.is_empty() {
         let words = |grants: &[Grant]| grants.iter().map(|grant| grant.word()).collect::<Array>();
@@ -105,15 +117,23 @@ fn role(role: &Role) -> Table {
     super::drill::show(&role.drill, &mut table);
     super::dump::show(&role.dumps, &mut table);
     let mut datasets = implicit();
-    for (name, Dataset::Btrfs(path)) in &role.datasets {
+    for (name, live) in &role.datasets {
         let mut dataset = Table::new();
-        dataset["btrfs"] = text(path);
+        let written = role.logs.as_ref().and_then(|logs| logs.live.get(name));
+        match written.unwrap_or(live) {
+            Dataset::Btrfs(path) => dataset["btrfs"] = text(path),
+            Dataset::Zfs { name, path } => {
+                dataset["zfs"] = value(name.as_str());
+                dataset["path"] = text(path);
+            }
+        }
         if let Some(view) = role.views.get(name) {
             dataset["standby-view"] = text(view);
         }
         datasets.insert(name.as_str(), Item::Table(dataset));
     }
     table["dataset"] = Item::Table(datasets);
+    super::seed::show(&role.seeds, &mut table);
     table
 }
 

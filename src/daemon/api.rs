@@ -8,16 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod drift;
 mod drill;
 mod dumps;
 mod forks;
 mod load;
+mod seed;
 mod standing;
 
+pub use drift::*;
 pub use drill::*;
 pub use dumps::*;
 pub use forks::*;
 pub use load::*;
+pub use seed::*;
 pub use standing::*;
 
 use jiff::Timestamp;
@@ -60,6 +64,10 @@ pub enum Request {
     Load(LoadRequest),
     /// Rehearses a role. Events as with `Run`. Done: [`DrillReport`].
     Drill(DrillRequest),
+    /// Makes seeded files now. Events as with `Run`. Done: [`SeedReport`].
+    Seed(SeedRequest),
+    /// Compares what is watched with peers. Done: [`DriftReport`].
+    Drift(DriftRequest),
     /// See [`ForkRequest`] for what is done.
     Fork(ForkRequest),
     /// Looks at every point anew and mends damaged ones from peers. Events as with `Run`. Done: [`CycleReport`].
@@ -183,11 +191,17 @@ pub struct PeerStatus {
     /// When that limit, or its absence, gives way to another one; none: never.
     #[serde(default)]
     pub limit_until: Option<Timestamp>,
+    /// How what is watched compared with it the last time; none: not yet, or nothing is watched with it.
+    #[serde(default)]
+    pub drift: Option<DriftView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoleStatus {
     pub name: RoleName,
+    /// Of kind = "logs": the name of its section in the config, which stands for one such role a node. None: of the usual kind.
+    #[serde(default)]
+    pub logs: Option<RoleName>,
     pub id: Option<RoleId>,
     /// `active`, `standby`, or what it is on the way between them (docs/roles.md).
     pub state: String,
@@ -241,6 +255,9 @@ pub struct RoleStatus {
     pub forks: Option<ForksStatus>,
     #[serde(default)]
     pub views: Vec<ViewStatus>,
+    /// Files made here from templates of the role, as they were at the last look.
+    #[serde(default)]
+    pub seeds: Vec<SeedView>,
     pub datasets: Vec<DatasetStatus>,
 }
 

@@ -47,6 +47,8 @@ pub struct Prepared {
     held: Option<oneshot::Receiver<Result<()>>>,
     snapped: Option<oneshot::Sender<()>>,
     facts: Option<oneshot::Receiver<Result<Vec<DumpFacts>>>>,
+    /// Dropped with this value, when the late snapshots are made too: until then servers keep the log that these must hold.
+    _over: oneshot::Sender<()>,
 }
 
 impl Bracket for Prepared {
@@ -166,6 +168,7 @@ fn conduct(
     let (tell_held, held) = oneshot::channel();
     let (snapped, made) = oneshot::channel();
     let (tell_facts, facts) = oneshot::channel();
+    let (_over, over) = oneshot::channel::<()>();
     let late = match services {
         Services::Run => taking.iter().flat_map(|one| one.open.late()).collect(),
         Services::Stopped => BTreeSet::new(),
@@ -187,13 +190,17 @@ fn conduct(
                     break;
                 }
             }
-            let go_on = refused.is_none();
-            let _ = tell_held.send(refused.take().map_or(Ok(()), Err));
-            if go_on {
+            let mut tell_held = Some(tell_held);
+            if refused.is_none() {
+                let _ = tell_held.take().map(|tell| tell.send(Ok(())));
                 wait(made, began, limit, &mut taking).await;
             }
             for one in taking.iter_mut().rev() {
                 one.release(&node, &run).await;
+            }
+            // Told when nobody is held any more: the next cycle may begin at once.
+            if let (Some(error), Some(tell)) = (refused.take(), tell_held) {
+                let _ = tell.send(Err(error));
             }
         }
         for one in taking.iter_mut().rev() {
@@ -204,6 +211,7 @@ fn conduct(
         tell(&node, &run, &taking);
         // Where the point is not taken nobody listens.
         let _ = tell_facts.send(refused.map_or(Ok(facts), Err));
+        let _ = over.await;
     });
     Prepared {
         late,
@@ -211,6 +219,7 @@ fn conduct(
         held: Some(held),
         snapped: Some(snapped),
         facts: Some(facts),
+        _over,
     }
 }
 

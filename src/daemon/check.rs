@@ -45,6 +45,7 @@ pub async fn check(node: &Arc<Node>) -> Result<CheckReport> {
             "add [role.NAME] to the config, then `standin reload`",
         ));
     }
+    super::drift::check(node, &mut findings).await;
     for run in node.roles() {
         role(node, &run, &mut findings).await?;
     }
@@ -215,6 +216,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
     damaged(node, run, &subject, findings).await;
     forks(run, &subject, findings).await;
     views(node, run, findings).await;
+    super::seed::check(node, run, findings).await;
     super::play::check(run, active, findings).await;
     if active {
         super::bracket::check(node, run, findings).await;
@@ -223,6 +225,21 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         let text = "no peers: points stay on this node alone";
         findings.push(warning(&subject, text, "add peers = [\"NAME\"]"));
     }
+    datasets(node, run, active, findings).await;
+    findings.extend(unread);
+    // What is said of a dataset need not be said of the role too.
+    let role = format!("role {}", run.name);
+    let of_datasets: Vec<String> = findings
+        .iter()
+        .filter(|finding| finding.subject != role)
+        .map(|finding| finding.text.clone())
+        .collect();
+    findings.retain(|finding| finding.subject != role || !of_datasets.contains(&finding.text));
+    Ok(())
+}
+
+/// Every dataset of the role: its live copy, room, and what a reboot will show.
+async fn datasets(node: &Arc<Node>, run: &Arc<RoleRun>, active: bool, findings: &mut Vec<Finding>) {
     for dataset in run.fs.datasets().keys() {
         let (fs, name) = (run.fs.clone(), dataset.clone());
         let looked = blocking(move || {
@@ -249,21 +266,14 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
             Ok((live, space, after)) => {
                 findings.extend(occupied(&subject, (node, run), live.as_ref()));
                 dataset_findings(&subject, (run, dataset), active, live, space, findings);
-                findings.push(reboot(&subject, after));
+                // What another node writes has no live path here.
+                if active || run.role.logs.is_none() {
+                    findings.push(reboot(&subject, after));
+                }
             }
             Err(error) => findings.push(failing(&subject, &error)),
         }
     }
-    findings.extend(unread);
-    // What is said of a dataset need not be said of the role too.
-    let role = format!("role {}", run.name);
-    let of_datasets: Vec<String> = findings
-        .iter()
-        .filter(|finding| finding.subject != role)
-        .map(|finding| finding.text.clone())
-        .collect();
-    findings.retain(|finding| finding.subject != role || !of_datasets.contains(&finding.text));
-    Ok(())
 }
 
 /// A live copy where none should be.
@@ -395,6 +405,7 @@ async fn standbys(
             continue;
         }
         findings.push(match super::replicate::probe(node, run, peer).await {
+            Ok(()) if run.role.logs.is_some() => ok(subject, format!("{peer} keeps a copy of it")),
             Ok(()) => ok(subject, format!("{peer} stands in for it")),
             Err(error) => failing(subject, &error),
         });
@@ -478,7 +489,11 @@ fn dataset_findings(
         None => findings.push(ok(
             subject,
             format!(
-                "{path} has no live copy, as it should be; {} free for points, above the reserve of {}",
+                "{}; {} free for points, above the reserve of {}",
+                match run.role.logs {
+                    None => format!("{path} has no live copy, as it should be"),
+                    Some(_) => format!("written on {} alone", run.role.home),
+                },
                 units::human_bytes(space.free - run.role.reserve),
                 units::human_bytes(run.role.reserve)
             ),

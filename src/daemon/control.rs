@@ -20,8 +20,8 @@ use super::api::{
 };
 use super::node::Node;
 use super::{
-    check, cycle, drill, forks, handover, load, pairing, points, promote, prune, rescan, resolve,
-    restore, status,
+    check, cycle, drift, drill, forks, handover, load, logs, pairing, points, promote, prune,
+    rescan, resolve, restore, seed, status,
 };
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -137,7 +137,7 @@ async fn answer(
     request: Request,
     client: &mut Client,
 ) -> Result<serde_json::Value> {
-    match request {
+    match logs::checked(node, request)? {
         Request::Status => value(&status::status(node).await?),
         Request::Watch => watch(node, client).await,
         Request::Points { role } => value(&points::points(node, role.as_ref()).await?),
@@ -170,15 +170,11 @@ async fn answer(
             value(&PruneReport { dry_run, roles })
         }
         Request::Rescan { role, dry_run } => {
-            let runs = node.chosen(role.as_ref())?;
-            let reports = async {
-                let mut roles = Vec::new();
-                for run in runs {
-                    roles.push(rescan::rescan(node, &run, dry_run).await);
-                }
-                Ok(CycleReport { dry_run, roles })
-            };
+            let reports = rescanned(node, role.as_ref(), dry_run);
             value(&follow(node, client, reports).await?)
+        }
+        asked @ (Request::Load(_) | Request::Seed(_) | Request::Drift(_) | Request::Drill(_)) => {
+            content(node, asked, client).await
         }
         asked @ (Request::Promote(_)
         | Request::HandOver { .. }
@@ -187,8 +183,6 @@ async fn answer(
         | Request::Resolve { .. }
         | Request::Pause { .. }) => value(&follow(node, client, moved(node, asked)).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
-        Request::Drill(request) => value(&follow(node, client, drill::drill(node, request)).await?),
-        Request::Load(request) => value(&follow(node, client, load::load(node, request)).await?),
         Request::Fork(request) => forks::answer(node, request).await,
         Request::Check => value(&check::check(node).await?),
         Request::PairInvite { expires_s, address } => {
@@ -200,6 +194,33 @@ async fn answer(
             pairing::reload(node).await?;
             Ok(serde_json::Value::Null)
         }
+    }
+}
+
+async fn rescanned(
+    node: &Arc<Node>,
+    role: Option<&RoleName>,
+    dry_run: bool,
+) -> Result<CycleReport> {
+    let mut roles = Vec::new();
+    for run in node.chosen(role)? {
+        roles.push(rescan::rescan(node, &run, dry_run).await);
+    }
+    Ok(CycleReport { dry_run, roles })
+}
+
+/// What is asked of kinds of content.
+async fn content(
+    node: &Arc<Node>,
+    request: Request,
+    client: &mut Client,
+) -> Result<serde_json::Value> {
+    match request {
+        Request::Drill(request) => value(&follow(node, client, drill::drill(node, request)).await?),
+        Request::Load(request) => value(&follow(node, client, load::load(node, request)).await?),
+        Request::Seed(request) => value(&follow(node, client, seed::seed(node, request)).await?),
+        Request::Drift(request) => value(&drift::drift(node, request).await?),
+        other => anyhow::bail!("answer {other:?}"),
     }
 }
 

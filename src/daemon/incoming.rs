@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{cycle, grant, handover, moves, prune, receiving, returning, words};
+use super::{cycle, drift, grant, handover, logs, moves, prune, receiving, returning, words};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::fs::FsError;
@@ -71,6 +71,10 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
                 Err(error) => refuse(&mut exchange, error).await,
             }
         }
+        Request::Drift { names } => {
+            let answer = drift::answer(&node, &peer.peer.name, &names).await;
+            exchange.send(&answer).await
+        }
         asked @ (Request::Holds { .. } | Request::Fetch { .. }) => {
             match returning::answer(&node, &peer.peer.name, asked).await {
                 Ok(answer) => exchange.send(&answer).await,
@@ -104,6 +108,7 @@ fn asked_for(request: &Request) -> String {
         Request::Ready { role, .. } => format!("say whether role {role} could be taken over"),
         Request::Holds { role, .. } => format!("list what can be fetched of role {role}"),
         Request::Fetch { role, point, .. } => format!("send {role} {point} again"),
+        Request::Drift { .. } => "say what is watched".to_owned(),
         Request::Ping => "answer a ping".to_owned(),
         Request::Prove { .. } => "prove this node's key again".to_owned(),
     }
@@ -198,9 +203,16 @@ pub fn permitted(
 ) -> Result<Arc<RoleRun>> {
     let ours = node.name();
     let Ok(run) = node.role(name) else {
-        let hint = format!(
-            "add [role.{name}] with its datasets to the config of {ours}, then `standin reload` there"
-        );
+        // The name that a role of kind = "logs" has for what the peer writes.
+        let of_logs = name.as_str().strip_suffix(peer.as_str());
+        let hint = match of_logs.and_then(|of| of.strip_suffix('.')) {
+            Some(of) => format!(
+                "add [role.{of}] with kind = \"logs\" and {peer} among its `peers` to the config of {ours}, then `standin reload` there"
+            ),
+            None => format!(
+                "add [role.{name}] with its datasets to the config of {ours}, then `standin reload` there"
+            ),
+        };
         return Err(refused(
             Code::Refused,
             format!("{ours} has no role {name}"),
@@ -269,6 +281,9 @@ fn unacceptable(
                 false => format!("see `standin status {name}` on {ours}"),
             },
         ),
+        Claim::SameEpoch if node.role(name).is_ok_and(|run| logs::goes_on(&run)) => {
+            logs::earlier_life(&ours, peer, name, known)
+        }
         Claim::SameEpoch => refused(
             Code::Diverged,
             format!(
@@ -462,6 +477,7 @@ async fn commit(
             node.hub
                 .warn(Some(&run.name), format!("could not prune: {error:#}"));
         }
+        super::seed::refresh(&node, &run).await;
     });
     Ok(())
 }

@@ -217,6 +217,7 @@ fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, d
         replicate::catch_up(node, role, &run.peer.name);
     }
     tokio::spawn(serve(node.clone(), run.clone(), link, incoming));
+    super::drift::linked(node, &run.peer.name);
 }
 
 /// Closes a link without waiting for its goodbye.

@@ -122,10 +122,8 @@ pub async fn place(
 
 /// The dump of the config that these facts are of. One that failed, or that was not needed, left nothing to go by.
 fn of_facts<'a>(run: &'a RoleRun, facts: &DumpFacts) -> Option<&'a Dump> {
-    let same = |dump: &&Dump| {
-        let how = &dump.how;
-        dump.name == facts.name && how.kind() == facts.kind && how.mode() == facts.mode
-    };
+    // Whatever mode the config has now: the label of a point that was a backup then is needed all the same.
+    let same = |dump: &&Dump| dump.name == facts.name && dump.how.kind() == facts.kind;
     let good = facts.result == DumpResult::Good;
     run.role.dumps.iter().find(same).filter(|_| good)
 }
@@ -163,12 +161,18 @@ pub async fn rehearse(
     around.copies.clone_from(copies);
     let mut all = Vec::new();
     for dump in &run.role.dumps {
-        let Some(server) = &dump.drill else { continue };
+        let (server, text) = match &dump.drill {
+            Some(server) => {
+                let text = format!("load dump {} into {}", dump.name, server_name(server));
+                (Some(server), text)
+            }
+            None if dump.how.loads_files() => (None, format!("load dump {}", dump.name)),
+            None => continue,
+        };
         let how = Loading {
             replace: true,
-            server: Some(server),
+            server,
         };
-        let text = format!("load dump {} into {}", dump.name, server_name(server));
         all.push((text, one(node, run, dump, &around, how).await));
     }
     all

@@ -13,11 +13,12 @@ use anyhow::{Context, Result, bail};
 use tokio_util::sync::CancellationToken;
 
 use super::bracket::Services;
-use super::cycle::{self, Taken};
+use super::cycle;
 use super::forks;
 use super::node::{Node, RoleRun, blocking};
 use super::supervisor::Beside;
-use super::{asking, drill, load, play, replicate, view};
+use super::take::{self, Taken};
+use super::{asking, drill, load, play, replicate, seed, view};
 use crate::error::{Code, Failure};
 use crate::fs::Restored;
 use crate::fs::btrfs::freeze::freeze;
@@ -68,6 +69,7 @@ async fn waits(
     match work {
         Work::Rise(Rise::Serve) => {
             drill::make_way(node, run).await;
+            seed::before_services(node, run).await;
             play::start(node, run).await?;
         }
         Work::Rise(Rise::Address) => play::address(node, run).await?,
@@ -175,7 +177,7 @@ async fn exchange(
         let (restored, after) =
             restored.with_context(|| format!("make {dataset} of {base} live"))?;
         if there.is_some() && !restored.late_writes {
-            cycle::unused(node, run, &number);
+            take::unused(node, run, &number);
         }
         freeze("move-live");
         node.state
@@ -242,10 +244,10 @@ fn draft(
             Reason::Fenced
         };
     if !spend {
-        return Ok(cycle::unnumbered(node, run, record, term, reason));
+        return Ok(take::unnumbered(node, run, record, term, reason));
     }
     let next = node.state.sequence(&run.name)? + 1;
-    cycle::draft_under(node, run, record, term, next, reason)
+    take::draft_under(node, run, record, term, next, reason)
 }
 
 /// Copies ahead while the services run, until what is left is small.
@@ -258,7 +260,7 @@ async fn copy_ahead(
         let begun = Instant::now();
         let record = cycle::active_record(node, run)?;
         let to = heir(&record)?;
-        cycle::take(node, run, &record, Reason::Asked).await?;
+        take::take(node, run, &record, Reason::Asked).await?;
         bring(node, run, &record, &to, cancel).await?;
         let took = begun.elapsed();
         let text = format!(
@@ -306,7 +308,7 @@ async fn bring(
 
 async fn last_point(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
     let record = cycle::active_record(node, run)?;
-    let taken = cycle::take_while(node, run, &record, Reason::Asked, Services::Stopped);
+    let taken = take::take_while(node, run, &record, Reason::Asked, Services::Stopped);
     let text = match taken.await? {
         Taken::Point(stored) => format!("took {}, the last point here", stored.manifest.point),
         Taken::Unchanged(point) => format!("nothing was written since {point}"),
@@ -406,7 +408,7 @@ async fn aside(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
             let retired =
                 retired.with_context(|| format!("take the live copy of {dataset} away"))?;
             if !retired.late_writes {
-                cycle::unused(node, run, &number);
+                take::unused(node, run, &number);
             }
             freeze("move-retired");
             let text = format!("took the live copy from {}", retired.path.display());

@@ -6,7 +6,6 @@
 //! A reload replaces config and runs; work in flight keeps the values it started with and ends in its own time.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use super::supervisor::Supervisor;
 use crate::config::{Config, Dataset, Grant, Peer, Role};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::{Btrfs, receive::Applying};
+use crate::fs::zfs::{Place, Zfs};
 use crate::fs::{Filesystem, Limits};
 use crate::host::state::State;
 use crate::host::user;
@@ -61,6 +61,8 @@ pub struct Node {
     pub sends: Arc<Semaphore>,
     /// Held while a drill runs: one at a time on a node.
     pub drilling: Arc<tokio::sync::Mutex<()>>,
+    /// What is compared with other nodes, and how that went.
+    pub drift: super::drift::Drift,
     config: RwLock<Arc<Config>>,
     roles: RwLock<BTreeMap<RoleName, Arc<RoleRun>>>,
     peers: RwLock<BTreeMap<NodeName, Arc<PeerRun>>>,
@@ -107,6 +109,7 @@ pub struct RoleRun {
     pub supervisor: Arc<Supervisor>,
     /// What was told of views that could not be shown; held by whoever brings them up to date.
     pub viewed: tokio::sync::Mutex<BTreeMap<DatasetName, String>>,
+    pub seeds: Arc<super::seed::Seeds>,
 }
 
 /// A cycle in progress.
@@ -198,6 +201,7 @@ impl Node {
             stop: CancellationToken::new(),
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             drilling: Arc::default(),
+            drift: super::drift::Drift::default(),
             config: RwLock::new(Arc::new(config.clone())),
             roles: RwLock::default(),
             peers: RwLock::default(),
@@ -249,12 +253,14 @@ impl Node {
         let roles = self.roles.read().unwrap_or_else(PoisonError::into_inner);
         roles.get(name).cloned().ok_or_else(|| {
             let known: Vec<&str> = roles.keys().map(RoleName::as_str).collect();
+            let logs = roles.values().filter_map(|run| run.role.logs.as_ref());
+            let short = logs.map(|logs| logs.of.as_str());
             let hint = match known.as_slice() {
                 [] => {
                     "this node has no roles: add [role.NAME] to the config, then `standin reload`"
                         .to_owned()
                 }
-                known => match nearest(name.as_str(), known.iter().copied()) {
+                known => match nearest(name.as_str(), known.iter().copied().chain(short)) {
                     Some(near) => format!(
                         "did you mean {near}? Roles of this node: {}",
                         known.join(", ")
@@ -353,24 +359,35 @@ impl Node {
     }
 }
 
+/// The filesystem of the role's kind; the config has no role of both.
+fn engine(role: &Role, limits: Limits) -> Result<Arc<dyn Filesystem>> {
+    let (mut paths, mut places) = (BTreeMap::new(), BTreeMap::new());
+    for (name, dataset) in &role.datasets {
+        match dataset.clone() {
+            Dataset::Btrfs(path) => drop(paths.insert(name.clone(), path)),
+            Dataset::Zfs { name: zfs, path } => {
+                drop(places.insert(name.clone(), Place { zfs, path }));
+            }
+        }
+    }
+    if !places.is_empty() {
+        return Ok(Arc::new(Zfs::new(role.name.clone(), places, limits)?));
+    }
+    let fs = Btrfs::new(role.name.clone(), paths, limits)?;
+    // This very program, even when its file has been replaced since.
+    Ok(Arc::new(
+        fs.applying(Applying::Child("/proc/self/exe".into())),
+    ))
+}
+
 impl RoleRun {
     fn new(role: Role, limits: Limits) -> Result<RoleRun> {
-        let datasets: BTreeMap<DatasetName, PathBuf> = role
-            .datasets
-            .iter()
-            .map(|(name, dataset)| {
-                let Dataset::Btrfs(path) = dataset;
-                (name.clone(), path.clone())
-            })
-            .collect();
-        let fs = Btrfs::new(role.name.clone(), datasets, limits)
-            .with_context(|| format!("open the datasets of role {}", role.name))?
-            // This very program, even when its file has been replaced since.
-            .applying(Applying::Child("/proc/self/exe".into()));
+        let fs = engine(&role, limits)
+            .with_context(|| format!("open the datasets of role {}", role.name))?;
         Ok(RoleRun {
             name: role.name.clone(),
             role: Arc::new(role),
-            fs: Arc::new(fs),
+            fs,
             catalogue: tokio::sync::Mutex::default(),
             cycle: Mutex::default(),
             drill: Arc::default(),
@@ -390,6 +407,7 @@ impl RoleRun {
             ages: Arc::default(),
             supervisor: Arc::default(),
             viewed: tokio::sync::Mutex::default(),
+            seeds: Arc::default(),
         })
     }
 
@@ -404,6 +422,7 @@ impl RoleRun {
             self.beside = old.beside.clone();
             self.drill = old.drill.clone();
             self.heard = old.heard.clone();
+            self.seeds = old.seeds.clone();
             lock(&self.shown).clone_from(&lock(&old.shown));
         }
         self

@@ -7,12 +7,14 @@
 
 use anyhow::{Context, Result};
 
+use super::logs;
 use super::node::{Node, RoleRun};
 use crate::host::part::{OldRecord, Remembered, RoleRecord};
+use crate::logic;
 use crate::logic::line::Line;
 use crate::logic::manifest::Stored;
 use crate::logic::point::{PointId, RoleId, Term};
-use crate::logic::role::{Record, Rise, State};
+use crate::logic::role::{Event, Record, Rise, State};
 
 impl Node {
     /// What is remembered of a role. Where nothing is: read from the newest point on disk, else, on the node that is
@@ -32,8 +34,8 @@ impl Node {
         };
         let points = run.fs.list()?;
         let record = match (old, points.last()) {
-            (Some(old), _) => self.of_old(run, old, &points),
-            (None, Some(newest)) => self.of_points(run, newest, &points),
+            (Some(old), _) => self.of_old(run, old, &points)?,
+            (None, Some(newest)) => self.of_points(run, newest, &points)?,
             (None, None) if home => self.first(run)?,
             (None, None) => return Ok(None),
         };
@@ -57,7 +59,10 @@ impl Node {
             State::Promoting { step: Rise::Serve }
         };
         Ok(RoleRecord {
-            id: RoleId(uuid::Uuid::new_v4()),
+            id: match run.role.logs {
+                None => RoleId(uuid::Uuid::new_v4()),
+                Some(_) => logic::logs::id(&run.name),
+            },
             part,
             line: Line::first(term),
         })
@@ -74,21 +79,21 @@ impl Node {
     }
 
     /// What a node knows that lost its state database.
-    fn of_points(&self, run: &RoleRun, newest: &Stored, points: &[Stored]) -> RoleRecord {
+    fn of_points(&self, run: &RoleRun, newest: &Stored, points: &[Stored]) -> Result<RoleRecord> {
         let term = newest.manifest.point.term.clone();
         let mut part = self.standby(run, term.clone());
         if term.holder == self.name() {
             part.state = State::Active;
             part.held = Some(term);
         }
-        RoleRecord {
+        Ok(RoleRecord {
             id: newest.manifest.role,
-            part: asked_first(part),
+            part: asked_first(run, part)?,
             line: line_of(points),
-        }
+        })
     }
 
-    fn of_old(&self, run: &RoleRun, old: OldRecord, points: &[Stored]) -> RoleRecord {
+    fn of_old(&self, run: &RoleRun, old: OldRecord, points: &[Stored]) -> Result<RoleRecord> {
         let mut part = self.standby(run, old.term.clone());
         if old.active {
             part.state = State::Active;
@@ -98,11 +103,11 @@ impl Node {
         if line.is_empty() {
             line = Line::first(old.term);
         }
-        RoleRecord {
+        Ok(RoleRecord {
             id: old.id,
             part,
             line,
-        }
+        })
     }
 
     /// Joins a role that a peer speaks for, as a node that stands in. What it says is remembered then: where another peer was
@@ -129,9 +134,8 @@ fn begun(record: &RoleRecord) -> bool {
 }
 
 /// A disk that only says that this node was active once is not believed: others are asked before it goes on.
-fn asked_first(part: Record) -> Record {
-    use crate::logic::role::{Event, step};
-    step(&part, &Event::Started { serving: false }).record
+fn asked_first(run: &RoleRun, part: Record) -> Result<Record> {
+    Ok(logs::step(run, &part, &Event::Started { serving: false })?.record)
 }
 
 fn line_of(points: &[Stored]) -> Line {

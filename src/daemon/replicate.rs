@@ -14,6 +14,7 @@ use super::api::Step;
 use super::asking::{Held, Towards, ask};
 use super::cycle::{done, failed, first_line, our_lineage, planned};
 use super::grant;
+use super::logs;
 use super::node::{Node, RoleRun, lock};
 use super::outgoing::{Job, answer, send_dataset};
 use super::retry::{self, Lacking};
@@ -184,7 +185,7 @@ async fn rounds(
             }
         }
         lock(&run.replicas).entry(peer.clone()).or_default().lineage = Some(theirs.clone());
-        if theirs.newest().map(|entry| entry.point.rank()) >= goal && goal.is_some() {
+        if reached(run, &ours, theirs, goal) {
             // The word of its last commit may have been lost: nothing is half sent any more, whatever is remembered.
             node.state.clear_sending(&run.name, peer)?;
             if steps.is_empty() {
@@ -200,7 +201,7 @@ async fn rounds(
                 steps.push(done("nothing", format!("{peer} holds everything")));
                 return Ok(());
             }
-            Plan::Blocked(conflict) => return Err(diverged(peer, &conflict)),
+            Plan::Blocked(conflict) => return Err(blocked(&to, &conflict)),
             Plan::Send(step) => {
                 planned_anew = !attempt(
                     &to,
@@ -216,6 +217,14 @@ async fn rounds(
             }
         }
     }
+}
+
+/// Whether the peer is where it was to be brought.
+fn reached(run: &RoleRun, ours: &Lineage, theirs: &Lineage, goal: Option<(u64, u64)>) -> bool {
+    let holds = || ours.newest().is_none_or(|newest| theirs.holds(newest));
+    let there = theirs.newest().map(|entry| entry.point.rank()) >= goal;
+    // A node that asks nobody before it takes points may have given a number twice: its logs on an older disk.
+    goal.is_some() && there && (run.role.logs.is_none() || holds())
 }
 
 /// Asks; where the peer knows better, or something else, its word tells, and what follows from that is the supervisor's.
@@ -529,6 +538,12 @@ fn not_to_be(peer: &NodeName, error: &anyhow::Error) -> Outcome {
         code: Failure::code_of(error),
         news: false,
     }
+}
+
+/// Nothing can be sent now. Of logs, something will be soon.
+fn blocked(to: &Towards<'_>, conflict: &Conflict) -> anyhow::Error {
+    let above = logs::go_on_above(to.node, to.run, to.record, to.peer, conflict);
+    above.unwrap_or_else(|| diverged(to.peer, conflict))
 }
 
 fn diverged(peer: &NodeName, conflict: &Conflict) -> anyhow::Error {

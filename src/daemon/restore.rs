@@ -10,10 +10,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::api::{RestoreReport, RestoreRequest, Step};
-use super::cycle::{self, Taken, done, planned};
+use super::cycle::{self, done, planned};
 use super::load;
 use super::node::{Node, RoleRun, blocking};
 use super::status::summary;
+use super::take::{self, Taken};
 use crate::error::{Code, Failure};
 use crate::fs::{Filesystem, FsError, Restored, Scan};
 use crate::host::copy;
@@ -329,7 +330,7 @@ async fn keep_live(
     report: &mut RestoreReport,
 ) -> Result<Stored> {
     let record = cycle::active_record(node, run)?;
-    let kept = match cycle::take_locked(node, run, &record, Reason::BeforeRestore, None).await? {
+    let kept = match take::take_locked(node, run, &record, Reason::BeforeRestore, None).await? {
         Taken::Point(stored) => *stored,
         Taken::Unchanged(point) => {
             let fs = run.fs.clone();
@@ -361,7 +362,7 @@ async fn over_live(
     let record = cycle::active_record(node, run)?;
     let mut copies = BTreeMap::new();
     for dataset in datasets {
-        let late = cycle::draft(
+        let late = take::draft(
             node,
             run,
             &record,
@@ -383,7 +384,7 @@ async fn over_live(
             let text = format!("writes that came in between are kept as {late_point}");
             report.steps.push(done("snapshot", text));
         } else {
-            cycle::unused(node, run, &late_point);
+            take::unused(node, run, &late_point);
         }
         report.steps.extend(old_copy(&restored));
         copies.insert(dataset, restored.path.clone());
@@ -536,7 +537,7 @@ async fn replace(
         // It is still here, under the hidden name.
         let record = cycle::active_record(node, run)?;
         if let Taken::Point(late) =
-            cycle::take_locked(node, run, &record, Reason::BeforeRestore, None).await?
+            take::take_locked(node, run, &record, Reason::BeforeRestore, None).await?
         {
             let text = format!(
                 "writes that came in between are kept as {}",

@@ -9,9 +9,11 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::cycle::{self, Taken};
-use super::node::{Node, RoleRun, blocking, lock};
-use super::prune;
+use super::cycle;
+use super::node::{Node, RoleRun, lock};
+use super::take::{self, Taken};
+use super::watching::Watching;
+use super::{prune, replicate};
 use crate::host::part::RoleRecord;
 use crate::logic::manifest::Reason;
 use crate::logic::role::State;
@@ -42,8 +44,9 @@ pub async fn keep(node: Arc<Node>) {
 }
 
 async fn role(node: Arc<Node>, run: Arc<RoleRun>) {
+    let mut watching = Watching::default();
     loop {
-        let wait = match tick(&node, &run).await {
+        let wait = match tick(&node, &run, &mut watching).await {
             Ok(wait) => wait,
             Err(error) => {
                 node.hub.warn(
@@ -61,7 +64,7 @@ async fn role(node: Arc<Node>, run: Arc<RoleRun>) {
 }
 
 /// Does what is due, and says how long to wait.
-async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Duration> {
+async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>, watching: &mut Watching) -> Result<Duration> {
     let record = node.record(run)?;
     let standby = |record: &RoleRecord| record.part.state == State::Standby;
     let paused = record.as_ref().is_some_and(|record| record.part.paused);
@@ -87,10 +90,14 @@ async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Duration> {
     if due > now {
         return Ok(until(due, now).clamp(LOOK_AT_MOST_EVERY, LOOK_AT_LEAST_EVERY));
     }
-    if let Every::OnChange { look } = run.role.every {
-        if !changed(run).await? {
-            return Ok(look.min(LOOK_AT_LEAST_EVERY));
-        }
+    let on_change = matches!(run.role.every, Every::OnChange { .. });
+    // What is taken while an older point is on its way stays here until it has arrived: no need to hurry, its end rings.
+    let rests = |last: Timestamp| since(last, now) < LOOK_AT_LEAST_EVERY;
+    if on_change && lock(&run.cycle).is_some() && last.is_some_and(rests) {
+        return Ok(LOOK_AT_LEAST_EVERY);
+    }
+    if on_change && !(watching.change(run).await? && acts(node, run)?) {
+        return Ok(Duration::ZERO);
     }
     let busy = lock(&run.cycle).is_some();
     if !busy {
@@ -98,28 +105,44 @@ async fn tick(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Duration> {
         // The cycle records its start at once; until then this task must not see the same time due again.
         return Ok(LOOK_AT_MOST_EVERY);
     }
+    let now = Timestamp::now();
     *lock(&run.last_start) = Some(now);
     let mut record_of_cycle = node.state.cycle(&run.name)?;
     record_of_cycle.started = Some(now);
     node.state.record_cycle(&run.name, &record_of_cycle)?;
-    if let Taken::Point(stored) = cycle::take(node, run, &record, Reason::Schedule).await? {
+    if let Taken::Point(stored) = take::take(node, run, &record, Reason::Schedule).await? {
         let point = &stored.manifest.point;
         node.hub.note(
             Some(&run.name),
             format!("took {point}; the last cycle is still transferring"),
         );
         prune::prune(node, run, false).await?;
+        catch_up_who_waits(node, run);
     }
     Ok(LOOK_AT_MOST_EVERY)
 }
 
-async fn changed(run: &Arc<RoleRun>) -> Result<bool> {
-    let fs = run.fs.clone();
-    blocking(move || match fs.list()?.pop() {
-        Some(newest) => fs.changed(&newest),
-        None => Ok(true),
-    })
-    .await
+/// One peer on a slow line, or one that was away, must not make the others wait: those that the cycle has finished with get the
+/// point now.
+fn catch_up_who_waits(node: &Arc<Node>, run: &Arc<RoleRun>) {
+    for peer in run.role.peers.iter().filter(|peer| node.link(peer).is_ok()) {
+        let turn = lock(&run.replicas)
+            .get(peer)
+            .map(|replica| replica.turn.clone());
+        if turn.is_some_and(|turn| turn.try_lock().is_ok()) {
+            replicate::catch_up(node, run, peer);
+        }
+    }
+}
+
+/// Whether it still goes on from here by itself.
+fn acts(node: &Node, run: &RoleRun) -> Result<bool> {
+    let acts = |record: RoleRecord| record.active() && !record.part.paused;
+    Ok(node.record(run)?.is_some_and(acts))
+}
+
+fn since(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
 }
 
 fn until(due: Timestamp, now: Timestamp) -> Duration {
@@ -132,8 +155,7 @@ fn until(due: Timestamp, now: Timestamp) -> Duration {
 
 /// When the role is due next, for `status`.
 pub fn next_run(node: &Node, run: &RoleRun) -> Result<Option<Timestamp>> {
-    let acts = |record: RoleRecord| record.active() && !record.part.paused;
-    if !node.record(run)?.is_some_and(acts) {
+    if !acts(node, run)? {
         return Ok(None);
     }
     let last = node.state.cycle(&run.name)?.started;

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{clock, drill, measured, schedule, standing, unsaved};
+use super::{clock, drift, drill, measured, schedule, seed, standing, unsaved};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
 use crate::logic::fork::Fork;
@@ -35,12 +35,14 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
     warnings.extend(lock(&node.doubt).as_ref().map(clock::sentence));
     for run in node.peers() {
         warnings.extend(clock::of_peer(&run));
+        warnings.extend(drift::warning(node, &run.peer.name, now));
     }
     for run in node.roles() {
         match role(node, &run, now).await {
             Ok((role, damaged)) => {
                 warn_of(&role, now, &mut warnings);
                 warnings.extend(drill::warning(&run, &role, now));
+                warnings.extend(seed::warnings(&run));
                 let named = |text: String| format!("{}: {text}", run.name);
                 warnings.extend(damaged.into_iter().map(named));
                 roles.push(role);
@@ -53,14 +55,14 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now,
         started: began(node.started, clock::uptime(node), now),
-        peers: node.peers().iter().map(|run| peer(run)).collect(),
+        peers: node.peers().iter().map(|run| peer(node, run)).collect(),
         roles,
         transfers: node.hub.transfers(),
         warnings,
     })
 }
 
-fn peer(run: &PeerRun) -> PeerStatus {
+fn peer(node: &Node, run: &PeerRun) -> PeerStatus {
     let contact = lock(&run.contact);
     let linked = contact.link.as_ref();
     let limit = super::pacing::in_force(run, Timestamp::now());
@@ -86,6 +88,7 @@ fn peer(run: &PeerRun) -> PeerStatus {
         rtt_ms: linked.and_then(|linked| linked.link.rtt_ms()),
         limit: run.limiter.rate(),
         limit_until: limit.until,
+        drift: drift::view(node, &run.peer.name),
     }
 }
 
@@ -121,12 +124,15 @@ async fn role(
         false => Vec::new(),
     };
     let loss = match &record {
-        Some(record) => standing::loss(node, run, record, stored.last(), now)?,
-        None => None,
+        Some(record) if run.role.logs.is_none() => {
+            standing::loss(node, run, record, stored.last(), now)?
+        }
+        _ => None,
     };
     let (of_term, of_state) = node.state.since(&run.name)?;
     let status = RoleStatus {
         name: run.name.clone(),
+        logs: run.role.logs.as_ref().map(|logs| logs.of.clone()),
         id: record.as_ref().map(|record| record.id),
         state: record.as_ref().map_or_else(
             || "standby".to_owned(),
@@ -147,6 +153,7 @@ async fn role(
         words: standing::words(node, run)?,
         forks: standing::forks(&forks),
         views: standing::views(run),
+        seeds: seed::views(run),
         term: record.as_ref().map(|record| record.term().clone()),
         active: record.map(|record| record.part.seen.holder),
         every: run.role.every.to_string(),
@@ -178,13 +185,16 @@ struct Found {
 
 async fn look(run: &RoleRun, active: bool) -> Result<Found> {
     let (fs, looked) = (run.fs.clone(), run.looked.clone());
+    // What another node writes has no live path here that anybody knows.
+    let shown = run.role.logs.as_ref().map(|_| run.role.views.clone());
+    let shown = shown.unwrap_or_default();
     blocking(move || {
         let found = fs.inspect()?;
         let dataset = |(name, path): (&DatasetName, &std::path::PathBuf)| {
             let space = fs.space(name).ok();
             DatasetStatus {
                 name: name.clone(),
-                path: path.clone(),
+                path: shown.get(name).unwrap_or(path).clone(),
                 free_bytes: space.map(|space| space.free),
                 total_bytes: space.map(|space| space.total),
             }

@@ -18,14 +18,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::node::{Node, RoleRun, lock};
-use super::{drill, measured, moves, play, replicate, words};
+use super::{drill, logs, measured, moves, play, replicate, words};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
 use crate::host::part::RoleRecord;
 use crate::logic::line::Line;
 use crate::logic::name::{NodeName, RoleName};
 use crate::logic::point::PointId;
-use crate::logic::role::{Action, Event, State, Work, step};
+use crate::logic::role::{Action, Event, State, Work};
 use crate::peer::timing::hurried;
 
 /// First and longest pause before something is tried again.
@@ -180,10 +180,10 @@ fn not_yet(node: &Node, run: &RoleRun) -> Result<()> {
         before.part.state,
         State::Active | State::Promoting { .. } | State::HandingOver { .. }
     );
-    if !up || begins(node, run, &before)? {
+    if !up || logs::goes_on(run) || begins(node, run, &before)? {
         return Ok(());
     }
-    let decided = step(&before.part, &Event::Started { serving: false });
+    let decided = logs::step(run, &before.part, &Event::Started { serving: false })?;
     let record = RoleRecord {
         part: decided.record,
         ..before.clone()
@@ -412,7 +412,8 @@ impl Role {
         };
         let mut before = self.node.record(&run)?.ok_or_else(nobody)?;
         before.part.peers = paired(&self.node, &run);
-        let decided = step(&before.part, &event);
+        let decided = logs::step(&run, &before.part, &event)?;
+        let beside = logs::beside(&run, &before.part, &decided.record, beside).await?;
         let mut record = RoleRecord {
             part: decided.record,
             ..before.clone()
@@ -436,6 +437,7 @@ impl Role {
             self.node.hub.note(Some(&run.name), text);
             self.changed(&run, &before, &record);
         }
+        logs::tell(&self.node, &run, &before.part, &record.part, decided.why);
         for action in decided.actions {
             self.carry_out(&run, &record, action);
         }

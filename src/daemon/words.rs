@@ -20,6 +20,7 @@ use crate::error::{Code, Failure};
 use crate::host::part::RoleRecord;
 use crate::logic::claim;
 use crate::logic::line::Line;
+use crate::logic::logs;
 use crate::logic::name::{NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
 use crate::logic::role::{Event, State, Word};
@@ -233,10 +234,16 @@ pub fn believable(
     known: u64,
     term: &Term,
 ) -> Result<()> {
+    let ours = node.name();
+    let run = node.role(role).ok().filter(|run| run.role.logs.is_some());
+    if let Some(why) = run.and_then(|run| logs::hindrance(&run.role.home, term)) {
+        let what = format!("follow {peer} to term {term} of role {role}: {why}");
+        let hint = format!("is [role.{role}] of kind = \"logs\" in the config of {peer} too?");
+        return Err(Failure::new(Code::Refused, what).hint(hint).into());
+    }
     if claim::can_be(known, term.epoch) {
         return Ok(());
     }
-    let ours = node.name();
     let what = format!(
         "follow {peer} to term {term} of role {role}: {ours} knows term {known}, and no role moves that often"
     );
@@ -252,6 +259,7 @@ async fn granted(
     term: Term,
     line: Line,
 ) -> Result<()> {
+    super::logs::refuse(node, &run.name, super::logs::Asked::TakeOver)?;
     let record = node.record(run)?.context("find the record of the role")?;
     let seen = &record.part.seen;
     believable(node, &run.name, peer, seen.epoch, &term)?;

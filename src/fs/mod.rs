@@ -264,6 +264,23 @@ pub struct AfterReboot {
     pub is_problem: bool,
 }
 
+/// What a look that costs nothing tells of live datasets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// Nothing was written since the point.
+    Quiet,
+    /// Something that is not on disk yet was written on the filesystem, to the datasets or beside them: `changed` tells.
+    Dirty,
+    /// A dataset changed.
+    Changed,
+}
+
+/// Looks at live datasets, several times a second.
+pub trait Watch: Send {
+    /// Writes nothing and waits for no disk. In doubt, something changed.
+    fn look(&mut self) -> Touch;
+}
+
 /// A point, and where it is to be looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Held {
@@ -306,6 +323,9 @@ pub trait Filesystem: Send + Sync {
     /// Whether any live dataset has changed since the snapshots of `point` were taken from it. Syncs first: dirty pages
     /// do not move a generation. True when in doubt (another subvolume is live now, the point was received).
     fn changed(&self, point: &Stored) -> Result<bool>;
+
+    /// For looking whether anything was written since the snapshots of `point`, newest of the points, were taken.
+    fn watch(&self, point: &Stored) -> Result<Box<dyn Watch>>;
 
     /// Bytes of file data that the live datasets hold and `point` does not, about; none where that cannot be told: the point
     /// was neither taken from what is live nor is it what that was made from. Syncs first, reads no data, and takes as long as

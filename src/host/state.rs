@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, params};
 use serde::{Deserialize, Serialize};
 
-use super::{absence, drill, figures, notes, part};
+use super::{absence, drill, figures, notes, part, seed};
 use crate::error::{Code, Failure};
 use crate::logic::clock::Watch;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
@@ -401,6 +401,7 @@ fn prepare(connection: &Connection) -> Result<()> {
         notes::TABLES,
         part::TABLES,
         drill::TABLE,
+        seed::memory::TABLE,
     ]
     .concat();
     connection.execute_batch(&later).context("create tables")?;

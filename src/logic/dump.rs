@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::name::RoleName;
 
 pub mod mysql;
+pub mod mysql_file;
 pub mod postgres;
 pub mod redis;
 pub mod sqlite;
@@ -130,6 +131,11 @@ impl How {
             How::Command(commands) => commands.load.is_some(),
             how => how.writes_a_file(),
         }
+    }
+
+    /// Loading needs no server: a drill does it with nothing but its copy.
+    pub fn loads_files(&self) -> bool {
+        matches!(self, How::Sqlite(_)) && self.loads()
     }
 }
 

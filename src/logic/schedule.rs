@@ -21,8 +21,51 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::units;
 
-/// How often `on-change` looks whether anything changed.
-pub const LOOK_DEFAULT: Duration = Duration::from_secs(30);
+/// How long `on-change` lets pass between two points of one that is written to all the time: as long as it may take to react.
+pub const APART_DEFAULT: Duration = Duration::from_secs(1);
+
+/// How often `on-change` looks, which costs nothing: with what a point takes to get to a peer, this is well within a second.
+pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Longest pause of [`Doubt`] after looks that took no time, and after slow ones.
+const DOUBT_MAX: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+
+/// One part in so many of the time may go into looks that find nothing.
+const DOUBT_SHARE: u32 = 20;
+
+/// Data that were written, and nobody knows to what: only a look that writes them out tells, which others pay for who keep
+/// writing beside the role. So the pause before the next such look grows with each that found nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Doubt {
+    pause: Duration,
+}
+
+impl Doubt {
+    /// The time of a look after which the longest pause follows.
+    pub const SLOW: Duration = DOUBT_MAX.1;
+
+    /// How long after the last look, that found nothing, the next may be.
+    pub fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    /// A look found nothing; it took so long, and came so long after the one before.
+    pub fn in_vain(&mut self, took: Duration, after: Duration) {
+        let (usual, longest) = DOUBT_MAX;
+        // Those who wrote beside the role have been quiet for long: begin anew.
+        let doubled = if after > 2 * longest {
+            INTERVAL_MIN
+        } else {
+            (self.pause * 2).clamp(INTERVAL_MIN, usual)
+        };
+        self.pause = doubled.max(took * DOUBT_SHARE).min(longest);
+    }
+
+    /// A look found something.
+    pub fn founded(&mut self) {
+        *self = Doubt::default();
+    }
+}
 
 /// Shortest interval.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -34,8 +77,8 @@ pub enum Every {
     Interval(Duration),
     /// At certain times of the local clock.
     Calendar(Calendar),
-    /// As soon as something changed; it is looked at this often.
-    OnChange { look: Duration },
+    /// As soon as something changed, and this long after the last start at the earliest.
+    OnChange { apart: Duration },
     /// Only when somebody asks.
     Manual,
 }
@@ -70,8 +113,10 @@ impl Every {
         match words.as_slice() {
             [""] => Err(BadSchedule(format!("empty: {FORMS}"))),
             ["manual"] => Ok(Every::Manual),
-            ["on-change"] => Ok(Every::OnChange { look: LOOK_DEFAULT }),
-            ["on-change", look] => interval(look).map(|look| Every::OnChange { look }),
+            ["on-change"] => Ok(Every::OnChange {
+                apart: APART_DEFAULT,
+            }),
+            ["on-change", apart] => interval(apart).map(|apart| Every::OnChange { apart }),
             ["hourly"] => calendar(&text, "0 * * * *"),
             [days, time] => calendar(&text, &day_and_time(days, time)?),
             [_, _, _, _, _] => calendar(&text, &text),
@@ -88,8 +133,8 @@ impl fmt::Display for Every {
         match self {
             Every::Interval(interval) => f.write_str(&units::exact_duration(*interval)),
             Every::Calendar(calendar) => f.write_str(&calendar.text),
-            Every::OnChange { look } if *look == LOOK_DEFAULT => f.write_str("on-change"),
-            Every::OnChange { look } => write!(f, "on-change {}", units::exact_duration(*look)),
+            Every::OnChange { apart } if *apart == APART_DEFAULT => f.write_str("on-change"),
+            Every::OnChange { apart } => write!(f, "on-change {}", units::exact_duration(*apart)),
             Every::Manual => f.write_str("manual"),
         }
     }
@@ -111,7 +156,7 @@ pub fn next_due(
     };
     let due = match every {
         Every::Manual => None,
-        Every::Interval(interval) | Every::OnChange { look: interval } => {
+        Every::Interval(interval) | Every::OnChange { apart: interval } => {
             Some(later(last, *interval))
         }
         Every::Calendar(calendar) => calendar.next_after(last, tz),
@@ -243,6 +288,33 @@ mod tests {
         assert_eq!(got, moment(due), "{every:?} after {last:?} at {now:?}");
     }
 
+    /// Looks in vain, as milliseconds they took and seconds since the one before; the pauses after each, in milliseconds.
+    fn check_doubt(looks: &[(u64, u64)], expected: &[u128]) {
+        let mut doubt = Doubt::default();
+        let mut pauses = Vec::new();
+        for (took, after) in looks {
+            doubt.in_vain(Duration::from_millis(*took), Duration::from_secs(*after));
+            pauses.push(doubt.pause().as_millis());
+        }
+        assert_eq!(pauses, expected, "{looks:?}");
+        doubt.founded();
+        assert_eq!(doubt.pause(), Duration::ZERO);
+    }
+
+    #[test]
+    fn looks_in_vain_become_fewer() {
+        check_doubt(&[], &[]);
+        check_doubt(
+            &[(2, 99), (2, 1), (2, 2), (2, 4), (2, 5)],
+            &[1000, 2000, 4000, 5000, 5000],
+        );
+        // A disk on which they are slow.
+        check_doubt(&[(400, 99), (400, 8), (90, 8)], &[8000, 8000, 5000]);
+        check_doubt(&[(9000, 99)], &[30_000]);
+        // Quiet in between.
+        check_doubt(&[(2, 99), (2, 1), (2, 61)], &[1000, 2000, 1000]);
+    }
+
     #[test]
     fn intervals() {
         check(
@@ -261,8 +333,8 @@ mod tests {
         check(
             "on-change",
             "2026-11-20T12:00:00Z",
-            "2026-11-20T12:00:10Z",
-            "2026-11-20T12:00:30Z",
+            "2026-11-20T12:00:00.4Z",
+            "2026-11-20T12:00:01Z",
         );
         check(
             "on-change 2m",

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Failure};
 use crate::logic::damage::Damaged;
+use crate::logic::drift::Found;
 use crate::logic::line::Line;
 use crate::logic::lineage::Lineage;
 use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
@@ -146,6 +147,8 @@ pub enum Request {
     },
     /// "Could you take the role over now?" Answer: `Ready`. Nothing is changed by it.
     Ready { role: RoleName, role_id: RoleId },
+    /// "What have you of what we both watch under these names?" Answer: `Drift`.
+    Drift { names: Vec<String> },
     /// "Are you there, and how far?" Answer: `Pong`.
     Ping,
     /// "Show that you hold your key", the first exchange of a link, opened by both sides (see `prove`). Answer: `Proof`.
@@ -263,6 +266,10 @@ pub enum Answer {
     Ready {
         /// What stands against it, a sentence each; empty: nothing.
         problems: Vec<String>,
+    },
+    Drift {
+        /// By name, of those that are watched with the asking node.
+        found: BTreeMap<String, Found>,
     },
     Proof {
         /// The public key, hex.

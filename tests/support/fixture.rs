@@ -1,8 +1,12 @@
-//! A btrfs filesystem in a sparse file, mounted for the life of a value.
+//! A btrfs filesystem in a sparse file, mounted for the life of a value; or on a disk, where [`DISKS`] names some.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Block devices for tests to use and overwrite, with blanks between them: a variable that only a machine sets which is there
+/// for tests (vm-tests/scenarios/contract.rs).
+const DISKS: &str = "STANDIN_TEST_DISKS";
 
 /// Whether this machine can run a test that needs root, loop devices and btrfs. Says so when it cannot.
 pub fn ready(test: &str) -> bool {
@@ -46,6 +50,8 @@ pub struct Loop {
     path: PathBuf,
     image: PathBuf,
     _dir: tempfile::TempDir,
+    /// Where it is a disk: locked, so that nobody else takes it.
+    _disk: Option<std::fs::File>,
 }
 
 impl Loop {
@@ -65,19 +71,33 @@ impl Loop {
             .prefix("standin-")
             .tempdir()
             .unwrap();
-        let image = image.map_or_else(|| dir.path().join("image"), Path::to_owned);
+        let disk = image.is_none().then(free_disk).flatten();
+        let (image, disk) = match disk {
+            Some((device, lock)) => (device, Some(lock)),
+            None => (
+                image.map_or_else(|| dir.path().join("image"), Path::to_owned),
+                None,
+            ),
+        };
         let path = dir.path().join("mount");
-        std::fs::File::create(&image)
-            .unwrap()
-            .set_len(size)
-            .unwrap();
+        if disk.is_none() {
+            let file = std::fs::File::create(&image).unwrap();
+            file.set_len(size).unwrap();
+        }
         std::fs::create_dir(&path).unwrap();
-        run("mkfs.btrfs", ["-q".as_ref(), image.as_os_str()]);
+        let size = size.to_string();
+        let made: &[&str] = match disk {
+            Some(_) => &["-q", "-f", "-b", &size],
+            None => &["-q"],
+        };
+        let made = made.iter().map(OsStr::new);
+        run("mkfs.btrfs", made.chain([image.as_os_str()]));
+        let loops = if disk.is_none() { "loop," } else { "" };
         run(
             "mount",
             [
                 "-o".as_ref(),
-                OsStr::new(&format!("loop,{options}")),
+                OsStr::new(&format!("{loops}{options}")),
                 image.as_os_str(),
                 path.as_os_str(),
             ],
@@ -86,10 +106,11 @@ impl Loop {
             path,
             image,
             _dir: dir,
+            _disk: disk,
         }
     }
 
-    /// The file that holds it.
+    /// The file or device that holds it.
     pub fn image(&self) -> &Path {
         &self.image
     }
@@ -102,6 +123,17 @@ impl Loop {
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+/// A disk of those that are for tests which nobody uses at the moment.
+fn free_disk() -> Option<(PathBuf, std::fs::File)> {
+    use rustix::fs::{FlockOperation, flock};
+    let disks = std::env::var(DISKS).ok()?;
+    disks.split_whitespace().find_map(|disk| {
+        let file = std::fs::File::open(disk).unwrap();
+        let lock = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        lock.is_ok().then(|| (PathBuf::from(disk), file))
+    })
 }
 
 impl Drop for Loop {

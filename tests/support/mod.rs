@@ -20,5 +20,6 @@ pub mod random;
 pub mod receiving;
 pub mod reliability;
 pub mod same;
+pub mod servers;
 pub mod tree;
 pub mod wire;

@@ -4,15 +4,18 @@
 //! never only a colour. `now` is the daemon's clock, so that ages are right whatever clock the terminal has.
 
 mod cycle;
+pub(super) mod drift;
 pub(super) mod drill;
 mod findings;
 mod fit;
 mod forks;
 mod init;
 mod load;
+mod logs;
 mod moved;
 mod points;
 mod prune;
+pub(super) mod seed;
 mod standing;
 mod status;
 mod transfer;
@@ -29,6 +32,7 @@ pub(super) use load::sample as load_sample;
 pub use moved::moved;
 pub use points::points;
 pub use prune::prune;
+pub use seed::{seeded, seeded_code};
 pub use status::{status, status_brief, status_small};
 pub use transfer::{transfer, transfer_within};
 

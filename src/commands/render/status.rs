@@ -5,9 +5,9 @@
 use jiff::Timestamp;
 
 use super::drill::last_drill;
-use super::standing;
 use super::transfer::{transfer, transfer_name, transfer_within};
 use super::{attention, heading, trouble};
+use super::{logs, standing};
 use crate::commands::human;
 use crate::commands::table::Table;
 use crate::daemon::api::{
@@ -18,10 +18,10 @@ use crate::logic::units;
 /// The whole picture. Transfers drop what does not fit into `columns`; none: nothing is dropped.
 pub fn status(status: &Status, columns: Option<usize>) -> String {
     let mut lines = vec![node_line(status)];
-    for role in &status.roles {
+    for (title, details) in blocks(status) {
         lines.push(String::new());
-        lines.push(role_title(role, status.now));
-        lines.extend(role_details(role, status.now));
+        lines.push(title);
+        lines.extend(details);
     }
     for part in [
         peer_lines(status),
@@ -39,15 +39,26 @@ pub fn status(status: &Status, columns: Option<usize>) -> String {
 /// The same for a terminal that cannot hold it all: what needs attention stands first.
 pub fn status_small(status: &Status, columns: usize) -> String {
     let mut lines = vec![node_line(status)];
-    lines.extend(status.roles.iter().map(|role| role_title(role, status.now)));
+    lines.extend(blocks(status).into_iter().map(|(title, _)| title));
     lines.extend(warning_lines(status));
     lines.extend(transfer_lines(status, Some(columns)));
-    for role in &status.roles {
-        lines.push(heading(&format!("role {}", role.name)));
-        lines.extend(role_details(role, status.now));
+    for (title, details) in blocks(status) {
+        // The facts stand above.
+        lines.extend(title.split("  ").next().map(str::to_owned));
+        lines.extend(details);
     }
     lines.extend(peer_lines(status));
     lines.join("\n")
+}
+
+/// The title and the lines of each role; one of both for those that one section of the config stands for.
+fn blocks(status: &Status) -> Vec<(String, Vec<String>)> {
+    let block = |role: &RoleStatus| match &role.logs {
+        None => Some((role_title(role, status.now), role_details(role, status.now))),
+        Some(of) => logs::block(status, role)
+            .map(|roles| (logs::title(of, &roles), logs::details(&roles, status.now))),
+    };
+    status.roles.iter().filter_map(block).collect()
 }
 
 fn node_line(status: &Status) -> String {
@@ -197,7 +208,7 @@ fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
 }
 
 /// What keeps a peer behind, and when it is tried again.
-fn replica_trouble(replica: &ReplicaStatus, now: Timestamp) -> Vec<String> {
+pub(super) fn replica_trouble(replica: &ReplicaStatus, now: Timestamp) -> Vec<String> {
     let again = match replica.retry_at {
         Some(at) if at > now => format!(", next try in {}", human::between(now, at)),
         Some(_) => ", trying again now".to_owned(),
@@ -266,7 +277,7 @@ fn replica_row(role: &RoleStatus, replica: &ReplicaStatus, now: Timestamp) -> [S
     ]
 }
 
-fn exposure(replica: &ReplicaStatus) -> String {
+pub(super) fn exposure(replica: &ReplicaStatus) -> String {
     match (replica.exposure_s, &replica.newest) {
         (Some(seconds), Some(_)) if seconds <= 0.0 => "nothing".into(),
         (Some(seconds), Some(_)) => {
@@ -283,7 +294,7 @@ fn exposure(replica: &ReplicaStatus) -> String {
     }
 }
 
-fn newest(point: Option<&PointSummary>, now: Timestamp) -> String {
+pub(super) fn newest(point: Option<&PointSummary>, now: Timestamp) -> String {
     point.map_or("none".into(), |point| {
         let age = human::ago(point.taken, now);
         match point.consistent {

@@ -39,6 +39,12 @@ fn peers() -> Vec<PeerStatus> {
             rtt_ms: Some(12.4),
             limit: Some(250_000),
             limit_until: Some(at("20:00:00")),
+            drift: Some(DriftView {
+                compared: at("12:31:10"),
+                same: 12,
+                differences: 3,
+                unknown: 0,
+            }),
         },
         PeerStatus {
             name: node("cedar"),
@@ -52,6 +58,7 @@ fn peers() -> Vec<PeerStatus> {
             rtt_ms: None,
             limit: None,
             limit_until: None,
+            drift: None,
         },
     ]
 }
@@ -84,6 +91,11 @@ fn in_the_role() -> RoleStatus {
         ],
         forks: None,
         views: vec![],
+        seeds: vec![
+            crate::commands::render::seed::sample().files[0]
+                .file
+                .clone(),
+        ],
         paused: false,
         trouble: None,
         term: Some(term()),
@@ -98,35 +110,8 @@ fn in_the_role() -> RoleStatus {
         newest: Some(summary(43, "12:35:05")),
         drill: Some(crate::commands::render::drill::last()),
         drilling: false,
-        replicas: vec![
-            ReplicaStatus {
-                peer: node("birch"),
-                newest: Some(summary(42, "12:30:05")),
-                exposure_s: Some(340.0),
-                exposure_bytes: Some(12_582_912),
-                handover: Some(Prediction {
-                    seconds: 2.4,
-                    unmeasured: vec![],
-                }),
-                behind: 1,
-                last_error: None,
-                waiting: None,
-                retry_at: None,
-                absent: None,
-            },
-            ReplicaStatus {
-                peer: node("cedar"),
-                newest: None,
-                exposure_s: None,
-                exposure_bytes: None,
-                handover: None,
-                behind: 43,
-                last_error: Some("cedar is not paired".into()),
-                waiting: None,
-                retry_at: None,
-                absent: None,
-            },
-        ],
+        logs: None,
+        replicas: replicas(),
         datasets: vec![DatasetStatus {
             name: dataset("files"),
             path: "/srv/web".into(),
@@ -134,6 +119,38 @@ fn in_the_role() -> RoleStatus {
             total_bytes: Some(107_374_182_400),
         }],
     }
+}
+
+fn replicas() -> Vec<ReplicaStatus> {
+    vec![
+        ReplicaStatus {
+            peer: node("birch"),
+            newest: Some(summary(42, "12:30:05")),
+            exposure_s: Some(340.0),
+            exposure_bytes: Some(12_582_912),
+            handover: Some(Prediction {
+                seconds: 2.4,
+                unmeasured: vec![],
+            }),
+            behind: 1,
+            last_error: None,
+            waiting: None,
+            retry_at: None,
+            absent: None,
+        },
+        ReplicaStatus {
+            peer: node("cedar"),
+            newest: None,
+            exposure_s: None,
+            exposure_bytes: None,
+            handover: None,
+            behind: 43,
+            last_error: Some("cedar is not paired".into()),
+            waiting: None,
+            retry_at: None,
+            absent: None,
+        },
+    ]
 }
 
 pub fn status() -> Status {

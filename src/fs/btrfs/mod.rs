@@ -26,7 +26,7 @@ use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
     AfterReboot, Bracket, Filesystem, FsError, Held, Inspection, KeptAside, Limits, Live, Measured,
-    Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View,
+    Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
@@ -71,6 +71,7 @@ mod subvolume;
 mod take;
 mod told;
 mod top;
+mod touch;
 pub mod trial;
 mod unreadable;
 mod users;
@@ -278,6 +279,13 @@ impl Filesystem for Btrfs {
 
     fn changed(&self, point: &Stored) -> Result<bool> {
         take::changed(&self.catalogue()?, point)
+    }
+
+    fn watch(&self, point: &Stored) -> Result<Box<dyn Watch>> {
+        let what = format!("watch for changes since {}", point.manifest.point);
+        self.run(what, |catalogue| {
+            touch::watch(catalogue, &catalogue.find(&point.manifest.point)?)
+        })
     }
 
     fn written_since(&self, point: &PointId) -> Result<Option<u64>> {

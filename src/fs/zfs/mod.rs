@@ -6,7 +6,8 @@
 //!
 //! The pieces: `command` runs the programs, `text` knows their words; `store` holds small files, `family` finds snapshots by guid,
 //! `core` puts both together; `catalogue` lists, `take`, `remove`, `forks`, `live` and `publish` change; `send` and `receive`
-//! (with `header`) move bytes; `show` mounts; `compare` compares.
+//! (with `header`) move bytes; `show` mounts; `compare` compares; `watch` waits for
+//! changes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,13 +21,13 @@ pub use self::core::Place;
 use crate::error::{Code, Failure};
 use crate::fs::{
     AfterReboot, Bracket, Filesystem, FsError, Held, Inspection, KeptAside, Limits, Live, Measured,
-    Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View,
+    Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
 use crate::logic::fork::Fork;
 use crate::logic::manifest::{Manifest, Stored};
-use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::name::{DatasetName, NodeName, RoleName, is_zfs_filesystem};
 use crate::logic::point::{PointId, PointName};
 use crate::logic::transfer::{Kind, Partial};
 
@@ -46,6 +47,7 @@ mod show;
 mod store;
 mod take;
 mod text;
+mod watch;
 
 /// A role's datasets on ZFS.
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl Zfs {
                     place.path
                 ));
             }
-            if !is_dataset(&place.zfs) {
+            if !is_zfs_filesystem(&place.zfs) {
                 return usage(format!(
                     "{:?} is not the name of a ZFS filesystem in a pool, such as tank/www",
                     place.zfs
@@ -87,20 +89,6 @@ impl Zfs {
             core: Arc::new(Core::new(role, places, limits)),
         })
     }
-}
-
-/// Whether a word names a filesystem below a pool: letters, digits, `_ - . :` and `/`, no part of it empty or ours.
-pub fn is_dataset(word: &str) -> bool {
-    let part = |part: &str| {
-        let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
-        !part.is_empty()
-            && part.chars().all(letters)
-            && !matches!(part, "." | ".." | store::STANDIN)
-    };
-    word.contains('/')
-        && word.len() < 200
-        && word.starts_with(|c: char| c.is_ascii_alphabetic())
-        && word.split('/').all(part)
 }
 
 impl Filesystem for Zfs {
@@ -152,6 +140,11 @@ impl Filesystem for Zfs {
 
     fn changed(&self, point: &Stored) -> Result<bool> {
         take::changed(&self.core, point)
+    }
+
+    fn watch(&self, point: &Stored) -> Result<Box<dyn Watch>> {
+        watch::watch(&self.core, point)
+            .with_context(|| format!("watch the live data of {}", self.core.role))
     }
 
     fn written_since(&self, point: &PointId) -> Result<Option<u64>> {
@@ -352,29 +345,4 @@ impl Filesystem for Zfs {
 
     /// A store that cannot be written stays so until its pool is imported anew; snapshots that are shown may be read now.
     fn let_go(&self) {}
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_filesystems() {
-        for word in ["tank/www", "tank/srv/www-2.x", "t_1/a:b"] {
-            assert!(is_dataset(word), "{word}");
-        }
-        for word in [
-            "tank",
-            "/tank/www",
-            "tank/",
-            "tank//www",
-            "-F/x",
-            "tank/a@b",
-            "tank/a b",
-            "tank/.standin/x",
-            "tank/..",
-        ] {
-            assert!(!is_dataset(word), "{word}");
-        }
-    }
 }

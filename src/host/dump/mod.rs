@@ -24,6 +24,7 @@ pub mod postgres;
 pub mod redis;
 pub mod secret;
 pub mod sqlite;
+mod within;
 
 /// What every dump of a role finds around it.
 #[derive(Debug, Clone)]
@@ -71,9 +72,9 @@ impl Open {
     pub fn new(dump: &Dump, around: &Around) -> Open {
         match &dump.how {
             How::Postgres(how) => Open::Postgres(Box::new(postgres::Open::new(how, around))),
-            How::Mysql(how) => Open::Mysql(Box::new(mysql::Open::new(how, around))),
-            How::Redis(how) => Open::Redis(Box::new(redis::Open::new(how, around))),
-            How::Sqlite(how) => Open::Sqlite(Box::new(sqlite::Open::new(how, around))),
+            How::Mysql(how) => Open::Mysql(Box::new(mysql::Open::new(how, dump, around))),
+            How::Redis(how) => Open::Redis(Box::new(redis::Open::new(how, dump, around))),
+            How::Sqlite(how) => Open::Sqlite(Box::new(sqlite::Open::new(how, dump, around))),
             How::Command(how) => Open::Command(Box::new(command::Open::new(how, dump, around))),
         }
     }

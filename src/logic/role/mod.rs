@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use event::{Action, Event, Step, Word, Work};
 pub use step::step;
+pub(super) use step::{keep, refuse, with};
 
 use super::name::NodeName;
 use super::point::Term;

@@ -548,18 +548,18 @@ fn mend(record: &Record, at: Mend) -> Step {
         .doing([Action::Work(Work::Mend(at))])
 }
 
-fn keep(record: &Record) -> Step {
+pub(in crate::logic) fn keep(record: &Record) -> Step {
     with(record, |_| {})
 }
 
-fn refuse(record: &Record, why: &'static str) -> Step {
+pub(in crate::logic) fn refuse(record: &Record, why: &'static str) -> Step {
     Step {
         refused: true,
         ..keep(record).because(why)
     }
 }
 
-fn with(record: &Record, change: impl FnOnce(&mut Record)) -> Step {
+pub(in crate::logic) fn with(record: &Record, change: impl FnOnce(&mut Record)) -> Step {
     let mut record = record.clone();
     change(&mut record);
     Step {
@@ -571,12 +571,12 @@ fn with(record: &Record, change: impl FnOnce(&mut Record)) -> Step {
 }
 
 impl Step {
-    fn doing(mut self, actions: impl IntoIterator<Item = Action>) -> Step {
+    pub(in crate::logic) fn doing(mut self, actions: impl IntoIterator<Item = Action>) -> Step {
         self.actions.extend(actions);
         self
     }
 
-    fn because(mut self, why: &'static str) -> Step {
+    pub(in crate::logic) fn because(mut self, why: &'static str) -> Step {
         self.why = why;
         self
     }

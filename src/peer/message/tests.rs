@@ -1,10 +1,11 @@
 //! Every message is said and heard again, also with words of a newer version in it.
 
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::*;
+use crate::logic::drift::Value;
 use crate::logic::manifest::Reason;
 use crate::logic::point::PointName;
 
@@ -12,8 +13,8 @@ use crate::logic::point::PointName;
 fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(said: T) {
     let text = serde_json::to_string(&said).unwrap();
     assert_eq!(serde_json::from_str::<T>(&text).unwrap(), said, "{text}");
-    let mut value: Value = serde_json::from_str(&text).unwrap();
-    if let Value::Object(fields) = &mut value {
+    let mut value: Json = serde_json::from_str(&text).unwrap();
+    if let Json::Object(fields) = &mut value {
         fields.insert("from-the-future".into(), json!({"deep": [1, 2, 3]}));
     }
     assert_eq!(
@@ -67,6 +68,26 @@ fn word() -> RoleWord {
             quiet_ms: Some(7),
             rise_ms: None,
         },
+    }
+}
+
+fn found() -> Found {
+    let hash = || "ab".to_owned();
+    let values = [
+        Value::Text("a\n".into()),
+        Value::Secret { hash: hash() },
+        Value::Hash {
+            hash: hash(),
+            bytes: 7,
+        },
+        Value::Unreadable("read it: no".into()),
+    ];
+    let items = values.into_iter().enumerate();
+    Found {
+        kind: "file".into(),
+        items: items.map(|(at, value)| (format!("/{at}"), value)).collect(),
+        more: 3,
+        problem: Some("list it".into()),
     }
 }
 
@@ -137,6 +158,9 @@ fn requests() {
         role: RoleName::parse("web").unwrap(),
         role_id: RoleId(Uuid::from_u128(5)),
     });
+    check(Request::Drift {
+        names: vec!["nginx".into(), String::new()],
+    });
     check(Request::Holds {
         role: RoleName::parse("web").unwrap(),
         role_id: RoleId(Uuid::from_u128(5)),
@@ -199,6 +223,9 @@ fn answers() {
     });
     check(Answer::Ready {
         problems: vec!["no room".into()],
+    });
+    check(Answer::Drift {
+        found: BTreeMap::from([("nginx".to_owned(), found())]),
     });
     check(Answer::Proof {
         key: "ab".into(),

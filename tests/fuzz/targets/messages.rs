@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use standin::error::Code;
+use standin::logic::drift::{Found, Value};
 use standin::logic::line::Line;
 use standin::logic::lineage::{Entry, Lineage};
 use standin::logic::manifest::{DatasetFacts, Manifest, Reason};
@@ -155,6 +156,9 @@ fn requests() -> Vec<Request> {
             term: term(),
             line: Line::first(term()),
         },
+        Request::Drift {
+            names: vec!["nginx".into()],
+        },
         Request::Lineage {
             role: RoleName::parse("web").unwrap(),
             role_id: RoleId(Uuid::from_u128(5)),
@@ -183,6 +187,17 @@ fn word() -> RoleWord {
     }
 }
 
+fn found() -> Found {
+    let text = Value::Text("a\u{1b}[2J\n".into());
+    let secret = Value::Secret { hash: "ab".into() };
+    Found {
+        kind: "file".into(),
+        items: BTreeMap::from([("/a".into(), text), ("/b".into(), secret)]),
+        more: 3,
+        problem: Some("list it".into()),
+    }
+}
+
 #[rustfmt::skip]
 fn answers() -> Vec<Answer> {
     let partial = Partial { point: point(), dataset: DatasetName::parse("db").unwrap(), offset: Some(7) };
@@ -200,6 +215,7 @@ fn answers() -> Vec<Answer> {
         Answer::Committed,
         Answer::Word { word: Some(Box::new(word())) },
         Answer::Ready { problems: vec!["no\u{1b}[2J room".into()] },
+        Answer::Drift { found: BTreeMap::from([("nginx".to_owned(), found())]) },
         Answer::Pong { now: Timestamp::UNIX_EPOCH },
         Answer::Refused(Refusal::new(Code::Fenced, "a higher\u{1b}[2J term\n").hint("wait")),
     ]

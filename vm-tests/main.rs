@@ -1,0 +1,83 @@
+//! Scenarios on virtual machines: nodes with kernels, systemd and disks of their own, whose power and network can be cut.
+//!
+//!     scripts/vm --list                     the scenarios
+//!     scripts/vm SCENARIO... [--seed S]     these; `--count N` for those that repeat something
+//!     scripts/vm                            all
+//!     cargo test --test vm                  the same as tests, skipped where there is no QEMU or no image
+//!
+//! Promise: a line in a journal that warns or complains, and was not announced, fails a scenario; a failed one keeps its disks
+//! and says how to look at them. Nothing on this machine is touched but a temporary directory. docs/vm-tests.md says more.
+//!
+//! In a machine the same program is the agent that the stage talks to (`vm agent`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    dead_code
+)]
+
+mod agent;
+mod image;
+mod nodes;
+#[path = "../tests/support/random.rs"]
+mod random;
+mod run;
+mod scenarios;
+mod stage;
+mod words;
+mod writer;
+
+use std::process::ExitCode;
+
+use stage::Stage;
+
+/// One play.
+pub struct Scenario {
+    pub name: &'static str,
+    /// In a line.
+    pub about: &'static str,
+    pub machines: &'static [&'static str],
+    /// Empty disks of each machine.
+    pub disks: usize,
+    /// Test targets that run in its machines.
+    pub tests: &'static [&'static str],
+    /// Panics when something is not as it should be.
+    pub play: fn(&mut Stage),
+}
+
+/// What a person can say to a scenario.
+#[derive(Clone, Copy)]
+pub struct Given {
+    pub seed: u64,
+    /// How often to do what a scenario repeats; none: as often as is good for every day.
+    pub count: Option<u64>,
+}
+
+/// The quick ones first.
+pub const SCENARIOS: [Scenario; 9] = [
+    scenarios::first_boot::SCENARIO,
+    scenarios::units::SCENARIO,
+    scenarios::contract::SCENARIO,
+    scenarios::link_cut::SCENARIO,
+    scenarios::full_receiver::SCENARIO,
+    scenarios::active_reboots::SCENARIO,
+    scenarios::active_pauses::SCENARIO,
+    scenarios::power_cut_active::SCENARIO,
+    scenarios::power_cut_receiver::SCENARIO,
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == "agent") {
+        agent::serve();
+    }
+    match run::asked(&words) {
+        run::Asked::Target => run::target(),
+        run::Asked::List => run::list(),
+        run::Asked::Play(chosen, given) => run::play(&chosen, given),
+        run::Asked::Wrong(why) => {
+            eprintln!("vm: {why}; scripts/vm --list names them");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The receiver's disk is full.
+//!
+//! Somebody fills birch's disk up to what standin keeps free for others. A cycle says what is wrong, on what, and birch goes on
+//! living: what it has stays, other programs can still write. When there is room again the next cycle brings the point over.
+
+use crate::Scenario;
+use crate::nodes::two;
+use crate::stage::Stage;
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "full_receiver",
+    about: "the receiver's disk is full: a cycle says so, nothing is lost, and it goes on when there is room",
+    machines: &["alder", "birch"],
+    disks: 1,
+    tests: &[],
+    play,
+};
+
+fn play(stage: &mut Stage) {
+    two(stage, "", "every = \"manual\"");
+    for words in ["room", "space", "cycle of web", "reserve"] {
+        stage.announce(words);
+    }
+    let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));
+    alder.write("first", 4, 256);
+    alder.standin(&["run", "web"]).ok();
+    birch.wait_point("1.1");
+    let before = birch.fingerprint("1.1");
+
+    // Of 6 GiB; 1 GiB is kept free.
+    birch
+        .sh("free=$(df --output=avail -B1 /srv | tail -n 1); fallocate -l $((free - 1000 * 1024 * 1024)) /srv/filler; sync -f /srv")
+        .ok();
+    alder.write("second", 16, 512);
+    let said = alder.standin(&["run", "web"]);
+    let words = format!("{} {}", said.text(), said.errors());
+    assert_ne!(said.code, 0, "{words}");
+    assert!(words.contains("birch") && words.contains("free"), "{words}");
+    assert_eq!(birch.points(), ["1.1"]);
+    assert_eq!(birch.fingerprint("1.1"), before);
+    birch
+        .sh("head -c 64M /dev/urandom >/srv/of-others; sync -f /srv; rm /srv/of-others")
+        .ok();
+
+    birch.sh("rm /srv/filler; btrfs filesystem sync /srv").ok();
+    alder.standin(&["run", "web"]).ok();
+    birch.wait_point("1.2");
+    assert_eq!(alder.fingerprint("1.2"), birch.fingerprint("1.2"));
+}

@@ -1,0 +1,92 @@
+//! What a machine's journal said, as it went out line by line (journalctl's JSON), across cuts of its power.
+//!
+//! A *complaint* is a line that nobody expects of machines that work: a warning or worse about standin or btrfs, an error of
+//! anything else. The few that Debian itself has in an emulated machine are named here, with the reason.
+
+use std::fmt;
+use std::path::Path;
+
+use serde_json::Value;
+
+/// syslog(3): errors and worse, warnings and worse.
+const ERROR: u64 = 3;
+const WARNING: u64 = 4;
+
+/// Complaints that are no news, and why.
+const KNOWN: [(&str, &str); 1] = [(
+    "MP-BIOS bug: 8254 timer",
+    "a timer that is emulated, on a machine that is busy",
+)];
+
+pub struct Line {
+    pub priority: u64,
+    /// The unit it is from or about, or the name of the program.
+    pub from: String,
+    pub text: String,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = if self.priority <= ERROR {
+            "ERROR"
+        } else {
+            "WARN"
+        };
+        let level = if self.priority <= WARNING {
+            level
+        } else {
+            "info"
+        };
+        write!(f, "{level} {}: {}", self.from, self.text)
+    }
+}
+
+/// Every whole line so far.
+pub fn read(path: &Path) -> Vec<Line> {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    let lines = bytes.split(|byte| *byte == b'\n');
+    let values = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    values.map(|value| line(&value)).collect()
+}
+
+fn line(value: &Value) -> Line {
+    let word = |key: &str| value[key].as_str().map(str::to_owned);
+    let unit = word("UNIT").or_else(|| word("_SYSTEMD_UNIT"));
+    let program = word("SYSLOG_IDENTIFIER").unwrap_or_default();
+    let from = unit.filter(|unit| unit != "init.scope").unwrap_or(program);
+    // Text that is no UTF-8, or long, comes as numbers or not at all.
+    let text = match &value["MESSAGE"] {
+        Value::String(text) => text.clone(),
+        Value::Array(bytes) => {
+            let bytes = bytes.iter().filter_map(|byte| byte.as_u64());
+            String::from_utf8_lossy(&bytes.map(|byte| byte as u8).collect::<Vec<_>>()).into_owned()
+        }
+        _ => String::new(),
+    };
+    let priority = word("PRIORITY").and_then(|word| word.parse().ok());
+    Line {
+        priority: priority.unwrap_or(6),
+        from,
+        text,
+    }
+}
+
+impl Line {
+    pub fn is_complaint(&self) -> bool {
+        let about_us = self.from.starts_with("standin") || self.text.contains("BTRFS");
+        let crashed = ["Oops", "BUG:", "Call Trace"].iter();
+        let crashed = self.from == "kernel" && crashed.clone().any(|word| self.text.contains(word));
+        let level = if about_us { WARNING } else { ERROR };
+        let known = KNOWN.iter().any(|(words, _)| self.text.contains(words));
+        crashed || self.priority <= level && !known
+    }
+}
+
+/// Whether the guest itself broke down, told by its console.
+pub fn crash(console: &str) -> Option<String> {
+    let signs = ["Oops:", "BUG:", "Kernel panic", "general protection fault"];
+    let found = console
+        .lines()
+        .find(|line| signs.iter().any(|sign| line.contains(sign)));
+    found.map(str::to_owned)
+}

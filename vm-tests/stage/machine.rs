@@ -1,0 +1,378 @@
+//! One virtual machine: boots, runs what it is told, loses its power, is paused, restarted, set to another time.
+//!
+//! Promise: every wait has an end and says whose fault it was; what a machine did not flush is lost with its power (its disks
+//! are fresh qcow2, whose tables stay in QEMU until the guest flushes); nothing outlives the value but what is kept on purpose.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::journal::{self, Line};
+use super::port::{Port, Running, Said, Silence};
+use super::qemu::{self, Plan};
+use super::wire::Wire;
+use crate::image::Image;
+
+/// Longest wait for a machine that starts: under emulation, with neighbours, on two busy cores.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+
+/// How often a machine is switched on whose emulator fails.
+const BOOTS_MAX: usize = 4;
+
+/// For a program in a machine, where nothing else is said.
+pub const LIMIT: Duration = Duration::from_secs(240);
+
+/// Of a disk, in bytes; it takes room only where it is written.
+const DISK_BYTES: u64 = 6 << 30;
+
+pub struct Machine {
+    pub name: &'static str,
+    pub number: u8,
+    dir: PathBuf,
+    kernel: PathBuf,
+    disks: Vec<PathBuf>,
+    wire: Wire,
+    power: Option<Power>,
+}
+
+/// While it is on.
+struct Power {
+    qemu: Child,
+    port: Port,
+}
+
+impl Machine {
+    /// Switched off, with a root of its own over the image and `disks` empty disks.
+    pub fn new(
+        image: &Image,
+        dir: &Path,
+        name: &'static str,
+        number: u8,
+        disks: usize,
+        wire: &Wire,
+    ) -> Machine {
+        let made = |file: String| dir.join(file);
+        let root = made(format!("{name}.root.qcow2"));
+        let base = image.base();
+        let over = ["-F", "raw", "-b", base.to_str().unwrap()];
+        create(&over, &root, None);
+        let disks: Vec<PathBuf> = (0..disks)
+            .map(|at| made(format!("{name}.disk{at}.qcow2")))
+            .collect();
+        for disk in &disks {
+            create(&[], disk, Some(DISK_BYTES));
+        }
+        Machine {
+            name,
+            number,
+            dir: dir.to_owned(),
+            kernel: image.kernel(),
+            disks,
+            wire: wire.clone(),
+            power: None,
+        }
+    }
+
+    pub fn address(&self) -> String {
+        format!("10.9.0.{}", self.number)
+    }
+
+    fn file(&self, what: &str) -> PathBuf {
+        self.dir.join(format!("{}.{what}", self.name))
+    }
+
+    fn plan(&self) -> Plan<'_> {
+        Plan {
+            name: self.name,
+            number: self.number,
+            kernel: &self.kernel,
+            root: self.file("root.qcow2"),
+            tools: self.dir.join("tools.img"),
+            disks: self.disks.clone(),
+            agent: self.file("agent"),
+            monitor: self.file("monitor"),
+            console: self.file("console"),
+            journal: self.file("journal"),
+            wire: self.wire.socket(self.name),
+        }
+    }
+
+    /// Switches it on, and does not wait. From the thread that goes on using it: QEMU ends with that.
+    pub fn switch_on(&mut self) {
+        assert!(self.power.is_none(), "{} is on already", self.name);
+        let socket = self.file("agent");
+        let _ = std::fs::remove_file(&socket);
+        let mut qemu = self.plan().start();
+        let began = Instant::now();
+        let port = loop {
+            if let Some(port) = Port::connect(&socket) {
+                break port;
+            }
+            let ended = qemu.try_wait().unwrap();
+            assert!(
+                ended.is_none() && began.elapsed() < BOOT_LIMIT,
+                "{}: QEMU does not start: {ended:?}",
+                self.name
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        self.power = Some(Power { qemu, port });
+    }
+
+    /// Waits until all that starts by itself has started.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        let words = ["systemctl", "is-system-running", "--wait"];
+        let said = match self.begin(&words, b"", BOOT_LIMIT).end() {
+            Ok(said) => said,
+            Err(silence) => panic!(
+                "{} does not come up: {silence:?}\n{}",
+                self.name,
+                self.trouble()
+            ),
+        };
+        if said.text() != "running" {
+            let failed = self
+                .sh("systemctl list-units --failed --no-legend --plain")
+                .text();
+            let foreign = failed.lines().any(|unit| !unit.starts_with("standin"));
+            assert!(
+                !foreign,
+                "{} is {}: {failed}\n{}",
+                self.name,
+                said.text(),
+                self.trouble()
+            );
+        }
+    }
+
+    #[track_caller]
+    pub fn boot(&mut self) {
+        self.switch_on();
+        self.come_up();
+    }
+
+    /// As [`Machine::wait_ready`], for a machine that was just switched on. QEMU itself may fail while a guest finds its devices
+    /// (10.0 does, now and then, in `iotlb_to_section`, with several emulated processors): that is no news about what is tested
+    /// here, and it is switched on again.
+    #[track_caller]
+    pub fn come_up(&mut self) {
+        for _ in 1..BOOTS_MAX {
+            let words = ["systemctl", "is-system-running", "--wait"];
+            if self.begin(&words, b"", BOOT_LIMIT).end().err() != Some(Silence::Off) {
+                break;
+            }
+            println!(
+                "  QEMU of {} ended by itself; it is started again",
+                self.name
+            );
+            self.cut_power();
+            self.switch_on();
+        }
+        self.wait_ready();
+    }
+
+    /// Power is gone, from one instruction to the next.
+    pub fn cut_power(&mut self) {
+        let mut power = self.power.take().expect("a machine that is on");
+        power.qemu.kill().unwrap();
+        power.qemu.wait().unwrap();
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.power.is_some()
+    }
+
+    /// As somebody at its keyboard would; it is ready again afterwards.
+    #[track_caller]
+    pub fn reboot(&self) {
+        let boot = || self.sh("cat /proc/sys/kernel/random/boot_id").text();
+        let before = boot();
+        // Nobody waits for an answer: the agent may or may not live to give it.
+        drop(self.begin(&["systemctl", "reboot"], b"", LIMIT));
+        let began = Instant::now();
+        loop {
+            let words = ["cat", "/proc/sys/kernel/random/boot_id"];
+            let patience = Duration::from_secs(5);
+            let asked = self.begin(&words, b"", patience).end_within(patience);
+            if asked.is_ok_and(|said| said.code == 0 && said.text() != before) {
+                break;
+            }
+            assert!(
+                began.elapsed() < BOOT_LIMIT,
+                "{} does not reboot",
+                self.name
+            );
+        }
+        self.wait_ready();
+    }
+
+    /// It stands still, and none of its clocks goes on: it cannot notice.
+    pub fn pause(&self) {
+        qemu::order(&self.file("monitor"), "stop", json!({}));
+    }
+
+    pub fn resume(&self) {
+        qemu::order(&self.file("monitor"), "cont", json!({}));
+    }
+
+    /// The cable is unplugged, and the machine sees it; or plugged in again.
+    pub fn plug(&self, up: bool) {
+        let link = json!({ "name": "n0", "up": up });
+        qemu::order(&self.file("monitor"), "set_link", link);
+    }
+
+    /// Sets its clock ahead, or back.
+    pub fn skew_clock(&self, seconds: i64) {
+        self.sh(&format!("date --set=@$(( $(date +%s) + {seconds} ))"))
+            .ok();
+    }
+
+    /// Starts a program; the answer can be waited for later, or never come.
+    pub fn begin(&self, argv: &[&str], stdin: &[u8], limit: Duration) -> Running {
+        let power = self.power.as_ref().expect("a machine that is on");
+        power.port.begin(argv, stdin, limit)
+    }
+
+    #[track_caller]
+    pub fn run_for(&self, argv: &[&str], stdin: &[u8], limit: Duration) -> Said {
+        let said = self.begin(argv, stdin, limit).end();
+        said.unwrap_or_else(|silence| {
+            let why = if silence == Silence::Off {
+                "lost its power"
+            } else {
+                "is silent"
+            };
+            panic!(
+                "{} {why} in: {}\n{}",
+                self.name,
+                argv.join(" "),
+                self.trouble()
+            )
+        })
+    }
+
+    #[track_caller]
+    pub fn run(&self, argv: &[&str]) -> Said {
+        self.run_for(argv, b"", LIMIT)
+    }
+
+    /// By its shell, which stops at the first failure.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> Said {
+        self.run(&["bash", "-euo", "pipefail", "-c", script])
+    }
+
+    #[track_caller]
+    pub fn put(&self, path: &str, text: &str) {
+        let script = format!("mkdir -p \"$(dirname '{path}')\" && cat >'{path}'");
+        self.run_for(&["sh", "-c", &script], text.as_bytes(), LIMIT)
+            .ok();
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Vec<u8> {
+        self.run(&["cat", path]).ok().out
+    }
+
+    /// Waits until a script in the machine ends with 0.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, script: &str) {
+        self.wait_until_here(what, || self.sh(script).code == 0);
+    }
+
+    /// Waits for something that is seen from here.
+    #[track_caller]
+    pub fn wait_until_here(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !condition() {
+            let late = began.elapsed() > LIMIT;
+            assert!(
+                !late,
+                "{}: gave up waiting until {what}\n{}",
+                self.name,
+                self.trouble()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// All it said in this scenario, in all its boots.
+    pub fn journal(&self) -> Vec<Line> {
+        journal::read(&self.file("journal"))
+    }
+
+    /// Waits until everything it said before has come out.
+    pub fn flush_journal(&self) {
+        let mark = format!("stage-mark-{}", self.journal().len());
+        self.run(&["logger", "--tag", "stage", &mark]).ok();
+        let began = Instant::now();
+        while !self.journal().iter().any(|line| line.text == mark) {
+            assert!(
+                began.elapsed() < LIMIT,
+                "{}: its journal is silent",
+                self.name
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The end of what it said, for a message; and whether its kernel broke down.
+    pub fn trouble(&self) -> String {
+        let console = std::fs::read(self.file("console")).unwrap_or_default();
+        let console = String::from_utf8_lossy(&console).into_owned();
+        let crash = journal::crash(&console);
+        let crash = crash.map(|line| format!("THE GUEST'S KERNEL CRASHED: {line}\n"));
+        let journal = self.journal();
+        let ours = journal
+            .iter()
+            .filter(|line| line.from.starts_with("standin"));
+        let ours: Vec<String> = ours.map(Line::to_string).collect();
+        let from = ours.len().saturating_sub(25);
+        let words = format!(
+            "{}---- journal of {}:\n",
+            crash.unwrap_or_default(),
+            self.name
+        );
+        words + &ours[from..].join("\n")
+    }
+
+    /// A command that a person can type to look at its disks from within, after everything.
+    pub fn console_command(&self) -> String {
+        let words = self.plan().words(true);
+        let quoted = words.iter().map(|word| format!("'{word}'"));
+        let script = self.file("console-command");
+        let text = format!(
+            "#!/bin/sh\nexec {} {}\n",
+            qemu::QEMU,
+            quoted.collect::<Vec<_>>().join(" ")
+        );
+        std::fs::write(&script, text).unwrap();
+        format!("sh {}", script.display())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.is_on() {
+            self.cut_power();
+        }
+    }
+}
+
+fn create(options: &[&str], path: &Path, bytes: Option<u64>) {
+    let mut command = Command::new("qemu-img");
+    command
+        .args(["create", "-q", "-f", "qcow2"])
+        .args(options)
+        .arg(path);
+    command.args(bytes.map(|bytes| bytes.to_string()));
+    let made = command.output().unwrap();
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+}

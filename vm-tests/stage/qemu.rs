@@ -1,0 +1,240 @@
+//! The command line of one machine, its monitor (QMP), and whether the kernel's own virtualisation works here.
+//!
+//! Promise: a machine ends with this process, whatever ends it. Emulation leaves out what QEMU 7.2 gets wrong: with cmpxchg16b
+//! on, five of eight boots crashed; 57-bit addresses it does not emulate well either.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// How long a kernel may take to find out that it has no root, where virtualisation works.
+const PROBE_LIMIT: Duration = Duration::from_secs(15);
+
+/// What one start of a machine needs to know.
+pub struct Plan<'a> {
+    pub name: &'a str,
+    /// 1 and up: its address is 10.9.0.number.
+    pub number: u8,
+    pub kernel: &'a Path,
+    pub root: PathBuf,
+    pub tools: PathBuf,
+    pub disks: Vec<PathBuf>,
+    pub agent: PathBuf,
+    pub monitor: PathBuf,
+    pub console: PathBuf,
+    pub journal: PathBuf,
+    pub wire: PathBuf,
+}
+
+impl Plan<'_> {
+    /// The whole command line; `person`: with a console on this terminal, and no network.
+    pub fn words(&self, person: bool) -> Vec<String> {
+        let mut words = accelerated(is_virtual());
+        let mut add = |option: &str, value: String| words.extend([option.to_owned(), value]);
+        add("-smp", "2".into());
+        add("-m", "768".into());
+        add("-nodefaults", "-no-user-config".into());
+        add("-display", "none".into());
+        add("-kernel", shown(self.kernel));
+        add("-append", self.append(person));
+        let root = shown(&self.root);
+        // Writeback, as the data disks: power that is cut takes what was not flushed, the state of standin among it.
+        add(
+            "-drive",
+            format!("file={root},if=none,id=root,format=qcow2,cache=writeback"),
+        );
+        add("-device", "nvme,drive=root,serial=root".into());
+        add("-device", "virtio-rng-pci".into());
+        let tools = shown(&self.tools);
+        add(
+            "-drive",
+            format!("file={tools},if=none,id=tools,format=raw,readonly=on"),
+        );
+        add("-device", "virtio-blk-pci,drive=tools,serial=tools".into());
+        for (at, disk) in self.disks.iter().enumerate() {
+            let disk = shown(disk);
+            add(
+                "-drive",
+                format!("file={disk},if=none,id=d{at},format=qcow2,cache=writeback,discard=unmap"),
+            );
+            add(
+                "-device",
+                format!("virtio-blk-pci,drive=d{at},serial=disk{at}"),
+            );
+        }
+        add("-device", "virtio-serial-pci".into());
+        add(
+            "-chardev",
+            format!("file,id=journal,append=on,path={}", shown(&self.journal)),
+        );
+        add(
+            "-device",
+            "virtserialport,chardev=journal,name=org.standin.journal".into(),
+        );
+        if person {
+            add("-serial", "mon:stdio".into());
+            return words;
+        }
+        add(
+            "-chardev",
+            format!(
+                "socket,id=agent,path={},server=on,wait=off",
+                shown(&self.agent)
+            ),
+        );
+        add(
+            "-device",
+            "virtserialport,chardev=agent,name=org.standin.agent".into(),
+        );
+        add(
+            "-chardev",
+            format!("file,id=console,append=on,path={}", shown(&self.console)),
+        );
+        add("-serial", "chardev:console".into());
+        add(
+            "-qmp",
+            format!("unix:{},server=on,wait=off", shown(&self.monitor)),
+        );
+        let wire = shown(&self.wire);
+        add(
+            "-netdev",
+            format!("stream,id=n0,server=off,addr.type=unix,addr.path={wire}"),
+        );
+        add(
+            "-device",
+            format!(
+                "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{:02x}",
+                self.number
+            ),
+        );
+        words
+    }
+
+    fn append(&self, person: bool) -> String {
+        let number = self.number;
+        let quiet = if person {
+            ""
+        } else {
+            " quiet systemd.getty_auto=0"
+        };
+        format!(
+            "root=/dev/nvme0n1 rw rootfstype=ext4 console=ttyS0 net.ifnames=0 mitigations=off nokaslr panic=-1 \
+             random.trust_cpu=on cryptomgr.notests systemd.show_status=0 tsc=reliable audit=0 nowatchdog \
+             rcupdate.rcu_expedited=1 systemd.hostname={} systemd.machine_id=5717a4d1000040008000000000000{number:03} \
+             stage.address=10.9.0.{number}/24{quiet}",
+            self.name
+        )
+    }
+
+    pub fn start(&self) -> Child {
+        let mut command = bound();
+        command
+            .args(self.words(false))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command.spawn().unwrap()
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+fn accelerated(by_kvm: bool) -> Vec<String> {
+    let words = if by_kvm {
+        ["-machine", "q35", "-accel", "kvm", "-cpu", "host"]
+    } else {
+        [
+            "-machine",
+            "q35,hpet=off",
+            "-accel",
+            "tcg,thread=multi,tb-size=512",
+            "-cpu",
+            "max,la57=off,cx16=off",
+        ]
+    };
+    words.map(String::from).to_vec()
+}
+
+/// QEMU that ends when the thread that starts it ends, which is that of the scenario.
+fn bound() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", QEMU]);
+    command
+}
+
+static VIRTUAL: OnceLock<bool> = OnceLock::new();
+
+fn is_virtual() -> bool {
+    VIRTUAL.get().copied().unwrap_or(false)
+}
+
+/// Finds out whether KVM works, by booting: a device file proves nothing, guests may hang. True: it does.
+pub fn probe(kernel: &Path) -> bool {
+    *VIRTUAL.get_or_init(|| {
+        if !Path::new("/dev/kvm").exists() {
+            return false;
+        }
+        let mut command = bound();
+        command
+            .args(accelerated(true))
+            .args([
+                "-m",
+                "256",
+                "-nodefaults",
+                "-display",
+                "none",
+                "-no-reboot",
+                "-kernel",
+            ])
+            .arg(kernel)
+            .args(["-append", "console=ttyS0 panic=-1", "-serial", "stdio"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let Ok(mut child) = command.spawn() else {
+            return false;
+        };
+        let out = child.stdout.take().unwrap();
+        let said = std::thread::spawn(move || std::io::read_to_string(out).unwrap_or_default());
+        let began = Instant::now();
+        while began.elapsed() < PROBE_LIMIT && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        said.join().unwrap().contains("Unable to mount root")
+    })
+}
+
+/// One command to a machine's monitor.
+pub fn order(monitor: &Path, command: &str, arguments: Value) -> Value {
+    let mut stream = UnixStream::connect(monitor).unwrap();
+    let limit = Some(Duration::from_secs(60));
+    stream.set_read_timeout(limit).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    for order in [
+        json!({ "execute": "qmp_capabilities" }),
+        json!({ "execute": command, "arguments": arguments }),
+    ] {
+        stream.write_all(format!("{order}\n").as_bytes()).unwrap();
+        let answer = lines.by_ref().find_map(|line| {
+            let value: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            let is_answer = value.get("return").is_some() || value.get("error").is_some();
+            is_answer.then_some(value)
+        });
+        let answer = answer.expect("the monitor answers");
+        assert!(answer.get("error").is_none(), "{order}: {answer}");
+        if order["execute"] == command {
+            return answer["return"].clone();
+        }
+    }
+    unreachable!("the second order is the command")
+}
