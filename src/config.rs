@@ -187,6 +187,8 @@ pub enum Dataset {
         name: String,
         /// Where it is mounted while it is live, absolute.
         path: PathBuf,
+        /// A file that holds its key, absolute. Default: as the dataset itself says.
+        key: Option<PathBuf>,
     },
 }
 

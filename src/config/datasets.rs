@@ -212,7 +212,9 @@ impl<'a> Written<'a> {
     fn zfs(&self) -> Option<(Found<'a>, String, PathBuf)> {
         match &self.dataset {
             Dataset::Btrfs(_) => None,
-            Dataset::Zfs { name, path } => Some((self.name.clone()?, name.clone(), path.clone())),
+            Dataset::Zfs { name, path, .. } => {
+                Some((self.name.clone()?, name.clone(), path.clone()))
+            }
         }
     }
 }
@@ -233,12 +235,17 @@ fn written<'a>(section: &mut Section<'a>, example: &str) -> Option<Written<'a>> 
         return None;
     }
     let dataset = name.parsed(zfs_filesystem);
+    let key = match section.get("key-file") {
+        None => None,
+        Some(found) => Some(found.parsed(absolute)?),
+    };
     let path = path?;
     let at = path.parsed(absolute)?;
     Some(Written {
         dataset: Dataset::Zfs {
             name: dataset?,
             path: at,
+            key,
         },
         path,
         name: Some(name),

@@ -112,9 +112,10 @@ fn live_of(template: &Dataset, of: &NodeName, here: &NodeName) -> Dataset {
     match template {
         Dataset::Btrfs(_) => Dataset::Btrfs(path),
         // The filesystem of another node: nothing of this name is ever made, what it sends lies beside.
-        Dataset::Zfs { name, .. } => Dataset::Zfs {
+        Dataset::Zfs { name, key, .. } => Dataset::Zfs {
             name: name.replace(NODE, of.as_str()),
             path,
+            key: key.clone(),
         },
     }
 }

@@ -122,9 +122,12 @@ fn role(role: &Role) -> Table {
         let written = role.logs.as_ref().and_then(|logs| logs.live.get(name));
         match written.unwrap_or(live) {
             Dataset::Btrfs(path) => dataset["btrfs"] = text(path),
-            Dataset::Zfs { name, path } => {
+            Dataset::Zfs { name, path, key } => {
                 dataset["zfs"] = value(name.as_str());
                 dataset["path"] = text(path);
+                if let Some(key) = key {
+                    dataset["key-file"] = text(key);
+                }
             }
         }
         if let Some(view) = role.views.get(name) {

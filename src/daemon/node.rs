@@ -365,8 +365,12 @@ fn engine(role: &Role, limits: Limits) -> Result<Arc<dyn Filesystem>> {
     for (name, dataset) in &role.datasets {
         match dataset.clone() {
             Dataset::Btrfs(path) => drop(paths.insert(name.clone(), path)),
-            Dataset::Zfs { name: zfs, path } => {
-                drop(places.insert(name.clone(), Place { zfs, path }));
+            Dataset::Zfs {
+                name: zfs,
+                path,
+                key,
+            } => {
+                drop(places.insert(name.clone(), Place { zfs, path, key }));
             }
         }
     }

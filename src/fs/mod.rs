@@ -264,6 +264,17 @@ pub struct AfterReboot {
     pub is_problem: bool,
 }
 
+/// Something that `check` says of what lies below a role: programs, kernel modules, pools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ground {
+    /// One sentence.
+    pub sentence: String,
+    /// What to do about it, where it is not as it should be.
+    pub hint: Option<String>,
+    /// Points cannot be taken, stored or made live.
+    pub is_problem: bool,
+}
+
 /// What a look that costs nothing tells of live datasets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Touch {
@@ -484,6 +495,17 @@ pub trait Filesystem: Send + Sync {
     fn end_drill(&self) -> Result<bool>;
 
     fn space(&self, dataset: &DatasetName) -> Result<Space>;
+
+    /// What is to be said of the ground the role stands on, beside its datasets. Nothing where nothing can be missing.
+    fn ground(&self) -> Vec<Ground> {
+        Vec::new()
+    }
+
+    /// How a person makes the live copy of a dataset that is not there.
+    fn how_to_create(&self, dataset: &DatasetName) -> String;
+
+    /// How a person removes a live copy that nobody needs.
+    fn how_to_remove(&self, dataset: &DatasetName) -> String;
 
     /// Lets go of filesystems that cannot be written now: after an error only a fresh mount mends one, and there is none
     /// while anybody holds the old. Cheap, and called often.

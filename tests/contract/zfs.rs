@@ -55,6 +55,7 @@ impl Plot {
         Place {
             zfs: format!("{}/{name}", self.name),
             path: self.path(&name.replace('/', "-")),
+            key: None,
         }
     }
 

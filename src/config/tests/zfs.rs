@@ -28,9 +28,9 @@ fn a_role_on_zfs() {
         .map(|role| format!("{} {:?} {:?}", role.name, role.datasets, role.views))
         .collect();
     expect![[r#"
-        log.alder {DatasetName("c"): Zfs { name: "tank/log/alder", path: "/srv/log/alder" }} {}
-        log.birch {DatasetName("c"): Zfs { name: "tank/log/birch", path: "/srv/log/.standin.birch" }} {DatasetName("c"): "/srv/log/birch"}
-        web {DatasetName("a"): Zfs { name: "tank/a", path: "/srv/a" }, DatasetName("b"): Zfs { name: "pond/x/b", path: "/srv/b" }} {}"#]].assert_eq(&shown.join("\n"));
+        log.alder {DatasetName("c"): Zfs { name: "tank/log/alder", path: "/srv/log/alder", key: None }} {}
+        log.birch {DatasetName("c"): Zfs { name: "tank/log/birch", path: "/srv/log/.standin.birch", key: None }} {DatasetName("c"): "/srv/log/birch"}
+        web {DatasetName("a"): Zfs { name: "tank/a", path: "/srv/a", key: None }, DatasetName("b"): Zfs { name: "pond/x/b", path: "/srv/b", key: None }} {}"#]].assert_eq(&shown.join("\n"));
     assert_eq!(parse(&config.show()).unwrap(), config, "{}", config.show());
 }
 

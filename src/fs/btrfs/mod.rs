@@ -495,6 +495,16 @@ impl Filesystem for Btrfs {
         tops.retain(|top| !top.is_read_only());
     }
 
+    fn how_to_create(&self, dataset: &DatasetName) -> String {
+        let path = self.datasets.get(dataset).map(|path| path.display());
+        path.map_or_else(String::new, |path| format!("btrfs subvolume create {path}"))
+    }
+
+    fn how_to_remove(&self, dataset: &DatasetName) -> String {
+        let path = self.datasets.get(dataset).map(|path| path.display());
+        path.map_or_else(String::new, |path| format!("btrfs subvolume delete {path}"))
+    }
+
     fn space(&self, dataset: &DatasetName) -> Result<Space> {
         let place = self.place_of(dataset).map_err(told::plain)?;
         let found = rustix::fs::statvfs(place.top.path())

@@ -22,6 +22,8 @@ pub struct Place {
     pub zfs: String,
     /// Where it is mounted while it is live.
     pub path: PathBuf,
+    /// The file that holds its key, where it is encrypted and the dataset itself does not say.
+    pub key: Option<PathBuf>,
 }
 
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use super::core::{Core, Part, Scene};
 use super::family::{Snapshot, Tree, identity};
 use super::store::{self, SETTLED, snapshot_name};
 use super::text::{self, Trouble};
-use super::{remove, show, take};
+use super::{key, remove, show, take};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
 use crate::fs::{AfterReboot, Aside, FsError, NoBracket, Restored, Result};
@@ -94,7 +94,7 @@ pub fn restore(
             return Ok(Restored::at(dataset, &place.path, identity(old.guid)));
         }
     }
-    expect_key(&scene, dataset, source)?;
+    key::expect(&scene, dataset, source)?;
     let part = scene.part(dataset)?;
     if let Some(old) = old {
         unmount(core, dataset, old)?;
@@ -184,6 +184,8 @@ fn perform(core: &Core, part: &Part, mut intent: Intent) -> Result<Restored> {
         let scene = core.look()?;
         let family = scene.family(&dataset)?;
         if family.tree(new).is_some_and(|tree| tree.guid == *guid) {
+            key::make_independent(core, &dataset, new)?;
+            freeze("restore-promoted");
             zfs(&["rename", "-u", new, &place.zfs])
                 .with_context(|| format!("rename {new} to {}", place.zfs))?;
         }
@@ -332,6 +334,7 @@ fn unmount(core: &Core, dataset: &DatasetName, live: &Tree) -> Result<()> {
 /// Mounts what is live at its path.
 fn mount(core: &Core, dataset: &DatasetName) -> Result<()> {
     let place = core.place(dataset)?;
+    key::load(core, dataset)?;
     let mounted = zfs(&["mount", &place.zfs]);
     let Err(error) = mounted else { return Ok(()) };
     if format!("{error:#}").contains("already mounted") {
@@ -343,40 +346,6 @@ fn mount(core: &Core, dataset: &DatasetName) -> Result<()> {
     };
     let what = format!("mount {} at {}: {error:#}", place.zfs, place.path.display());
     Err(Failure::new(Code::Failed, what).hint(hint).into())
-}
-
-/// Before anything is touched: a clone of an encrypted dataset belongs to the encryption root of its origin, and ZFS lets it move
-/// within that root only. Below one root for the live path and the holders, with its key loaded, it can become live.
-fn expect_key(scene: &Scene<'_>, dataset: &DatasetName, source: &Snapshot) -> Result<()> {
-    let tree = scene.family(dataset)?.tree(&source.dataset);
-    if !tree.is_some_and(|tree| tree.encrypted) {
-        return Ok(());
-    }
-    let property = |name: &str, of: &str| -> Result<String> {
-        let said = zfs(&["get", "-Hp", "-o", "value", name, of])?;
-        Ok(said.trim().to_owned())
-    };
-    let live = &scene.core.place(dataset)?.zfs;
-    let parent = store::parent(live).unwrap_or(live);
-    let root = property("encryptionroot", &source.dataset)?;
-    if root != property("encryptionroot", parent)? {
-        let what = format!(
-            "make {dataset} live: its encryption root is {root}, and a copy of it cannot leave that for {live}"
-        );
-        return Err(Failure::new(Code::Refused, what)
-            .hint(format!(
-                "by hand: zfs load-key {root}; zfs clone {} {live}",
-                source.name()
-            ))
-            .into());
-    }
-    if property("keystatus", &source.dataset)? == "available" {
-        return Ok(());
-    }
-    let what = format!("make {dataset} live: the key of {root} is not loaded");
-    Err(Failure::new(Code::Refused, what)
-        .hint(format!("zfs load-key {root}"))
-        .into())
 }
 
 /// Properties that are not taken over from the copy that was live: ours, and what a clone cannot be given.

@@ -6,7 +6,7 @@
 //!
 //! The pieces: `command` runs the programs, `text` knows their words; `store` holds small files, `family` finds snapshots by guid,
 //! `core` puts both together; `catalogue` lists, `take`, `remove`, `forks`, `live` and `publish` change; `send` and `receive`
-//! (with `header`) move bytes; `show` mounts; `compare` compares; `watch` waits for
+//! (with `header`) move bytes; `key` opens what is encrypted, `ground` is what `check` asks; `show` mounts; `compare` compares; `watch` waits for
 //! changes.
 
 use std::collections::BTreeMap;
@@ -20,8 +20,8 @@ use self::core::Core;
 pub use self::core::Place;
 use crate::error::{Code, Failure};
 use crate::fs::{
-    AfterReboot, Bracket, Filesystem, FsError, Held, Inspection, KeptAside, Limits, Live, Measured,
-    Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
+    AfterReboot, Bracket, Filesystem, FsError, Ground, Held, Inspection, KeptAside, Limits, Live,
+    Measured, Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
@@ -37,7 +37,9 @@ mod compare;
 mod core;
 mod family;
 mod forks;
+mod ground;
 mod header;
+mod key;
 mod live;
 mod publish;
 mod receive;
@@ -337,6 +339,23 @@ impl Filesystem for Zfs {
 
     fn end_drill(&self) -> Result<bool> {
         show::end_drill(&self.core).context("discard the copy of a drill")
+    }
+
+    fn ground(&self) -> Vec<Ground> {
+        ground::look(&self.core)
+    }
+
+    fn how_to_create(&self, dataset: &DatasetName) -> String {
+        let place = self.core.places.get(dataset);
+        place.map_or_else(String::new, |place| {
+            let path = place.path.display();
+            format!("zfs create -p -o mountpoint={path} {}", place.zfs)
+        })
+    }
+
+    fn how_to_remove(&self, dataset: &DatasetName) -> String {
+        let place = self.core.places.get(dataset);
+        place.map_or_else(String::new, |place| format!("zfs destroy -r {}", place.zfs))
     }
 
     fn space(&self, dataset: &DatasetName) -> Result<Space> {

@@ -114,6 +114,14 @@ pub fn rows(text: &str, columns: usize) -> Result<Vec<Vec<&str>>> {
     text.lines().map(row).collect()
 }
 
+/// The version in a line of `zfs version`: `zfs-2.3.2-2` or `zfs-kmod-2.3.2-2`.
+pub fn version(line: &str) -> Option<(u32, u32)> {
+    let rest = line.strip_prefix("zfs-")?;
+    let mut parts = rest.strip_prefix("kmod-").unwrap_or(rest).split('.');
+    let mut number = || parts.next()?.parse().ok();
+    Some((number()?, number()?))
+}
+
 /// A value of `-p`: none where it is `-`.
 pub fn number(cell: &str) -> Result<Option<u64>> {
     if cell == "-" || cell.is_empty() {
