@@ -251,7 +251,7 @@ fn unacceptable(
             format!(
                 "name the same `home` in both configs; then, on the node that is not the home and only there, delete what it \
                  took by mistake, on each of its filesystems: btrfs subvolume delete .standin/{name}/*/*, then rm -r \
-                 .standin/{name}"
+                 .standin/{name} (on ZFS: zfs destroy -r .standin/{name} beside each dataset)"
             ),
         ),
         Claim::OtherRole => refused(

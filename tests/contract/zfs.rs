@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "zfs/keys.rs"]
+mod keys;
+
 use super::*;
 use standin::fs::zfs::{Place, Zfs};
 use standin::fs::{Limits, Opened, Receipt, Restored};
@@ -404,53 +407,6 @@ fn ten_reversals_without_a_full_send() {
     let there = plot.place("birch/web");
     reversals(&plot, &here, &there);
     assert_nothing_left(&plot);
-}
-
-#[test]
-fn encrypted_data_without_the_key() {
-    let Some(plot) = Plot::new("encrypted_data_without_the_key") else {
-        return;
-    };
-    let key = plot.path("key");
-    fs::write(&key, "a passphrase of some length").unwrap();
-    let location = format!("keylocation=file://{}", text(&key));
-    let here = plot.live(
-        "alder/web",
-        &[
-            "encryption=on",
-            "keyformat=passphrase",
-            &location,
-            "atime=off",
-        ],
-    );
-    zfs(&[
-        "create",
-        "-o",
-        "canmount=off",
-        &format!("{}/birch", plot.name),
-    ]);
-    let there = plot.place("birch/web");
-    let (alder, birch) = (role(&[("web", &here)]), role(&[("web", &there)]));
-    alder.prepare().unwrap();
-    birch.prepare().unwrap();
-    fill(&here.path, "secret", 1, 4 << 20);
-    let one = take(&alder, 1, 1);
-    carry(&alder, &birch, &one, None, Some(2 << 20)).unwrap();
-    assert!(carry(&alder, &birch, &one, None, None).unwrap().resumed);
-    fill(&here.path, "secret too", 2, 1 << 20);
-    let two = take(&alder, 1, 2);
-    carry(&alder, &birch, &two, Some(&one.manifest.point), None).unwrap();
-    // The copy belongs to the root that came with the stream: said before anything is touched.
-    let web = dataset("web");
-    let id = &two.manifest.point;
-    let error = said(birch.restore_live(&web, id, None, manifest(2, 3)));
-    assert!(
-        error.contains("encryption root") && error.contains("zfs load-key"),
-        "{error}"
-    );
-    assert_eq!(birch.live_identity(&web).unwrap(), None);
-    birch.prepare().unwrap();
-    assert_eq!(listed(&birch), [(1, 1), (1, 2)]);
 }
 
 #[test]

@@ -57,6 +57,16 @@ pub fn zfs_told<S: AsRef<str>>(arguments: &[S]) -> Result<String> {
     Ok(output + &said)
 }
 
+/// What it printed of those of several things that are there.
+pub fn zfs_found<S: AsRef<str>>(arguments: &[S]) -> Result<String> {
+    let (output, said, ok) = run("zfs", arguments)?;
+    let mut lines = said.lines().filter(|line| !line.trim().is_empty());
+    match ok || lines.all(|line| text::trouble(line) == Trouble::Missing) {
+        true => Ok(output),
+        false => Err(refused("zfs", arguments, &said).into()),
+    }
+}
+
 pub fn zpool<S: AsRef<str>>(arguments: &[S]) -> Result<String> {
     let (output, said, ok) = run("zpool", arguments)?;
     match ok {

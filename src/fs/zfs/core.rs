@@ -103,14 +103,20 @@ impl Core {
     /// Looks at everything.
     pub fn look(&self) -> Result<Scene<'_>> {
         let parts = self.parts()?;
-        let mut families = BTreeMap::new();
+        let mut rooms = Vec::new();
         for part in &parts {
             for dataset in &part.datasets {
                 let room = part.store.room(&self.role, dataset);
-                let family = Family::look(&self.place(dataset)?.zfs, &room)?;
-                families.insert(dataset.clone(), family);
+                rooms.push((dataset, self.place(dataset)?.zfs.as_str(), room));
             }
         }
+        let of: Vec<(&str, &str)> = rooms
+            .iter()
+            .map(|(_, live, room)| (*live, room.as_str()))
+            .collect();
+        let looked = Family::look(&of)?;
+        let names = rooms.iter().map(|(dataset, ..)| (*dataset).clone());
+        let families: BTreeMap<_, _> = names.zip(looked).collect();
         Ok(Scene {
             core: self,
             parts,

@@ -310,7 +310,7 @@ pub fn collapse(core: &Core, part: &Part, dataset: &DatasetName) -> Result<()> {
     let live = &core.place(dataset)?.zfs;
     let room = part.store.room(&core.role, dataset);
     for _ in 0..COLLAPSES_MAX {
-        let family = Family::look(live, &room)?;
+        let family = Family::look(&[(live, &room)])?.pop().unwrap_or_default();
         let mut done = false;
         for tree in family
             .trees

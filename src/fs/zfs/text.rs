@@ -104,14 +104,16 @@ pub fn trouble(said: &str) -> Trouble {
 
 /// The rows of a `-H` table of `columns` columns.
 pub fn rows(text: &str, columns: usize) -> Result<Vec<Vec<&str>>> {
-    let row = |line| {
-        let cells: Vec<&str> = str::split(line, '\t').collect();
-        if cells.len() != columns {
-            bail!("{line:?} has {} columns, not {columns}", cells.len());
-        }
-        Ok(cells)
-    };
-    text.lines().map(row).collect()
+    text.lines().map(|line| row(line, columns)).collect()
+}
+
+/// One of them.
+pub fn row(line: &str, columns: usize) -> Result<Vec<&str>> {
+    let cells: Vec<&str> = str::split(line, '\t').collect();
+    if cells.len() != columns {
+        bail!("{line:?} has {} columns, not {columns}", cells.len());
+    }
+    Ok(cells)
 }
 
 /// The version in a line of `zfs version`: `zfs-2.3.2-2` or `zfs-kmod-2.3.2-2`.
