@@ -25,7 +25,7 @@ pub use load::Load;
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
 pub use seed::Seed;
 
-/// Keeps a second server ready to take over: snapshot replication and failover for btrfs.
+/// Keeps a second server ready to take over: snapshot replication and failover for btrfs and ZFS.
 #[derive(Debug, Parser)]
 #[command(
     name = "standin",
@@ -111,8 +111,8 @@ pub enum Verb {
 
 /// Write a first configuration and make this node's key
 ///
-/// Looks for btrfs filesystems, offers the subvolumes it finds as roles (commented out), and makes the key by which
-/// peers know this node. An existing configuration is never overwritten.
+/// Looks for btrfs subvolumes and ZFS filesystems, offers what it finds as roles (commented out), and makes the key by
+/// which peers know this node. An existing configuration is never overwritten.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

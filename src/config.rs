@@ -22,6 +22,7 @@ use crate::logic::play::Play;
 use crate::logic::retention::Keep;
 use crate::logic::schedule::Every;
 use crate::logic::seed::Seed;
+use crate::logic::transfer::Kind;
 
 mod complaint;
 mod datasets;
@@ -94,7 +95,7 @@ impl Config {
         self.roles.values().flat_map(|role| {
             role.datasets
                 .iter()
-                .map(|(name, Dataset::Btrfs(path))| (&role.name, name, path.as_path()))
+                .map(|(name, dataset)| (&role.name, name, dataset.path()))
         })
     }
 }
@@ -181,4 +182,28 @@ pub struct Role {
 pub enum Dataset {
     /// Path of a subvolume, absolute.
     Btrfs(PathBuf),
+    Zfs {
+        /// A filesystem in a pool: `tank/www`.
+        name: String,
+        /// Where it is mounted while it is live, absolute.
+        path: PathBuf,
+        /// A file that holds its key, absolute. Default: as the dataset itself says.
+        key: Option<PathBuf>,
+    },
+}
+
+impl Dataset {
+    /// Where the live data are.
+    pub fn path(&self) -> &Path {
+        match self {
+            Dataset::Btrfs(path) | Dataset::Zfs { path, .. } => path,
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self {
+            Dataset::Btrfs(_) => Kind::Btrfs,
+            Dataset::Zfs { .. } => Kind::Zfs,
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::cli::{self, Global};
 use crate::config::{self, Config};
 use crate::error::{Code, Failure};
 use crate::host::mounts::{self, ZfsFilesystem};
-use crate::logic::name::{NodeName, RoleName};
+use crate::logic::name::{NodeName, RoleName, is_zfs_filesystem};
 use crate::peer::identity::Identity;
 
 /// The port that the first configuration listens on.
@@ -57,7 +57,7 @@ pub struct InitReport {
     pub key: String,
     /// btrfs subvolumes offered as roles in the configuration.
     pub btrfs: Vec<PathBuf>,
-    /// ZFS filesystems found; this version cannot use them yet.
+    /// ZFS filesystems offered as roles in the configuration.
     pub zfs: Vec<String>,
     pub warnings: Vec<String>,
 }
@@ -104,7 +104,7 @@ pub fn init(
     let mut warnings = Vec::new();
     let subvolumes = or_warn(mounts::read(), &mut warnings);
     let subvolumes = offered(mounts::subvolumes(&subvolumes));
-    let zfs = or_warn(mounts::zfs_filesystems(), &mut warnings);
+    let zfs = offered_zfs(or_warn(mounts::zfs_filesystems(), &mut warnings));
 
     let text = first_config(&node, &state_dir, &subvolumes, &zfs);
     Config::parse(&text, &path).map_err(Failure::from)?;
@@ -118,7 +118,7 @@ pub fn init(
         state_dir,
         key,
         btrfs: subvolumes,
-        zfs: zfs.into_iter().map(|filesystem| filesystem.name).collect(),
+        zfs: zfs.into_iter().map(|(name, _)| name).collect(),
         warnings,
     })
 }
@@ -190,12 +190,22 @@ fn offered(subvolumes: Vec<PathBuf>) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The same of ZFS filesystems, and those whose mountpoint is their own affair (`legacy`, `none`).
+fn offered_zfs(found: Vec<ZfsFilesystem>) -> Vec<(String, PathBuf)> {
+    let mounted = |filesystem: ZfsFilesystem| {
+        let path = offered(vec![filesystem.mountpoint?]).pop()?;
+        is_zfs_filesystem(&filesystem.name).then_some((filesystem.name, path))
+    };
+    let found = found.into_iter().filter_map(mounted);
+    found.take(OFFERED_MAX).collect()
+}
+
 /// The text of the first configuration.
 fn first_config(
     node: &NodeName,
     state_dir: &Path,
     subvolumes: &[PathBuf],
-    zfs: &[ZfsFilesystem],
+    zfs: &[(String, PathBuf)],
 ) -> String {
     let state = quoted(state_dir);
     let state_key = if state_dir == Path::new(config::STATE_DIR_DEFAULT) {
@@ -223,42 +233,67 @@ listen = "0.0.0.0:{PORT_DEFAULT}"
 #   hooks.after-start = "/etc/standin/web-is-here"                called when it has come
 "##
     );
-    text += &roles(node, subvolumes);
-    if subvolumes.is_empty() {
-        text += "# No btrfs subvolume was found; `btrfs subvolume create` makes one.\n";
+    let mut names = Vec::new();
+    text += &roles(node, subvolumes, &mut names);
+    text += &roles_on_zfs(node, zfs, &mut names);
+    if subvolumes.is_empty() && zfs.is_empty() {
+        text += "# Neither a btrfs subvolume nor a ZFS filesystem was found; `btrfs subvolume create` or `zfs create` makes one.\n";
     }
-    if !zfs.is_empty() {
-        text += "\n# ZFS filesystems found, which this version cannot replicate yet:\n";
-        for filesystem in zfs.iter().take(OFFERED_MAX) {
-            text += &format!("#   {}\n", filesystem.name.escape_debug());
+    text
+}
+
+/// The lines of a role before its datasets.
+fn heading(role: &str, node: &NodeName) -> String {
+    format!(
+        r#"
+#[role.{role}]
+#home = "{node}"
+#peers = []
+#every = "5m"
+#keep = {{ last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 6 }}
+"#
+    )
+}
+
+/// ZFS filesystems as roles, commented out. Of those that lie in one another only the outermost: both is refused.
+fn roles_on_zfs(node: &NodeName, zfs: &[(String, PathBuf)], names: &mut Vec<String>) -> String {
+    let mut text = String::new();
+    let lies_in = |name: &str, outer: &str| {
+        name.strip_prefix(outer)
+            .is_some_and(|below| below.starts_with('/'))
+    };
+    for (name, path) in zfs {
+        let outer = zfs.iter().find(|(other, at)| {
+            lies_in(name, other) || (path != at && path.starts_with(at) && !lies_in(other, name))
+        });
+        if let Some((outer, _)) = outer {
+            text += &format!(
+                "\n# {name} lies in {outer}, whose points do not hold it: to have it replicated, `zfs rename` it to a place beside\n\
+                 # and mount it beside.\n"
+            );
+            continue;
         }
+        let role = role_name(path, names);
+        text += &heading(&role, node);
+        let path = quoted(path);
+        text += &format!("#[role.{role}.dataset.{role}]\n#zfs = \"{name}\"\n#path = {path}\n");
     }
     text
 }
 
 /// The subvolumes as roles, commented out; those nested in others as further datasets of theirs.
-fn roles(node: &NodeName, subvolumes: &[PathBuf]) -> String {
+fn roles(node: &NodeName, subvolumes: &[PathBuf], names: &mut Vec<String>) -> String {
     let mut text = String::new();
-    let mut names = Vec::new();
     let outer = |path: &PathBuf| {
         let around = subvolumes.iter();
         let around = around.filter(|other| *other != path && path.starts_with(other));
         around.min_by_key(|other| other.as_os_str().len())
     };
     for path in subvolumes.iter().filter(|path| outer(path).is_none()) {
-        let role = role_name(path, &mut names);
-        text += &format!(
-            r#"
-#[role.{role}]
-#home = "{node}"
-#peers = []
-#every = "5m"
-#keep = {{ last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 6 }}
-#[role.{role}.dataset.{role}]
-#btrfs = {}
-"#,
-            quoted(path)
-        );
+        let role = role_name(path, names);
+        text += &heading(&role, node);
+        let path_text = quoted(path);
+        text += &format!("#[role.{role}.dataset.{role}]\n#btrfs = {path_text}\n");
         let mut datasets = vec![role.clone()];
         for nested in subvolumes
             .iter()
@@ -344,14 +379,12 @@ mod tests {
         assert_eq!(offered(many).len(), OFFERED_MAX);
     }
 
-    fn text(subvolumes: &[&str], zfs: &[&str]) -> String {
-        let zfs: Vec<ZfsFilesystem> = zfs
-            .iter()
-            .map(|name| ZfsFilesystem {
-                name: (*name).to_owned(),
-                mountpoint: None,
-            })
-            .collect();
+    fn text(subvolumes: &[&str], zfs: &[(&str, &str)]) -> String {
+        let found = zfs.iter().map(|(name, mountpoint)| ZfsFilesystem {
+            name: (*name).to_owned(),
+            mountpoint: mountpoint.starts_with('/').then(|| mountpoint.into()),
+        });
+        let zfs = offered_zfs(found.collect());
         let node = NodeName::parse("alder").unwrap();
         first_config(
             &node,
@@ -398,9 +431,25 @@ mod tests {
             #[role.web-2.dataset.web-2]
             #btrfs = "/mnt/web"
 
-            # ZFS filesystems found, which this version cannot replicate yet:
-            #   tank
-        "##]].assert_eq(&text(&["/srv/web", "/mnt/web"], &["tank"]));
+            #[role.mail]
+            #home = "alder"
+            #peers = []
+            #every = "5m"
+            #keep = { last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 6 }
+            #[role.mail.dataset.mail]
+            #zfs = "tank/mail"
+            #path = "/srv/mail"
+
+            # tank/mail/old lies in tank/mail, whose points do not hold it: to have it replicated, `zfs rename` it to a place beside
+            # and mount it beside.
+        "##]].assert_eq(&text(&["/srv/web", "/mnt/web"], &[
+            ("tank", "/tank"),
+            ("tank/root", "/"),
+            ("tank/var", "legacy"),
+            ("tank/mail", "/srv/mail"),
+            ("tank/mail/old", "/srv/mail/old"),
+            ("tank/.standin/mail/spool", "/x"),
+        ]));
     }
 
     #[test]
@@ -414,7 +463,11 @@ mod tests {
                 "/srv/www-example-org/cache",
                 "/...",
             ],
-            &[],
+            &[
+                ("tank/zfs", "/srv/zfs"),
+                ("tank/zfs/inner", "/srv/inner"),
+                ("pond/y", "/srv/zfs/y"),
+            ],
         );
         Config::parse(&text, Path::new("/c.toml")).unwrap_or_else(|e| panic!("{e}\n{text}"));
         let uncommented: Vec<&str> = text
@@ -429,9 +482,15 @@ mod tests {
         let names: Vec<&str> = config.roles.keys().map(RoleName::as_str).collect();
         assert_eq!(
             names,
-            ["a-b-", "data", "www-example-org", "www-example-org-2"]
+            [
+                "a-b-",
+                "data",
+                "www-example-org",
+                "www-example-org-2",
+                "zfs"
+            ]
         );
-        let datasets = config.roles.values().last().unwrap().datasets.keys();
+        let datasets = config.roles.values().nth(3).unwrap().datasets.keys();
         let datasets: Vec<&str> = datasets.map(DatasetName::as_str).collect();
         assert_eq!(
             datasets,

@@ -25,18 +25,16 @@ pub const WORD: &str = "logs";
 pub struct Logs {
     /// The name in the file; it stands for this role and those of the other nodes.
     pub of: RoleName,
-    /// The live paths in the file, with [`NODE`] in them.
-    pub paths: BTreeMap<DatasetName, PathBuf>,
+    /// The live data as in the file, with [`NODE`] in their paths.
+    pub live: BTreeMap<DatasetName, Dataset>,
 }
 
 impl Logs {
     /// Of the section `name`, whose datasets have their live paths as they are written.
     pub(super) fn of(name: &RoleName, datasets: Option<&Datasets>) -> Logs {
-        let live = datasets.into_iter().flat_map(|datasets| &datasets.live);
-        let paths = live.map(|(name, Dataset::Btrfs(path))| (name.clone(), path.clone()));
         Logs {
             of: name.clone(),
-            paths: paths.collect(),
+            live: datasets.map(|found| found.live.clone()).unwrap_or_default(),
         }
     }
 }
@@ -109,6 +107,19 @@ pub fn placed(template: &Path, of: &NodeName, here: &NodeName) -> Placed {
     }
 }
 
+fn live_of(template: &Dataset, of: &NodeName, here: &NodeName) -> Dataset {
+    let path = placed(template.path(), of, here).live;
+    match template {
+        Dataset::Btrfs(_) => Dataset::Btrfs(path),
+        // The filesystem of another node: nothing of this name is ever made, what it sends lies beside.
+        Dataset::Zfs { name, key, .. } => Dataset::Zfs {
+            name: name.replace(NODE, of.as_str()),
+            path,
+            key: key.clone(),
+        },
+    }
+}
+
 /// Complains of a path that does not tell the nodes apart.
 pub fn check_path(found: &Found, path: &Path) -> Option<()> {
     if path.to_string_lossy().contains(NODE) {
@@ -117,6 +128,17 @@ pub fn check_path(found: &Found, path: &Path) -> Option<()> {
     found.refuse(format!(
         "each node of a role of kind = \"logs\" writes at a path of its own: write {NODE} where its name belongs, such as \"{}/{NODE}\"",
         path.display()
+    ));
+    None
+}
+
+/// The same of the name of a ZFS filesystem.
+pub fn check_name(found: &Found, name: &str) -> Option<()> {
+    if name.contains(NODE) {
+        return Some(());
+    }
+    found.refuse(format!(
+        "each node of a role of kind = \"logs\" writes a filesystem of its own: write {NODE} where its name belongs, such as \"{name}/{NODE}\""
     ));
     None
 }
@@ -135,11 +157,12 @@ pub fn expanded(role: Role, here: Option<&NodeName>, found: &Found) -> Vec<Role>
             ));
             continue;
         };
-        let place = |path: &PathBuf| placed(path, of, here);
-        let live = logs.paths.iter();
-        let live = live.map(|(name, path)| (name.clone(), Dataset::Btrfs(place(path).live)));
-        let views = logs.paths.iter();
-        let views = views.filter_map(|(name, path)| Some((name.clone(), place(path).view?)));
+        let live = logs.live.iter();
+        let live = live.map(|(name, dataset)| (name.clone(), live_of(dataset, of, here)));
+        let views = logs.live.iter();
+        let views = views.filter_map(|(name, dataset)| {
+            Some((name.clone(), placed(dataset.path(), of, here).view?))
+        });
         roles.push(Role {
             name,
             home: of.clone(),

@@ -117,10 +117,19 @@ fn role(role: &Role) -> Table {
     super::drill::show(&role.drill, &mut table);
     super::dump::show(&role.dumps, &mut table);
     let mut datasets = implicit();
-    for (name, Dataset::Btrfs(path)) in &role.datasets {
+    for (name, live) in &role.datasets {
         let mut dataset = Table::new();
-        let written = role.logs.as_ref().and_then(|logs| logs.paths.get(name));
-        dataset["btrfs"] = text(written.unwrap_or(path));
+        let written = role.logs.as_ref().and_then(|logs| logs.live.get(name));
+        match written.unwrap_or(live) {
+            Dataset::Btrfs(path) => dataset["btrfs"] = text(path),
+            Dataset::Zfs { name, path, key } => {
+                dataset["zfs"] = value(name.as_str());
+                dataset["path"] = text(path);
+                if let Some(key) = key {
+                    dataset["key-file"] = text(key);
+                }
+            }
+        }
         if let Some(view) = role.views.get(name) {
             dataset["standby-view"] = text(view);
         }

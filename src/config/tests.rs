@@ -8,6 +8,8 @@ use std::path::Path;
 mod logs;
 #[cfg(test)]
 mod moves;
+#[cfg(test)]
+mod zfs;
 
 const NODE: &str = "[node]\nname = \"alder\"\n";
 const PEER: &str = "[peer.birch]\n";
@@ -489,13 +491,6 @@ fn dataset_lines() {
             what,
         );
     }
-    role(
-        "btrfs = \"/srv/web\"",
-        "zfs = \"tank/web\"",
-        expect![[
-            r#"/c.toml:10: role.web.dataset.files.zfs = "tank/web": this version knows btrfs only"#
-        ]],
-    );
     role(
         "[role.web.dataset.files]\nbtrfs = \"/srv/web\"\n",
         "",

@@ -50,6 +50,7 @@ pub async fn ask(to: &Towards<'_>) -> Result<Held> {
         datasets: run.fs.datasets().keys().cloned().collect(),
         line: record.line.clone(),
         bases: node.state.bases(&run.name)?.into_iter().collect(),
+        kind: run.fs.kind(),
     };
     let mut exchange = link.open(&request).await?;
     let what = format!("ask {peer} what it holds of role {}", run.name);

@@ -12,6 +12,7 @@ use crate::error::{Code, Failure};
 use crate::fs::{AfterReboot, FsError, Live, Scan, Space, nested_sentence};
 use crate::logic::name::{DatasetName, NodeName};
 use crate::logic::role::State;
+use crate::logic::transfer::Kind;
 use crate::logic::units;
 use crate::peer::message::plain;
 
@@ -225,6 +226,7 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         let text = "no peers: points stay on this node alone";
         findings.push(warning(&subject, text, "add peers = [\"NAME\"]"));
     }
+    ground(run, &subject, findings).await;
     datasets(node, run, active, findings).await;
     findings.extend(unread);
     // What is said of a dataset need not be said of the role too.
@@ -236,6 +238,19 @@ async fn role(node: &Arc<Node>, run: &Arc<RoleRun>, findings: &mut Vec<Finding>)
         .collect();
     findings.retain(|finding| finding.subject != role || !of_datasets.contains(&finding.text));
     Ok(())
+}
+
+/// What the datasets stand on.
+async fn ground(run: &Arc<RoleRun>, subject: &str, findings: &mut Vec<Finding>) {
+    let fs = run.fs.clone();
+    for ground in blocking(move || Ok(fs.ground())).await.unwrap_or_default() {
+        findings.push(told(
+            subject,
+            ground.sentence,
+            ground.hint,
+            ground.is_problem,
+        ));
+    }
 }
 
 /// Every dataset of the role: its live copy, room, and what a reboot will show.
@@ -264,7 +279,7 @@ async fn datasets(node: &Arc<Node>, run: &Arc<RoleRun>, active: bool, findings: 
         let subject = format!("dataset {}/{dataset}", run.name);
         match looked {
             Ok((live, space, after)) => {
-                findings.extend(occupied(&subject, (node, run), live.as_ref()));
+                findings.extend(occupied(&subject, (node, run), (dataset, live.as_ref())));
                 dataset_findings(&subject, (run, dataset), active, live, space, findings);
                 // What another node writes has no live path here.
                 if active || run.role.logs.is_none() {
@@ -277,24 +292,34 @@ async fn datasets(node: &Arc<Node>, run: &Arc<RoleRun>, active: bool, findings: 
 }
 
 /// A live copy where none should be.
-fn occupied(subject: &str, (node, run): (&Node, &RoleRun), live: Option<&Live>) -> Option<Finding> {
+fn occupied(
+    subject: &str,
+    (node, run): (&Node, &RoleRun),
+    (dataset, live): (&DatasetName, Option<&Live>),
+) -> Option<Finding> {
     let live = live?.path.display();
     let record = node.record(run).ok().flatten()?;
     if record.part.state != State::Standby {
         return None;
     }
     let text = format!("a live copy is at {live}, though this node stands in");
-    let hint = "when this node takes over, what is in it becomes a fork; where nobody needs it, delete it (btrfs subvolume \
-                delete)";
+    let hint = format!(
+        "when this node takes over, what is in it becomes a fork; where nobody needs it: {}",
+        run.fs.how_to_remove(dataset)
+    );
     Some(warning(subject, text, hint))
 }
 
 /// What a reboot will show at the live path.
 fn reboot(subject: &str, after: AfterReboot) -> Finding {
-    match after.hint {
-        None => ok(subject, after.sentence),
-        Some(hint) if after.is_problem => problem(subject, after.sentence, hint),
-        Some(hint) => warning(subject, after.sentence, hint),
+    told(subject, after.sentence, after.hint, after.is_problem)
+}
+
+fn told(subject: &str, sentence: String, hint: Option<String>, is_problem: bool) -> Finding {
+    match hint {
+        None => ok(subject, sentence),
+        Some(hint) if is_problem => problem(subject, sentence, hint),
+        Some(hint) => warning(subject, sentence, hint),
     }
 }
 
@@ -340,7 +365,10 @@ async fn damaged(node: &Node, run: &RoleRun, subject: &str, findings: &mut Vec<F
                 "{short}, which {}, is kept aside in {path}",
                 kept.damaged.why
             ),
-            "when nobody needs it, delete its snapshots (btrfs subvolume delete), then the directory (rm -r)",
+            match run.fs.kind() {
+                Kind::Btrfs => "when nobody needs it, delete its snapshots (btrfs subvolume delete), then the directory (rm -r)",
+                Kind::Zfs => "docs/zfs.md tells how to remove it when nobody needs it",
+            },
         ));
     }
 }
@@ -481,7 +509,7 @@ fn dataset_findings(
             findings.push(problem(
                 subject,
                 format!("{path} does not exist"),
-                format!("btrfs subvolume create {path}"),
+                run.fs.how_to_create(dataset),
             ));
         }
         // With too little space the finding below says all there is to say.

@@ -22,6 +22,7 @@ use crate::logic::line::Line;
 use crate::logic::manifest::Manifest;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{RoleId, Term};
+use crate::logic::transfer::Kind;
 use crate::peer::exchange::Exchange;
 use crate::peer::message::{Answer, Refusal, Request};
 
@@ -250,7 +251,7 @@ fn unacceptable(
             format!(
                 "name the same `home` in both configs; then, on the node that is not the home and only there, delete what it \
                  took by mistake, on each of its filesystems: btrfs subvolume delete .standin/{name}/*/*, then rm -r \
-                 .standin/{name}"
+                 .standin/{name} (on ZFS: zfs destroy -r .standin/{name} beside each dataset)"
             ),
         ),
         Claim::OtherRole => refused(
@@ -382,6 +383,19 @@ fn same_datasets<'a>(
     Ok(())
 }
 
+/// Both sides read the refusal: it is told to the peer, and logged here.
+fn same_kind(node: &Node, run: &RoleRun, peer: &NodeName, theirs: Kind) -> Result<()> {
+    let ours = run.fs.kind();
+    if ours == theirs {
+        return Ok(());
+    }
+    let (role, node) = (&run.name, node.name());
+    let (ours, theirs) = (ours.word(), theirs.word());
+    let what = format!("role {role} is on {ours} on {node} and on {theirs} on {peer}");
+    let hint = format!("keep role {role} on one kind of filesystem on all its nodes");
+    Err(refused(Code::Refused, what, hint))
+}
+
 /// Answers `Lineage`.
 async fn list(node: &Arc<Node>, peer: &NodeName, asked: Request) -> Result<Answer> {
     let Request::Lineage {
@@ -391,11 +405,13 @@ async fn list(node: &Arc<Node>, peer: &NodeName, asked: Request) -> Result<Answe
         datasets,
         line,
         bases,
+        kind,
     } = asked
     else {
         bail!("answer {asked:?} as if it asked for a lineage");
     };
     let run = admit_role(node, peer, &role, role_id, (&term, line)).await?;
+    same_kind(node, &run, peer, kind)?;
     if !datasets.is_empty() {
         same_datasets(node, &run, datasets.iter())?;
     }

@@ -6,7 +6,6 @@
 //! A reload replaces config and runs; work in flight keeps the values it started with and ends in its own time.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use super::supervisor::Supervisor;
 use crate::config::{Config, Dataset, Grant, Peer, Role};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::{Btrfs, receive::Applying};
+use crate::fs::zfs::{Place, Zfs};
 use crate::fs::{Filesystem, Limits};
 use crate::host::state::State;
 use crate::host::user;
@@ -362,24 +362,39 @@ impl Node {
     }
 }
 
+/// The filesystem of the role's kind; the config has no role of both.
+fn engine(role: &Role, limits: Limits) -> Result<Arc<dyn Filesystem>> {
+    let (mut paths, mut places) = (BTreeMap::new(), BTreeMap::new());
+    for (name, dataset) in &role.datasets {
+        match dataset.clone() {
+            Dataset::Btrfs(path) => drop(paths.insert(name.clone(), path)),
+            Dataset::Zfs {
+                name: zfs,
+                path,
+                key,
+            } => {
+                drop(places.insert(name.clone(), Place { zfs, path, key }));
+            }
+        }
+    }
+    if !places.is_empty() {
+        return Ok(Arc::new(Zfs::new(role.name.clone(), places, limits)?));
+    }
+    let fs = Btrfs::new(role.name.clone(), paths, limits)?;
+    // This very program, even when its file has been replaced since.
+    Ok(Arc::new(
+        fs.applying(Applying::Child("/proc/self/exe".into())),
+    ))
+}
+
 impl RoleRun {
     fn new(role: Role, limits: Limits) -> Result<RoleRun> {
-        let datasets: BTreeMap<DatasetName, PathBuf> = role
-            .datasets
-            .iter()
-            .map(|(name, dataset)| {
-                let Dataset::Btrfs(path) = dataset;
-                (name.clone(), path.clone())
-            })
-            .collect();
-        let fs = Btrfs::new(role.name.clone(), datasets, limits)
-            .with_context(|| format!("open the datasets of role {}", role.name))?
-            // This very program, even when its file has been replaced since.
-            .applying(Applying::Child("/proc/self/exe".into()));
+        let fs = engine(&role, limits)
+            .with_context(|| format!("open the datasets of role {}", role.name))?;
         Ok(RoleRun {
             name: role.name.clone(),
             role: Arc::new(role),
-            fs: Arc::new(fs),
+            fs,
             catalogue: tokio::sync::Mutex::default(),
             dumping: Arc::default(),
             cycle: Mutex::default(),

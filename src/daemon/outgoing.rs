@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hub::{Tracked, TransferFacts};
 use super::node::{Node, PeerRun, RoleRun, blocking};
-use super::produce::{HandedOff, Pace, Piece, Producer};
+use super::produce::{Already, HandedOff, Pace, Piece, Producer};
 use crate::error::{Code, Failure};
 use crate::fs::Measured;
 use crate::logic::lineage::Lineage;
@@ -56,7 +56,7 @@ impl Job {
 struct Start {
     job: Job,
     version: u32,
-    held: (u64, String),
+    held: Already,
 }
 
 /// Sends the dataset. Errors carry a `Failure` where the peer refused.
@@ -88,10 +88,9 @@ pub async fn send_dataset(
         flags: measured.flags,
     };
     let mut exchange = link.open(&Request::Offer(Box::new(offer))).await?;
-    let held = match answer(&job.what(peer), exchange.recv()).await? {
-        Answer::Have { offset, prefix } => (offset, prefix),
-        Answer::Stored => return Ok(()),
-        other => bail!("{} answered an offer with {other:?}", peer.peer.name),
+    let answered = answer(&job.what(peer), exchange.recv()).await?;
+    let Some(held) = already(answered, peer)? else {
+        return Ok(());
     };
     let tracked = node.hub.track(TransferFacts {
         role: run.name.clone(),
@@ -103,10 +102,14 @@ pub async fn send_dataset(
         direction: Direction::Sending,
         total_bytes: measured.data_bytes,
     });
-    if held.0 > 0 {
-        tracked.resumed(held.0);
-        let (dataset, point, name, offset) =
-            (&job.dataset, &job.manifest.point, &peer.peer.name, held.0);
+    if held.offset > 0 {
+        tracked.resumed(held.offset);
+        let (dataset, point, name, offset) = (
+            &job.dataset,
+            &job.manifest.point,
+            &peer.peer.name,
+            held.offset,
+        );
         node.hub.note(
             Some(&run.name),
             format!("resume {dataset} of {point} to {name} at byte {offset} of its stream"),
@@ -120,6 +123,23 @@ pub async fn send_dataset(
     let result = carry(node, run, peer, exchange, start, &tracked, cancel).await;
     tracked.end(result.as_ref().err().map(|error| format!("{error:#}")));
     result
+}
+
+/// Where the peer has it go on; none where it has all of it.
+fn already(answered: Answer, peer: &PeerRun) -> Result<Option<Already>> {
+    match answered {
+        Answer::Have {
+            offset,
+            prefix,
+            token,
+        } => Ok(Some(Already {
+            offset,
+            prefix,
+            token,
+        })),
+        Answer::Stored => Ok(None),
+        other => bail!("{} answered an offer with {other:?}", peer.peer.name),
+    }
 }
 
 async fn measure(run: &RoleRun, job: &Job, version_max: u32) -> Result<Measured> {

@@ -137,7 +137,7 @@ pub async fn prove(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<()> {
         .role
         .datasets
         .values()
-        .map(|Dataset::Btrfs(path)| path.clone())
+        .map(|dataset| dataset.path().to_owned())
         .collect();
     let end = Instant::now() + LET_GO_MAX;
     let mut pause = Duration::from_millis(20);
@@ -404,7 +404,7 @@ fn program(
     findings: &mut Vec<Finding>,
 ) {
     let Some(name) = argv.first() else { return };
-    let mut live = run.role.datasets.values().map(|Dataset::Btrfs(path)| path);
+    let mut live = run.role.datasets.values().map(Dataset::path);
     if command::find(name).is_some()
         || (!active && live.any(|live| Path::new(name).starts_with(live)))
     {

@@ -61,14 +61,23 @@ impl Pace {
 #[error("the link takes no more frames")]
 pub struct HandedOff;
 
+/// What the peer holds of the stream.
+#[derive(Debug, Clone)]
+pub struct Already {
+    pub offset: u64,
+    /// Prefix hash at `offset`.
+    pub prefix: String,
+    /// See `fs::Standing::token`.
+    pub token: Option<String>,
+}
+
 /// What the thread needs.
 pub struct Producer<'a> {
     pub fs: &'a dyn Filesystem,
     pub job: &'a Job,
     /// Stream protocol version agreed in the offer.
     pub version: u32,
-    /// What the peer holds: offset and prefix hash.
-    pub held: (u64, String),
+    pub held: Already,
     pub pieces: mpsc::Sender<Piece>,
     pub halt: CancellationToken,
     pub pace: &'a Pace,
@@ -88,12 +97,28 @@ impl Producer<'_> {
     }
 
     fn produce(&self, tell: &dyn Fn(&str)) -> Result<()> {
-        let mut outgoing = self.open()?;
         let mut hash = PrefixHash::default();
-        let (offset, prefix) = &self.held;
-        let whole = self.skip(&mut *outgoing, &mut hash, *offset)?;
-        if !whole || hash.value() != *prefix {
-            let why = "the source's stream no longer begins with what was already received";
+        let held = &self.held;
+        let (mut outgoing, other) = match &held.token {
+            None => (self.open()?, None),
+            Some(token) => match self.resume(token)? {
+                Some(outgoing) => (outgoing, None),
+                None => (
+                    self.open()?,
+                    Some("what was already received is of another stream than this one"),
+                ),
+            },
+        };
+        let differs = match other {
+            Some(why) => Some(why),
+            None => {
+                let whole = self.skip(&mut *outgoing, &mut hash, held.offset)?;
+                (!whole || hash.value() != held.prefix).then_some(
+                    "the source's stream no longer begins with what was already received",
+                )
+            }
+        };
+        if let Some(why) = differs {
             tell(why);
             self.give(Piece::Word(SenderWord::Restart {
                 why: why.to_owned(),
@@ -120,6 +145,13 @@ impl Producer<'_> {
                 self.version,
             )
             .with_context(|| format!("send {} of {}", job.dataset, job.manifest.point))
+    }
+
+    fn resume(&self, token: &str) -> Result<Option<Box<dyn Outgoing>>> {
+        let (job, point) = (self.job, &self.job.manifest.point);
+        self.fs
+            .resume(&job.dataset, job.base.as_ref(), point, token)
+            .with_context(|| format!("go on with {} of {point}", job.dataset))
     }
 
     fn give(&self, piece: Piece) -> Result<()> {

@@ -93,6 +93,7 @@ pub async fn receive(
     let have = Answer::Have {
         offset: standing.offset,
         prefix: standing.prefix.clone(),
+        token: standing.token.clone(),
     };
     let tracked = begun(node, run, peer, &offer, &standing).await;
     let result = async {

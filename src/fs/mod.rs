@@ -1,4 +1,4 @@
-//! Touches the filesystem: one trait, [`Filesystem`], for what a role needs of the disk; `btrfs` implements it.
+//! Touches the filesystem: one trait, [`Filesystem`], for what a role needs of the disk; `btrfs` and `zfs` implement it.
 //!
 //! Contracts live on the trait's methods and are asserted by `contract` (tests/contract.rs) on every implementation.
 //! Everything here blocks; callers run it on threads of their own. Nothing in here knows peers, config or the network.
@@ -18,10 +18,11 @@ use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName};
 use crate::logic::shortage::Shortage;
-use crate::logic::transfer::{FileFlags, Partial, StreamIdentity};
+use crate::logic::transfer::{FileFlags, Kind, Partial, StreamIdentity};
 
 pub mod apart;
 pub mod btrfs;
+pub mod zfs;
 
 /// Result of an edge: context chains, with [`FsError`] inside where a caller branches.
 pub type Result<T> = anyhow::Result<T>;
@@ -117,6 +118,8 @@ pub struct Standing {
     pub prefix: String,
     /// The file being written, lossy, for people.
     pub file: String,
+    /// What the sender's filesystem needs to go on, where an offset into the stream does not tell (see `Filesystem::resume`).
+    pub token: Option<String>,
 }
 
 /// A stream being received into staging. Dropping it leaves the last checkpoint, nothing else is promised.
@@ -154,8 +157,6 @@ pub struct Receipt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
     pub path: PathBuf,
-    /// Rises with every committed change; after a sync it tells whether anything changed.
-    pub generation: u64,
     pub uuid: Uuid,
     /// What a snapshot of it would not hold, one sentence each.
     pub not_replicated: Vec<String>,
@@ -263,6 +264,17 @@ pub struct AfterReboot {
     pub is_problem: bool,
 }
 
+/// Something that `check` says of what lies below a role: programs, kernel modules, pools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ground {
+    /// One sentence.
+    pub sentence: String,
+    /// What to do about it, where it is not as it should be.
+    pub hint: Option<String>,
+    /// Points cannot be taken, stored or made live.
+    pub is_problem: bool,
+}
+
 /// What a look that costs nothing tells of live datasets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Touch {
@@ -292,6 +304,8 @@ pub enum Held {
 /// What a role needs of the disk. One value serves one role on this node; all methods may be called from several threads.
 pub trait Filesystem: Send + Sync {
     fn role(&self) -> &RoleName;
+
+    fn kind(&self) -> Kind;
 
     /// The configured datasets and their live paths.
     fn datasets(&self) -> &BTreeMap<DatasetName, PathBuf>;
@@ -356,6 +370,19 @@ pub trait Filesystem: Send + Sync {
         point: &PointId,
         version: u32,
     ) -> Result<Box<dyn Outgoing>>;
+
+    /// Starts a stream that goes on where the receiver's token says, of the same point and base: a stream of its own, counted
+    /// and hashed from its first byte. None where the token is of another stream, or of no use: then it starts anew.
+    fn resume(
+        &self,
+        dataset: &DatasetName,
+        base: Option<&PointId>,
+        point: &PointId,
+        token: &str,
+    ) -> Result<Option<Box<dyn Outgoing>>> {
+        let _ = (dataset, base, point, token);
+        Ok(None)
+    }
 
     /// Opens a transfer: resumes the newest checkpoint of the same identity, else starts anew (another identity's remains
     /// are removed). A dataset that is already complete in staging is answered with `Opened::Complete`.
@@ -468,6 +495,17 @@ pub trait Filesystem: Send + Sync {
     fn end_drill(&self) -> Result<bool>;
 
     fn space(&self, dataset: &DatasetName) -> Result<Space>;
+
+    /// What is to be said of the ground the role stands on, beside its datasets. Nothing where nothing can be missing.
+    fn ground(&self) -> Vec<Ground> {
+        Vec::new()
+    }
+
+    /// How a person makes the live copy of a dataset that is not there.
+    fn how_to_create(&self, dataset: &DatasetName) -> String;
+
+    /// How a person removes a live copy that nobody needs.
+    fn how_to_remove(&self, dataset: &DatasetName) -> String;
 
     /// Lets go of filesystems that cannot be written now: after an error only a fresh mount mends one, and there is none
     /// while anybody holds the old. Cheap, and called often.

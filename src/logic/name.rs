@@ -93,6 +93,21 @@ name!(
     "dataset"
 );
 
+/// The longest name of a ZFS filesystem that leaves room for what is made beside it and for snapshots (ZFS: 255 bytes in all).
+const ZFS_NAME_BYTES_MAX: usize = 150;
+
+/// Whether a word names a ZFS filesystem below a pool: letters, digits, `_ - . :` and `/`, no part of it empty or ours.
+pub fn is_zfs_filesystem(word: &str) -> bool {
+    let part = |part: &str| {
+        let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
+        !part.is_empty() && part.chars().all(letters) && !matches!(part, "." | ".." | ".standin")
+    };
+    word.contains('/')
+        && word.len() <= ZFS_NAME_BYTES_MAX
+        && word.starts_with(|c: char| c.is_ascii_alphabetic())
+        && word.split('/').all(part)
+}
+
 /// The word most like `word`, if any is much like it.
 pub fn nearest<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     words
@@ -113,6 +128,27 @@ mod tests {
 
     fn check(word: &str, ok: bool) {
         assert_eq!(DatasetName::parse(word).is_ok(), ok, "{word:?}");
+    }
+
+    #[test]
+    fn zfs_filesystems() {
+        for word in ["tank/www", "tank/srv/www-2.x", "t_1/a:b"] {
+            assert!(is_zfs_filesystem(word), "{word}");
+        }
+        for word in [
+            "tank",
+            "/tank/www",
+            "tank/",
+            "tank//www",
+            "-F/x",
+            "tank/a@b",
+            "tank/a b",
+            "tank/.standin/x",
+            "tank/..",
+            &format!("tank/{}", "x".repeat(150)),
+        ] {
+            assert!(!is_zfs_filesystem(word), "{word}");
+        }
     }
 
     #[test]

@@ -21,6 +21,30 @@ pub struct StreamIdentity {
     pub version: u32,
 }
 
+/// The kind of filesystem that a node keeps a role on. All nodes of a role have one kind: streams of one mean nothing to the
+/// other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Also of a node that does not say.
+    #[default]
+    Btrfs,
+    Zfs,
+}
+
+impl Kind {
+    pub fn is_btrfs(&self) -> bool {
+        *self == Kind::Btrfs
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Btrfs => "btrfs",
+            Kind::Zfs => "ZFS",
+        }
+    }
+}
+
 /// A half-received dataset in staging.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partial {

@@ -18,7 +18,7 @@ use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
 use crate::logic::shortage::Shortage;
-use crate::logic::transfer::{FLAGS_BYTES_MAX, FileFlags, Partial, StreamIdentity};
+use crate::logic::transfer::{FLAGS_BYTES_MAX, FileFlags, Kind, Partial, StreamIdentity};
 
 /// Versions of this protocol that this build speaks, lowest and highest. History:
 /// 1: first.
@@ -102,6 +102,9 @@ pub enum Request {
         /// Points that other peers of the role may need as a base, should the asked node have to serve them.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         bases: BTreeMap<NodeName, PointId>,
+        /// What the asking node keeps the role on.
+        #[serde(default, skip_serializing_if = "Kind::is_btrfs")]
+        kind: Kind,
     },
     /// "Take this dataset of this point." Answer: `Have`, `Stored` or `Refused`; then frames, marks, `Stored`.
     Offer(Box<Offer>),
@@ -235,6 +238,9 @@ pub enum Answer {
     Have {
         offset: u64,
         prefix: String,
+        /// What the sender's filesystem needs to go on instead, where an offset does not tell (ZFS: the resume token).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
     },
     /// While frames arrive, about once a second and after each checkpoint.
     Mark {

@@ -16,6 +16,7 @@ use standin::logic::point::{PointId, RoleId, Term};
 
 pub use super::support::fixture::ready;
 use super::support::fixture::{self, Loop};
+use super::support::random::Random;
 use super::support::receiving::applying;
 
 /// Runs a program that must succeed; what it said.
@@ -165,6 +166,13 @@ pub fn listed(fs: &dyn Filesystem) -> Vec<(u64, u64)> {
 
 pub fn take(fs: &dyn Filesystem, epoch: u64, sequence: u64) -> Stored {
     fs.snapshot(manifest(epoch, sequence)).unwrap()
+}
+
+/// Data that no filesystem makes smaller.
+pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let words = (0..bytes.div_ceil(8)).flat_map(|_| random.next().to_le_bytes());
+    words.take(bytes).collect()
 }
 
 /// The whole stream.

@@ -10,6 +10,7 @@ mod crashes;
 mod dry_run;
 mod figures;
 mod handover;
+mod on_zfs;
 #[allow(dead_code)]
 mod ordeal;
 mod promote;

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::cluster::{MIB, TestNode, btrfs};
+use crate::support::cluster::{MIB, TestNode};
+use crate::support::pool;
 use crate::support::proxy::Proxy;
 
 pub const FILES: &str = "files";
@@ -50,7 +51,7 @@ impl Stage {
         }
         let home = &nodes[0];
         for dataset in datasets.iter().chain(&[FILES]) {
-            btrfs(&["subvolume", "create", home.live(dataset).to_str().unwrap()]);
+            home.create_live(dataset);
         }
         for node in &mut nodes {
             node.make_key();
@@ -192,7 +193,12 @@ fn configure(node: &TestNode, peers: &[&str], datasets: &[&str], role: &str) {
     fs::create_dir_all(home(node)).unwrap();
     let mut all = vec![FILES];
     all.extend(datasets);
-    node.configure(peers[0], &all, "", role);
+    // Pools are given where the whole machine is emulated: a cycle takes seconds.
+    let role = match pool::is_given() {
+        true => role.replace("every = \"1s\"", "every = \"20s\""),
+        false => role.to_owned(),
+    };
+    node.configure(peers[0], &all, "", &role);
     let mut text = fs::read_to_string(node.config_path()).unwrap();
     let quoted: Vec<String> = peers.iter().map(|peer| format!("\"{peer}\"")).collect();
     text = text.replace(

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::fixture::Loop;
+use super::pool::{self, Plot};
 use super::proxy::Proxy;
 use super::same::assert_same;
 
@@ -22,6 +23,8 @@ pub struct TestNode {
     pub address: SocketAddr,
     pub dir: PathBuf,
     pub disk: Loop,
+    /// Where its datasets are, in place of the disk.
+    pub plot: Option<Plot>,
     /// What every daemon of this node finds in its environment.
     pub env: Vec<(&'static str, String)>,
     /// Words in front of the daemon's command, such as those that put it into a network namespace; none: none.
@@ -72,6 +75,7 @@ impl TestNode {
             address: free_address(),
             dir,
             disk,
+            plot: Plot::new(),
             env: Vec::new(),
             inside: Vec::new(),
             daemon: None,
@@ -106,12 +110,27 @@ impl TestNode {
         text += &format!("[peer.{peer}]\n");
         text += &format!("[role.web]\nhome = \"alder\"\npeers = [\"{peer}\"]\n{extra_role}\n");
         for dataset in datasets {
-            text += &format!(
-                "[role.web.dataset.{dataset}]\nbtrfs = \"{}\"\n",
-                self.live(dataset).display()
-            );
+            let live = self.live(dataset);
+            let place = match &self.plot {
+                None => format!("btrfs = \"{}\"", live.display()),
+                Some(plot) => format!(
+                    "zfs = \"{}\"\npath = \"{}\"",
+                    plot.dataset(dataset),
+                    live.display()
+                ),
+            };
+            text += &format!("[role.web.dataset.{dataset}]\n{place}\n");
         }
         fs::write(self.config_path(), text).unwrap();
+    }
+
+    /// Makes the live copy of a dataset.
+    pub fn create_live(&self, dataset: &str) {
+        let live = self.live(dataset);
+        match &self.plot {
+            None => btrfs(&["subvolume", "create", live.to_str().unwrap()]),
+            Some(plot) => plot.create(dataset, &live),
+        }
     }
 
     pub fn edit(&self, from: &str, to: &str) {
@@ -342,7 +361,9 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
 /// True as soon as the condition holds, false after [`PATIENCE`].
 pub fn wait(mut condition: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    // Pools are given where the whole machine is emulated.
+    let patience = PATIENCE * if pool::is_given() { 15 } else { 1 };
+    while begun.elapsed() < patience {
         if condition() {
             return true;
         }
@@ -415,7 +436,7 @@ impl Pair {
             fs::create_dir_all(node.disk.path().join("srv")).unwrap();
         }
         for dataset in datasets {
-            btrfs(&["subvolume", "create", alder.live(dataset).to_str().unwrap()]);
+            alder.create_live(dataset);
         }
         for node in [&mut alder, &mut birch] {
             node.make_key();

@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod commands;
 pub mod fixture;
 pub mod forks;
+pub mod pool;
 pub mod proxy;
 pub mod random;
 pub mod receiving;

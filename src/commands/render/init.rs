@@ -22,9 +22,7 @@ pub fn init(report: &InitReport) -> String {
     }
     if !report.zfs.is_empty() {
         let names = report.zfs.join(", ");
-        lines.push(format!(
-            "found on ZFS, which this version does not replicate yet: {names}"
-        ));
+        lines.push(format!("found on ZFS, offered there as roles: {names}"));
     }
     for warning in &report.warnings {
         lines.push(format!("{} {warning}", attention("warning:")));
@@ -48,7 +46,7 @@ mod tests {
             node alder, key SHA256:2jmj7l5rSw0yVb1vlWAYkK1YBwk3PVnlxCQ0dZ7m9sA
             wrote /etc/standin/standin.toml; its state and key are in /var/lib/standin
             found on btrfs, offered there as roles: /srv/web
-            found on ZFS, which this version does not replicate yet: tank/home
+            found on ZFS, offered there as roles: tank/home
             warning: /var/lib/standin was there and is open to others: chmod 700 it
             next: read and edit /etc/standin/standin.toml, then start the daemon: systemctl enable --now standin"#]].assert_eq(&init(&samples::init()));
     }

@@ -25,7 +25,7 @@ fn logs(old: &str, new: &str, expected: Expect) {
 fn one_section_is_a_role_a_node() {
     let config = parse(&format!("{NODE}{PEERS}{LOGS}")).unwrap();
     let line = |role: &Role| {
-        let live = role.datasets.values().map(|Dataset::Btrfs(path)| path);
+        let live = role.datasets.values().map(Dataset::path);
         format!(
             "{} of {} to {:?}: {:?} {:?}\n",
             role.name,

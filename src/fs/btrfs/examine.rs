@@ -44,7 +44,6 @@ pub fn live(place: &Place, datasets: &[PathBuf], scan: Scan) -> Result<Live> {
     }
     Ok(Live {
         path: place.live.clone(),
-        generation: info.ctransid,
         uuid: info.uuid,
         not_replicated,
         nested: around.unheld,

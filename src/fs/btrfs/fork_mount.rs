@@ -24,7 +24,8 @@ use crate::logic::point::PointName;
 /// What the source of our tmpfs begins with, in the table of mounts.
 const SOURCE: &str = "standin-fork:";
 
-fn source(role: &RoleName, fork: &PointName) -> String {
+/// The source of the tmpfs of a fork.
+pub fn source(role: &RoleName, fork: &PointName) -> String {
     format!("{SOURCE}{role}:{fork}")
 }
 

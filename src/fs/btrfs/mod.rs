@@ -34,25 +34,25 @@ use crate::logic::fork::Fork;
 use crate::logic::manifest::{Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName};
-use crate::logic::transfer::Partial;
+use crate::logic::transfer::{Kind, Partial};
 
 mod apply;
 mod aside;
 mod catalogue;
 mod changes;
 mod copyout;
-mod disk;
+pub(in crate::fs) mod disk;
 mod drill;
 mod examine;
 mod fill;
 pub mod flags;
-mod fork_mount;
+pub(in crate::fs) mod fork_mount;
 mod forks;
 pub(crate) mod freeze;
 mod fstab;
 mod ioctl;
 mod layout;
-mod mountinfo;
+pub(in crate::fs) mod mountinfo;
 mod nested;
 mod place;
 mod reboot;
@@ -76,7 +76,7 @@ mod touch;
 pub mod trial;
 mod unreadable;
 mod users;
-mod uses;
+pub(in crate::fs) mod uses;
 mod view;
 mod written;
 
@@ -230,6 +230,10 @@ impl Btrfs {
 impl Filesystem for Btrfs {
     fn role(&self) -> &RoleName {
         &self.role
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Btrfs
     }
 
     fn datasets(&self) -> &BTreeMap<DatasetName, PathBuf> {
@@ -493,6 +497,16 @@ impl Filesystem for Btrfs {
     fn let_go(&self) {
         let mut tops = self.tops.lock().unwrap_or_else(PoisonError::into_inner);
         tops.retain(|top| !top.is_read_only());
+    }
+
+    fn how_to_create(&self, dataset: &DatasetName) -> String {
+        let path = self.datasets.get(dataset).map(|path| path.display());
+        path.map_or_else(String::new, |path| format!("btrfs subvolume create {path}"))
+    }
+
+    fn how_to_remove(&self, dataset: &DatasetName) -> String {
+        let path = self.datasets.get(dataset).map(|path| path.display());
+        path.map_or_else(String::new, |path| format!("btrfs subvolume delete {path}"))
     }
 
     fn space(&self, dataset: &DatasetName) -> Result<Space> {

@@ -137,6 +137,7 @@ fn requests() {
         datasets: vec![DatasetName::parse("files").unwrap()],
         line: Line::first(term()),
         bases: BTreeMap::from([(node(), manifest().point)]),
+        kind: Kind::Zfs,
     });
     check(Request::Commit {
         manifest: manifest(),
@@ -203,6 +204,7 @@ fn answers() {
     check(Answer::Have {
         offset: 7,
         prefix: "ab".into(),
+        token: Some("1-ab".into()),
     });
     check(Answer::Mark {
         offset: 1,

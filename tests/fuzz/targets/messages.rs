@@ -13,7 +13,7 @@ use standin::logic::lineage::{Entry, Lineage};
 use standin::logic::manifest::{DatasetFacts, Manifest, Reason};
 use standin::logic::name::{DatasetName, NodeName, RoleName};
 use standin::logic::point::{PointId, RoleId, Term};
-use standin::logic::transfer::{Partial, StreamIdentity};
+use standin::logic::transfer::{Kind, Partial, StreamIdentity};
 use standin::peer::codec;
 use standin::peer::message::{
     Answer, Control, Greeting, Hello, Offer, PROTOCOL, PairAnswer, PairRequest, Refusal, Request,
@@ -166,6 +166,7 @@ fn requests() -> Vec<Request> {
             datasets: vec![DatasetName::parse("db").unwrap()],
             line: Line::first(term()),
             bases: [(name("birch"), point())].into(),
+            kind: Kind::Zfs,
         },
     ]
 }
@@ -208,7 +209,7 @@ fn answers() -> Vec<Answer> {
             room: Default::default(),
             damaged: Vec::new(),
         },
-        Answer::Have { offset: 7, prefix: "ab".into() },
+        Answer::Have { offset: 7, prefix: "ab".into(), token: Some("1-ab".into()) },
         Answer::Mark { offset: 1, data_bytes: 2, checkpoint: 3, file: "a/b".into(), waiting: 0.5 },
         Answer::Stored,
         Answer::Committed,

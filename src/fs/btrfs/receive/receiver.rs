@@ -284,6 +284,7 @@ impl Incoming for Receiver {
             checkpoint: self.run.checkpoint,
             prefix: self.run.hash.value(),
             file: self.run.progress.file.clone(),
+            token: None,
         }
     }
 

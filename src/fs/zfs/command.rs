@@ -1,0 +1,118 @@
+//! Runs `zfs` and `zpool`.
+//!
+//! Promise: arguments go to the program as they are, no shell reads them; what it says comes back as an error whose meaning
+//! [`trouble_of`] tells. Nothing is asked on a terminal: standard input is empty, so a command that wants a passphrase fails.
+//!
+//! It deliberately does not know what the words mean (`text` does).
+
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+
+use super::text::{self, Trouble};
+use crate::fs::Result;
+
+/// A command that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{command}: {said}")]
+pub struct Refused {
+    /// `zfs receive`: the program and its verb.
+    pub command: String,
+    pub said: String,
+    pub trouble: Trouble,
+}
+
+impl Refused {
+    pub fn new(command: String, said: &str) -> Refused {
+        Refused {
+            command,
+            trouble: text::trouble(said),
+            said: match text::sentence(said) {
+                nothing if nothing.is_empty() => "it failed and said nothing".to_owned(),
+                said => said,
+            },
+        }
+    }
+}
+
+/// What the refusal in an error means.
+pub fn trouble_of(error: &anyhow::Error) -> Option<Trouble> {
+    error
+        .downcast_ref::<Refused>()
+        .map(|refused| refused.trouble)
+}
+
+/// Runs `zfs` to its end; what it printed.
+pub fn zfs<S: AsRef<str>>(arguments: &[S]) -> Result<String> {
+    let (output, said, ok) = run("zfs", arguments)?;
+    match ok {
+        true => Ok(output),
+        false => Err(refused("zfs", arguments, &said).into()),
+    }
+}
+
+/// The same, and the output where it failed too.
+pub fn zfs_told<S: AsRef<str>>(arguments: &[S]) -> Result<String> {
+    let (output, said, _) = run("zfs", arguments)?;
+    Ok(output + &said)
+}
+
+/// What it printed of those of several things that are there.
+pub fn zfs_found<S: AsRef<str>>(arguments: &[S]) -> Result<String> {
+    let (output, said, ok) = run("zfs", arguments)?;
+    let mut lines = said.lines().filter(|line| !line.trim().is_empty());
+    match ok || lines.all(|line| text::trouble(line) == Trouble::Missing) {
+        true => Ok(output),
+        false => Err(refused("zfs", arguments, &said).into()),
+    }
+}
+
+pub fn zpool<S: AsRef<str>>(arguments: &[S]) -> Result<String> {
+    let (output, said, ok) = run("zpool", arguments)?;
+    match ok {
+        true => Ok(output),
+        false => Err(refused("zpool", arguments, &said).into()),
+    }
+}
+
+/// None where what was asked for is not there.
+pub fn if_any<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if trouble_of(&error) == Some(Trouble::Missing) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub fn refused<S: AsRef<str>>(program: &str, arguments: &[S], said: &str) -> Refused {
+    let verb = arguments.first().map_or("", |verb| verb.as_ref());
+    Refused::new(format!("{program} {verb}"), said)
+}
+
+fn run<S: AsRef<str>>(program: &str, arguments: &[S]) -> Result<(String, String, bool)> {
+    let output = command(program, arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {program} (is it installed?)"))?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let (said, ok) = (text(output.stderr), output.status.success());
+    Ok((text(output.stdout), said, ok))
+}
+
+/// Starts `zfs` with pipes: for streams.
+pub fn start(arguments: &[String], stdin: Stdio, stdout: Stdio) -> Result<Child> {
+    command("zfs", arguments)
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("run zfs (is it installed?)")
+}
+
+fn command<S: AsRef<str>>(program: &str, arguments: &[S]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(arguments.iter().map(AsRef::as_ref))
+        .env("LC_ALL", "C");
+    command
+}

@@ -1,0 +1,133 @@
+//! Keys of encrypted datasets: whether a copy can be opened here, before anything is touched for it, and opening it.
+//!
+//! What is received raw brings its key wrapped, and is its own encryption root. A clone of it belongs to that root, and ZFS
+//! lets it leave only when it is a root itself; `zfs promote` makes it one, and needs no key for that. Then the key is loaded,
+//! from the file that the configuration names (`key-file`) or the place that the dataset itself names.
+//!
+//! Promise: no key is read, written or changed here, and no passphrase asked for; `zfs` opens the file itself. A crash leaves a
+//! dataset that is opened by the next call. It deliberately does not know why anything becomes live.
+
+use anyhow::Context;
+
+use super::command::zfs;
+use super::core::{Core, Scene};
+use super::family::Snapshot;
+use super::store;
+use crate::error::{Code, Failure};
+use crate::fs::Result;
+use crate::logic::name::DatasetName;
+
+/// Most datasets that a copy is made independent of: each promotion takes the snapshots of one.
+const PROMOTIONS_MAX: usize = 64;
+
+pub fn property(name: &str, of: &str) -> Result<String> {
+    let said = zfs(&["get", "-Hp", "-o", "value", name, of])
+        .with_context(|| format!("ask for {name} of {of}"))?;
+    Ok(said.trim().to_owned())
+}
+
+/// Where the key of an encryption root is: what the configuration names, else what the root itself does; none where a person
+/// would have to type it.
+fn location(core: &Core, dataset: &DatasetName, root: &str) -> Result<Option<String>> {
+    if let Some(key) = &core.place(dataset)?.key {
+        return Ok(Some(format!("file://{}", key.display())));
+    }
+    let named = property("keylocation", root)?;
+    Ok((named != "prompt" && named != "none").then_some(named))
+}
+
+/// The root that the live place is below; `-` where that is not encrypted.
+fn root_around(core: &Core, dataset: &DatasetName) -> Result<String> {
+    let live = &core.place(dataset)?.zfs;
+    property("encryptionroot", store::parent(live).unwrap_or(live))
+}
+
+/// Whether a key opens what `root` holds: ZFS tries it, and changes nothing.
+pub fn fits(root: &str, location: &str) -> Result<()> {
+    zfs(&["load-key", "-n", "-L", location, root])
+        .map(|_| ())
+        .with_context(|| format!("open {root} with the key at {location}"))
+}
+
+/// Refuses, before anything is touched, a copy that could not be opened once it is live.
+pub fn expect(scene: &Scene<'_>, dataset: &DatasetName, source: &Snapshot) -> Result<()> {
+    let tree = scene.family(dataset)?.tree(&source.dataset);
+    if !tree.is_some_and(|tree| tree.encrypted) {
+        return Ok(());
+    }
+    let core = scene.core;
+    let root = property("encryptionroot", &source.dataset)?;
+    let within = root == root_around(core, dataset)?;
+    if within && property("keystatus", &root)? == "available" {
+        return Ok(());
+    }
+    let refused = |why: String, hint: String| {
+        let what = format!("make {dataset} live: {why}");
+        Err(Failure::new(Code::Refused, what).hint(hint).into())
+    };
+    let Some(location) = location(core, dataset, &root)? else {
+        if within {
+            let hint = format!("zfs load-key {root}");
+            return refused(format!("the key of {root} is not loaded"), hint);
+        }
+        return refused(
+            format!("it is encrypted, and this node has no key for {root}"),
+            format!(
+                "write the key to a file that only root reads, name it in the config of this node: \
+                 role.{}.dataset.{dataset}.key-file, then `standin reload`",
+                core.role
+            ),
+        );
+    };
+    if let Err(error) = fits(&root, &location) {
+        let hint = format!("zfs load-key -n -L {location} {root}");
+        return refused(format!("{error:#}"), hint);
+    }
+    Ok(())
+}
+
+/// Makes a copy that is about to become live its own encryption root, where it could not take its place otherwise.
+pub fn make_independent(core: &Core, dataset: &DatasetName, copy: &str) -> Result<()> {
+    if property("encryption", copy)? == "off" {
+        return Ok(());
+    }
+    let around = root_around(core, dataset)?;
+    for _ in 0..PROMOTIONS_MAX {
+        let root = property("encryptionroot", copy)?;
+        if root == copy || root == around || property("origin", copy)? == "-" {
+            break;
+        }
+        zfs(&["promote", copy])
+            .with_context(|| format!("make {copy} independent of {root}, whose key it has"))?;
+    }
+    Ok(())
+}
+
+/// Loads the key of what is live, where it is not.
+pub fn load(core: &Core, dataset: &DatasetName) -> Result<()> {
+    let live = &core.place(dataset)?.zfs;
+    if property("encryption", live)? == "off" {
+        return Ok(());
+    }
+    let root = property("encryptionroot", live)?;
+    let location = location(core, dataset, &root)?;
+    if property("keystatus", &root)? != "available" {
+        let Some(location) = &location else {
+            let what = format!("mount {live}: the key of {root} is not loaded");
+            return Err(Failure::new(Code::Failed, what)
+                .hint(format!("zfs load-key {root} && zfs mount {live}"))
+                .into());
+        };
+        zfs(&["load-key", "-L", location, &root])
+            .with_context(|| format!("load the key of {root} from {location}"))?;
+    }
+    // What loads keys at boot looks there.
+    match location {
+        Some(location) if root == *live && property("keylocation", live)? != location => {
+            zfs(&["set", &format!("keylocation={location}"), live])
+                .map(|_| ())
+                .with_context(|| format!("say where the key of {live} is"))
+        }
+        _ => Ok(()),
+    }
+}
