@@ -13,8 +13,10 @@ use crate::logic::fork::{Figures, Measure};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName, RoleId, Term};
 
+mod browse;
 mod status;
 
+pub use browse::{browse, diff};
 pub use status::{status, transfer, word};
 
 fn at(word: &str) -> Timestamp {
@@ -438,6 +440,16 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             "Restore",
             "`standin restore --json`, also with `--dry-run`",
             value(restore()),
+        ),
+        (
+            "Diff",
+            "`standin diff --json`; with `--stat`, `tops` instead of `differences` (`left_out` counts them)",
+            value(diff()),
+        ),
+        (
+            "Mount",
+            "`standin mount --json`, also without a directory, and `standin unmount --json`",
+            value(browse()),
         ),
         (
             "Drill",
