@@ -126,7 +126,7 @@ fn what_a_person_sees() {
         &[],
     );
     let stat = [
-        "www/new/x/",
+        "www/new/",
         "(at the top)",
         "removed: 1 file, 2 directories, 2.9 KiB",
     ];
@@ -445,7 +445,7 @@ fn strangers_are_compared_by_what_they_look_like() {
         &["diff", "1.1", "1.2"],
         0,
         &said,
-        &["added", "removed", "renamed"],
+        &["added:", "removed:", "renamed", "metadata"],
     );
 }
 

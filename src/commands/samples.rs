@@ -16,7 +16,7 @@ use crate::logic::point::{PointId, PointName, RoleId, Term};
 mod browse;
 mod status;
 
-pub use browse::{browse, diff};
+pub use self::browse::{browse, diff};
 pub use status::{status, transfer, word};
 
 fn at(word: &str) -> Timestamp {
@@ -442,16 +442,6 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             value(restore()),
         ),
         (
-            "Diff",
-            "`standin diff --json`; with `--stat`, `tops` instead of `differences` (`left_out` counts them)",
-            value(diff()),
-        ),
-        (
-            "Mount",
-            "`standin mount --json`, also without a directory, and `standin unmount --json`",
-            value(browse()),
-        ),
-        (
             "Drill",
             "`standin drill --json`, also with `--dry-run` (`passed` is then null)",
             value(render::drill::sample()),
@@ -538,7 +528,7 @@ This page is made from the values the tests use: `UPDATE_EXPECT=1 cargo test --l
 #[test]
 fn json_doc_shows_what_is_printed() {
     let mut text = JSON_DOC_HEAD.to_owned();
-    for (heading, printer, value) in examples() {
+    for (heading, printer, value) in examples().into_iter().chain(browse::examples()) {
         let json = serde_json::to_string_pretty(&value).unwrap();
         text.push_str(&format!(
             "\n## {heading}\n\n{printer}.\n\n```json\n{json}\n```\n"

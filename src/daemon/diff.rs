@@ -46,7 +46,7 @@ const LIVE: &str = "live";
 const FORK: &str = "fork:";
 
 const STRANGERS: &str = "these two do not descend from one another on this node (one of them was received or restored as a whole): all \
-     files were compared, those of the same size, time and rights count as the same, and none as renamed";
+     files were compared, those of the same size, time and rights count as the same, and what moved is removed and added";
 
 /// One of the two.
 enum Side {
@@ -257,6 +257,19 @@ fn keep(fs: &dyn Filesystem, dataset: &DatasetName, side: &Side) -> Result<Optio
     }
 }
 
+/// Why there is nothing to compare: only the old side (or only the new one) has the dataset.
+fn alone(asked: &Asked, sides: &(Side, Side), is_old: bool) -> String {
+    let (lacks, side, has) = match is_old {
+        true => (&asked.new, &sides.1, &asked.old),
+        false => (&asked.old, &sides.0, &asked.new),
+    };
+    let why = match side {
+        Side::Live => "nothing of it is live on this node".to_owned(),
+        Side::Held(_) => format!("{lacks} does not hold this dataset"),
+    };
+    format!("{why}: there is nothing to compare {has} with")
+}
+
 fn one(
     asked: &Asked,
     dataset: &DatasetName,
@@ -266,6 +279,7 @@ fn one(
     let (fs, request) = (&*asked.run.fs, &asked.request);
     let mut told = DatasetDiff {
         dataset: dataset.clone(),
+        compared: true,
         note: None,
         sums: DiffSums::default(),
         tops: Vec::new(),
@@ -276,19 +290,9 @@ fn one(
     let (old, new) = match (old, new) {
         (None, None) => return Ok(None),
         (Some(old), Some(new)) => (old, new),
-        (one, _) => {
-            let (word, there, side) = match one {
-                Some(_) => (&asked.new, &asked.old, &sides.1),
-                None => (&asked.old, &asked.new, &sides.0),
-            };
-            told.note = Some(match side {
-                Side::Live => {
-                    format!("nothing of it is live on this node; all of {there} would be new")
-                }
-                Side::Held(_) => format!(
-                    "{word} does not hold this dataset: all of it is on the side of {there}"
-                ),
-            });
+        (old, _) => {
+            told.compared = false;
+            told.note = Some(alone(asked, sides, old.is_some()));
             return Ok(Some(told));
         }
     };
@@ -299,16 +303,8 @@ fn one(
     };
     let strangers = kinship == Kinship::Strangers;
     told.note = strangers.then(|| STRANGERS.to_owned());
-    let mut all = Vec::new();
-    for change in fs.changes(dataset, old.held(), new.held())? {
-        let was = change.from.as_ref().unwrap_or(&change.path);
-        let old = (change.what != What::Added).then(|| trees.0.entry(was));
-        let new = (change.what != What::Removed).then(|| trees.1.entry(&change.path));
-        let looked = || format!("look at {}", shown(&change.path));
-        let old = old.transpose().with_context(looked)?.flatten();
-        let new = new.transpose().with_context(looked)?.flatten();
-        all.extend(Difference::of(change, old, new, kinship));
-    }
+    let mut all = compared(fs, dataset, (&old, &new), &trees, kinship)?;
+    compare::united(&mut all);
     all.retain(|difference| difference.concerns(path));
     compare::sort(&mut all);
     told.sums = sums(&Sums::of(&all));
@@ -333,6 +329,27 @@ fn one(
         texts(&trees, &all, &mut told.differences);
     }
     Ok(Some(told))
+}
+
+/// What differs, each looked at on both sides.
+fn compared(
+    fs: &dyn Filesystem,
+    dataset: &DatasetName,
+    (old, new): (&Kept, &Kept),
+    trees: &(Tree, Tree),
+    kinship: Kinship,
+) -> Result<Vec<Difference>> {
+    let mut all = Vec::new();
+    for change in compare::paired(fs.changes(dataset, old.held(), new.held())?) {
+        let was = change.from.as_ref().unwrap_or(&change.path);
+        let old = (change.what != What::Added).then(|| trees.0.entry(was));
+        let new = (change.what != What::Removed).then(|| trees.1.entry(&change.path));
+        let looked = || format!("look at {}", shown(&change.path));
+        let old = old.transpose().with_context(looked)?.flatten();
+        let new = new.transpose().with_context(looked)?.flatten();
+        all.extend(Difference::of(change, old, new, kinship));
+    }
+    Ok(all)
 }
 
 /// Fills in the differences of texts, for as many as there is room for.

@@ -72,7 +72,8 @@ impl Tree {
         if bytes.len() as u64 > bytes_max {
             return Ok(Told::TooLarge);
         }
-        if bytes.contains(&0) {
+        // Texts have none of the first control characters, whatever else is in them.
+        if bytes.iter().any(|byte| *byte < 8) {
             return Ok(Told::Binary);
         }
         Ok(String::from_utf8(bytes).map_or(Told::Binary, Told::Text))
@@ -105,6 +106,7 @@ fn entry_of(found: &Statx) -> Entry {
     };
     Entry {
         kind,
+        inode: found.stx_ino,
         bytes: found.stx_size,
         mode: found.stx_mode,
         uid: found.stx_uid,
@@ -126,7 +128,7 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         std::fs::create_dir(at("d")).unwrap();
         std::fs::write(at("d/text"), "line\n").unwrap();
-        std::fs::write(at("d/binary"), b"a\0b").unwrap();
+        std::fs::write(at("d/binary"), b"a\x01b").unwrap();
         std::fs::write(at("d/latin"), b"\xe9").unwrap();
         std::os::unix::fs::symlink(outside.path(), at("link")).unwrap();
         std::os::unix::fs::symlink("d", at("inside")).unwrap();

@@ -5,7 +5,7 @@
 //! know where the two states come from.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::changes::{Change, EntryKind, What};
 
@@ -16,6 +16,8 @@ const TOP_DEPTH: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     pub kind: EntryKind,
+    /// Equal for all names of one file.
+    pub inode: u64,
     /// Length of a file or of a link's target, in bytes.
     pub bytes: u64,
     /// Permission bits and file type (st_mode).
@@ -45,6 +47,8 @@ pub struct Difference {
     /// Where it was, when that is another path; of a further name of a file, the first one.
     pub from: Option<Vec<u8>>,
     pub kind: Option<EntryKind>,
+    /// Of what is there now.
+    pub inode: Option<u64>,
     /// What it was, when that is another kind.
     pub was: Option<EntryKind>,
     /// Of a file, in bytes, before and after.
@@ -117,6 +121,7 @@ impl Difference {
             path: change.path,
             from: change.from,
             kind,
+            inode: new.map(|entry| entry.inode),
             was,
             content,
             metadata: change.metadata,
@@ -160,6 +165,7 @@ impl Difference {
 
 fn alike(old: Entry, new: Entry, timeless: bool) -> bool {
     let plain = |entry: Entry| Entry {
+        inode: 0,
         // The size of a directory follows its entries too.
         bytes: if entry.kind == EntryKind::Directory {
             0
@@ -216,6 +222,45 @@ impl Sums {
             total.add(sum);
         }
         total
+    }
+}
+
+/// Takes a name that was removed, and is a further name of another file now, for one that changed. They are sorted as
+/// `Fold::finish` does.
+pub fn paired(changes: Vec<Change>) -> Vec<Change> {
+    let mut told: Vec<Change> = Vec::with_capacity(changes.len());
+    for change in changes {
+        let pair = told.last_mut().filter(|last| {
+            last.what == What::Added
+                && last.from.is_some()
+                && change.what == What::Removed
+                && last.path == change.path
+                && !change.is_directory()
+        });
+        match pair {
+            Some(name) => {
+                (name.what, name.from, name.replaced) = (What::Changed, None, true);
+            }
+            None => told.push(change),
+        }
+    }
+    told
+}
+
+/// Lets all names of a file know what was told under one of them: a stream speaks of each name by itself.
+pub fn united(differences: &mut [Difference]) {
+    let changed = differences.iter().filter(|difference| difference.content);
+    let changed: BTreeSet<u64> = changed.filter_map(|difference| difference.inode).collect();
+    let same = |difference: &&mut Difference| {
+        difference
+            .inode
+            .is_some_and(|inode| changed.contains(&inode))
+    };
+    for difference in differences.iter_mut().filter(same) {
+        difference.content = true;
+        if difference.what == What::Metadata {
+            difference.what = What::Changed;
+        }
     }
 }
 
@@ -314,6 +359,7 @@ mod tests {
     fn entry(kind: EntryKind, bytes: u64) -> Entry {
         Entry {
             kind,
+            inode: 300,
             bytes,
             mode: 0o644,
             uid: 0,
@@ -511,6 +557,29 @@ mod tests {
         check("x/>y/", "x/b", true);
         check("x>a/b", "a", true);
         check("=a/", "a/b", false);
+    }
+
+    #[test]
+    fn names_of_one_file() {
+        let further = Change {
+            from: Some(b"b".to_vec()),
+            ..change(What::Added, "a")
+        };
+        let gone = || change(What::Removed, "a");
+        let told = paired(vec![further.clone(), gone(), change(What::Removed, "c")]);
+        assert_eq!(
+            (told.len(), told[0].what, told[0].replaced),
+            (2, What::Changed, true)
+        );
+        assert_eq!(paired(vec![change(What::Added, "a"), gone()]).len(), 2);
+        assert_eq!(paired(vec![further, change(What::Removed, "c")]).len(), 2);
+
+        let mut all = differences("x>y ~z =w");
+        all[2].content = true;
+        all[0].inode = Some(7);
+        united(&mut all);
+        assert_eq!(spelled(&all), "=w >y ~z");
+        assert!(all[1].content && !all[0].content);
     }
 
     #[test]

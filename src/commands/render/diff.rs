@@ -36,8 +36,7 @@ fn of_dataset(of: &DatasetDiff) -> Vec<String> {
     let mut lines = vec![heading(&format!("dataset {}", of.dataset))];
     let note = of.note.iter();
     lines.extend(note.map(|note| format!("  {}", attention(note))));
-    let compared = of.sums != DiffSums::default();
-    if of.note.is_none() || compared {
+    if of.compared {
         lines.extend(listed(&of.differences));
         lines.extend(of_tops(&of.tops));
         if of.left_out > 0 && of.tops.is_empty() {
@@ -267,13 +266,14 @@ mod tests {
             dataset files
               no difference"#]]
         .assert_eq(&diff(&none));
+        none.datasets[0].compared = false;
         none.datasets[0].note =
-            Some("1.42 does not hold this dataset: all of it is on the side of live".into());
+            Some("1.42 does not hold this dataset: there is nothing to compare live with".into());
         expect![[r#"
             role web  1.42 (2026-11-20 12:30:05) -> live
 
             dataset files
-              1.42 does not hold this dataset: all of it is on the side of live"#]]
+              1.42 does not hold this dataset: there is nothing to compare live with"#]]
         .assert_eq(&diff(&none));
     }
 }

@@ -61,6 +61,7 @@ pub fn diff() -> DiffReport {
         },
         datasets: vec![DatasetDiff {
             dataset: dataset("files"),
+            compared: true,
             note: None,
             sums,
             tops: Vec::new(),
@@ -89,4 +90,20 @@ pub fn browse() -> BrowseReport {
             error: None,
         }],
     }
+}
+
+/// The examples of docs/json.md.
+pub fn examples() -> [(&'static str, &'static str, serde_json::Value); 2] {
+    [
+        (
+            "Diff",
+            "`standin diff --json`; with `--stat`, `tops` instead of `differences` (`left_out` counts them)",
+            serde_json::to_value(diff()).unwrap(),
+        ),
+        (
+            "Mount",
+            "`standin mount --json`, also without a directory, and `standin unmount --json`",
+            serde_json::to_value(browse()).unwrap(),
+        ),
+    ]
 }

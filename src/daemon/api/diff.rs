@@ -42,6 +42,8 @@ pub struct DiffSide {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatasetDiff {
     pub dataset: DatasetName,
+    /// Whether both sides hold it.
+    pub compared: bool,
     /// What has to be known of the comparison, for people.
     pub note: Option<String>,
     pub sums: DiffSums,
