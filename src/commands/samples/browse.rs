@@ -98,12 +98,12 @@ pub fn examples() -> [(&'static str, &'static str, serde_json::Value); 2] {
         (
             "Diff",
             "`standin diff --json`; with `--stat`, `tops` instead of `differences` (`left_out` counts them)",
-            serde_json::to_value(diff()).unwrap(),
+            serde_json::json!(diff()),
         ),
         (
             "Mount",
             "`standin mount --json`, also without a directory, and `standin unmount --json`",
-            serde_json::to_value(browse()).unwrap(),
+            serde_json::json!(browse()),
         ),
     ]
 }
