@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{RoleCycle, Step};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
 use super::take::{self, Taken};
-use super::{heard, prune, replicate, seed};
+use super::{browse, heard, prune, replicate, seed};
 use crate::error::{Code, Failure};
 use crate::fs::Inspection;
 use crate::fs::btrfs::freeze::freeze;
@@ -239,7 +239,10 @@ async fn perform(
     heard::say_where_we_are(node, run);
     let (seeding, of) = (node.clone(), run.clone());
     // Peers do not wait for files of this node.
-    tokio::spawn(async move { seed::refresh(&seeding, &of).await });
+    tokio::spawn(async move {
+        browse::refresh(&seeding, &of).await;
+        seed::refresh(&seeding, &of).await;
+    });
     freeze("cycle-taken");
     set_phase(cycle, "transfer");
     let mut replicas = tokio::task::JoinSet::new();

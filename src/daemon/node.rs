@@ -61,6 +61,8 @@ pub struct Node {
     pub sends: Arc<Semaphore>,
     /// Held while a drill runs: one at a time on a node.
     pub drilling: Arc<tokio::sync::Mutex<()>>,
+    /// Held by whoever changes the trees in which points are browsed.
+    pub browsing: tokio::sync::Mutex<()>,
     /// What is compared with other nodes, and how that went.
     pub drift: super::drift::Drift,
     config: RwLock<Arc<Config>>,
@@ -204,6 +206,7 @@ impl Node {
             stop: CancellationToken::new(),
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             drilling: Arc::default(),
+            browsing: tokio::sync::Mutex::default(),
             drift: super::drift::Drift::default(),
             config: RwLock::new(Arc::new(config.clone())),
             roles: RwLock::default(),

@@ -25,8 +25,8 @@ use self::told::Doing;
 use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
-    AfterReboot, Bracket, Filesystem, FsError, Held, Inspection, KeptAside, Limits, Live, Measured,
-    Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
+    AfterReboot, Bracket, Browsed, Filesystem, FsError, Held, Inspection, Kept, KeptAside, Limits,
+    Live, Measured, Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
@@ -38,6 +38,7 @@ use crate::logic::transfer::{Kind, Partial};
 
 mod apply;
 mod aside;
+mod browse;
 mod catalogue;
 mod changes;
 mod copyout;
@@ -52,6 +53,7 @@ pub(crate) mod freeze;
 mod fstab;
 mod ioctl;
 mod layout;
+mod look;
 pub(in crate::fs) mod mountinfo;
 mod nested;
 mod place;
@@ -474,6 +476,23 @@ impl Filesystem for Btrfs {
         self.run(what, |catalogue| {
             changes::changes(catalogue, dataset, base, newer)
         })
+    }
+
+    fn hold(&self, dataset: &DatasetName, held: &Held) -> Result<Kept> {
+        self.run(format!("open {dataset} of a point"), |catalogue| {
+            look::hold(catalogue, dataset, held)
+        })
+    }
+
+    fn hold_live(&self, dataset: &DatasetName) -> Result<Kept> {
+        self.run(format!("take a look at the live {dataset}"), |catalogue| {
+            look::hold_live(catalogue, dataset)
+        })
+    }
+
+    fn browse(&self, tree: &Path) -> Result<Browsed> {
+        let what = format!("show the points of {} below {}", self.role, tree.display());
+        self.run(what, |catalogue| browse::browse(catalogue, tree))
     }
 
     fn view(&self, dataset: &DatasetName, view: View<'_>, at: &Path) -> Result<()> {
