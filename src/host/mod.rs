@@ -15,6 +15,7 @@ pub mod lock;
 pub mod mounts;
 pub mod notes;
 pub mod part;
+pub mod peek;
 pub mod ports;
 pub mod random;
 pub mod reading;
