@@ -11,6 +11,7 @@ use std::time::Duration;
 mod drift;
 mod drill;
 mod dumps;
+mod find;
 mod forks;
 mod load;
 mod seed;
@@ -19,6 +20,7 @@ mod standing;
 pub use drift::*;
 pub use drill::*;
 pub use dumps::*;
+pub use find::*;
 pub use forks::*;
 pub use load::*;
 pub use seed::*;
@@ -60,6 +62,14 @@ pub enum Request {
     },
     /// Done: [`RestoreReport`].
     Restore(RestoreRequest),
+    /// Versions of paths. Done: [`FindReport`].
+    Find(FindRequest),
+    /// The bytes of one version, as `Data` events. Done: [`Shown`].
+    Cat(CatRequest),
+    /// Brings one version of a path back. Done: [`BringReport`].
+    Bring(BringRequest),
+    /// What came with some points. Done: [`Came`].
+    Came(CameRequest),
     /// Reads dumps into servers. Events as with `Run`. Done: [`LoadReport`].
     Load(LoadRequest),
     /// Rehearses a role. Events as with `Run`. Done: [`DrillReport`].
@@ -154,6 +164,10 @@ pub enum Event {
     },
     Status {
         status: Box<Status>,
+    },
+    /// Bytes of a file, base64.
+    Data {
+        data: String,
     },
 }
 
@@ -441,6 +455,9 @@ pub struct RestoreRequest {
     pub role: RoleName,
     /// `latest`, a point name, `epoch.sequence`, or an unambiguous beginning of a name.
     pub point: String,
+    /// The newest point that is not younger than this, instead of `point`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Timestamp>,
     pub dataset: Option<DatasetName>,
     /// A path inside the dataset (relative, or absolute below its live path); needs one dataset.
     pub path: Option<PathBuf>,

@@ -218,6 +218,10 @@ fn named(request: &mut Request) -> Option<&mut RoleName> {
         | Request::Rescan { role, .. }
         | Request::Fork(ForkRequest::List { role }) => role.as_mut(),
         Request::Seed(asked) => asked.role.as_mut(),
+        Request::Find(asked) => asked.role.as_mut(),
+        Request::Came(asked) => Some(&mut asked.role),
+        Request::Cat(asked) => asked.wanted.role.as_mut(),
+        Request::Bring(asked) => asked.wanted.role.as_mut(),
         Request::Load(asked) => Some(&mut asked.role),
         Request::Promote(asked) => Some(&mut asked.role),
         Request::Restore(asked) => Some(&mut asked.role),
