@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config;
-use crate::logic::name::{DatasetName, NodeName, RoleName};
+use crate::logic::name::{NodeName, RoleName};
 
 mod diff;
 mod drift;
 mod drill;
+mod find;
 mod fork;
 mod load;
 mod mount;
@@ -23,6 +24,7 @@ mod seed;
 pub use diff::Diff;
 pub use drift::Drift;
 pub use drill::Drill;
+pub use find::{Cat, Find, Restore, Which};
 pub use fork::*;
 pub use load::Load;
 pub use mount::{Mount, Unmount};
@@ -89,6 +91,8 @@ pub enum Verb {
     Cancel(Cancel),
     Status(Status),
     Points(Points),
+    Find(Find),
+    Cat(Cat),
     Restore(Restore),
     Promote(Promote),
     Handover(Handover),
@@ -272,39 +276,6 @@ pub struct Points {
     pub role: Option<RoleName>,
 }
 
-/// Bring back a role, a dataset or one path from a point
-///
-/// Over the live data unless --to names another place; the live state is then first kept as a point of its own, so a
-/// restore can itself be undone. Shows what will happen, and asks before it touches live data.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  standin restore web --dataset files --path www/index.html
-  standin restore web --dataset files --path www --to /srv/old
-  standin restore web --point 1.42 --dry-run
-  standin restore web --point 20261120T123105Z --dataset db --yes")]
-pub struct Restore {
-    pub role: RoleName,
-    /// Which point: latest, epoch.sequence (1.42), or the beginning of a name
-    #[arg(long, default_value = "latest")]
-    pub point: String,
-    /// Only this dataset [default: all of the role]
-    #[arg(long)]
-    pub dataset: Option<DatasetName>,
-    /// Only this path: inside the dataset, or an absolute path below where it lives
-    #[arg(long)]
-    pub path: Option<PathBuf>,
-    /// Restore into this directory instead of over the live data; with --path, where nothing is there yet: under this name
-    #[arg(long, value_name = "DIR")]
-    pub to: Option<PathBuf>,
-    /// Show what would happen and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Do not ask; needed over live data where there is no terminal to ask on
-    #[arg(long, short)]
-    pub yes: bool,
-}
-
 /// Look at every point anew, and fetch damaged ones again from a peer
 ///
 /// A point that was changed after it was stored, or has lost a snapshot or a file of its own, is not used any more. A peer
@@ -457,6 +428,10 @@ mod tests {
             "standin run --attach --cancel",
             "standin restore web --dataset files --path a/b --to /tmp/x",
             "standin restore web --path /srv/web/a/b",
+            "standin restore",
+            "standin restore ./a --version 2 --beside",
+            "standin cat /srv/web/a --before yesterday",
+            "standin find a/*.txt b --role web --deleted",
             "standin pair accept",
             "standin rescan web --dry-run",
             "standin fork list",
@@ -480,7 +455,10 @@ mod tests {
         for line in [
             "standin run ../etc",
             "standin run --dry-run --attach",
-            "standin restore",
+            "standin find",
+            "standin find a --local --peers",
+            "standin restore web --version 2 --before 3h",
+            "standin restore /a/b --beside --to /c",
             "standin link",
             "standin fork show web",
             "standin diff latest",

@@ -13,11 +13,13 @@ pub mod progress;
 pub mod render;
 
 mod apply_worker;
+mod cat;
 mod check;
 mod completions;
 mod diff;
 mod drift;
 mod drill;
+mod find;
 mod fork;
 mod if_active;
 mod interrupt;
@@ -65,6 +67,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Cancel(args) => run::cancel(global, args),
         Verb::Status(args) => status::run(global, args),
         Verb::Points(args) => points::run(global, args),
+        Verb::Find(args) => find::run(global, args),
+        Verb::Cat(args) => cat::run(global, args),
         Verb::Restore(args) => restore::run(global, args),
         Verb::Promote(args) => moves::promote(global, args),
         Verb::Handover(args) => moves::handover(global, args),

@@ -101,6 +101,14 @@ pub fn confirm(question: &str) -> Result<bool> {
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
+/// Asks for a line; none at the end of the input.
+pub fn ask(question: &str) -> Result<Option<String>> {
+    write(question.as_bytes())?;
+    let mut line = String::new();
+    let read = io::stdin().read_line(&mut line);
+    Ok((read.context("read the answer")? > 0).then(|| line.trim().to_owned()))
+}
+
 /// Whether a question can be asked and answered.
 pub fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()

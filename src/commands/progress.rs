@@ -146,7 +146,7 @@ impl Progress {
                 concerns
             }
             Event::TransferEnd { id, .. } => self.followed.remove(id),
-            Event::Status { .. } => false,
+            Event::Status { .. } | Event::Data { .. } => false,
         }
     }
 }
@@ -226,7 +226,7 @@ impl Bars {
                     self.all.println(ending(&bar.prefix(), *ok, text))?;
                 }
             }
-            Event::Status { .. } => {}
+            Event::Status { .. } | Event::Data { .. } => {}
         }
         Ok(())
     }
@@ -302,7 +302,7 @@ impl Plain {
                 let title = running.map_or_else(|| format!("transfer {id}"), |(title, _)| title);
                 vec![ending(&title, *ok, text)]
             }
-            Event::Status { .. } => vec![],
+            Event::Status { .. } | Event::Data { .. } => vec![],
         }
     }
 

@@ -1,9 +1,15 @@
 //! `standin restore`: shows what will happen, asks where live data are concerned, and has the daemon do exactly that.
 //!
 //! Promise: what was shown is what is done: `latest` is resolved once, by the preview, and the point it found is named in
-//! the order that follows. Live data are never replaced without a yes.
+//! the order that follows. Live data are never replaced without a yes. What has a `/` in it, or begins with a dot, is a path; any
+//! other word is a role.
+
+use std::path::Path;
 
 use anyhow::Result;
+
+mod ask;
+mod path;
 
 use super::client::{self, Control};
 use super::interrupt::Interrupts;
@@ -13,17 +19,53 @@ use super::render;
 use crate::cli::{Global, Restore};
 use crate::daemon::api::{Request, RestoreReport, RestoreRequest};
 use crate::error::{Code, Failure};
+use crate::logic::name::RoleName;
 
 pub fn run(global: &Global, args: &Restore) -> Result<Code> {
+    let Some(what) = &args.what else {
+        return ask::run(global, args);
+    };
+    match what.to_str().and_then(|word| RoleName::parse(word).ok()) {
+        Some(role) => of_role(global, args, role).map_err(|error| perhaps_a_file(what, error)),
+        None => path::run(global, args, what),
+    }
+}
+
+fn usage(what: &str, hint: &str) -> anyhow::Error {
+    Failure::new(Code::Usage, what).hint(hint).into()
+}
+
+/// A role that is not there, and a file of that name in this directory.
+fn perhaps_a_file(what: &Path, error: anyhow::Error) -> anyhow::Error {
+    let unknown = Failure::of(&error).filter(|f| f.code == Code::NotFound);
+    let Some(failure) = unknown.filter(|_| what.symlink_metadata().is_ok()) else {
+        return error;
+    };
+    let word = what.display();
+    let failure = failure.clone();
+    failure
+        .hint(format!("a role was looked for; the file here is ./{word}"))
+        .into()
+}
+
+fn of_role(global: &Global, args: &Restore, role: RoleName) -> Result<Code> {
+    if args.which.version.is_some() || args.beside {
+        return Err(usage(
+            &format!("restore role {role} that way: --version and --beside are for a path"),
+            "name a path (./NAME in this directory), or say which point: --point or --before",
+        ));
+    }
     let control = Control::of(global);
     let output = Output::of(global);
     let to = match &args.to {
         Some(to) => Some(std::path::absolute(to)?),
         None => None,
     };
+    let before = args.which.before.as_deref().map(super::find::before);
     let mut request = RestoreRequest {
-        role: args.role.clone(),
-        point: args.point.clone(),
+        role,
+        point: args.which.point.clone().unwrap_or("latest".to_owned()),
+        before: before.transpose()?,
         dataset: args.dataset.clone(),
         path: args.path.clone(),
         to,
@@ -45,6 +87,7 @@ pub fn run(global: &Global, args: &Restore) -> Result<Code> {
     }
     request.dry_run = false;
     request.point = preview.point.name.to_string();
+    request.before = None;
     perform(&control, output, request)
 }
 

@@ -438,7 +438,7 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
         ),
         (
             "Restore",
-            "`standin restore --json`, also with `--dry-run`",
+            "`standin restore ROLE --json`, also with `--dry-run`",
             value(restore()),
         ),
         (
@@ -513,6 +513,23 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
     ]
 }
 
+/// Those of single files.
+fn examples_of_paths() -> Vec<(&'static str, &'static str, serde_json::Value)> {
+    vec![
+        (
+            "Find",
+            "`standin find --json`; versions newest first, a row without a number tells that nothing was there; `what` is `oldest`, \
+             `created`, `changed`, `metadata`, `replaced` or `removed`",
+            serde_json::to_value(render::find_sample()).unwrap(),
+        ),
+        (
+            "Restore of a path",
+            "`standin restore PATH --json`, also with `--dry-run` (`live`, `diff` and `version` are known then only)",
+            serde_json::to_value(render::bring_sample()).unwrap(),
+        ),
+    ]
+}
+
 const JSON_DOC_HEAD: &str = "\
 # What `--json` prints
 
@@ -528,7 +545,11 @@ This page is made from the values the tests use: `UPDATE_EXPECT=1 cargo test --l
 #[test]
 fn json_doc_shows_what_is_printed() {
     let mut text = JSON_DOC_HEAD.to_owned();
-    for (heading, printer, value) in examples().into_iter().chain(browse::examples()) {
+    let all = examples()
+        .into_iter()
+        .chain(examples_of_paths())
+        .chain(browse::examples());
+    for (heading, printer, value) in all {
         let json = serde_json::to_string_pretty(&value).unwrap();
         text.push_str(&format!(
             "\n## {heading}\n\n{printer}.\n\n```json\n{json}\n```\n"

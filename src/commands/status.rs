@@ -142,6 +142,7 @@ impl Watcher for Picture {
             Event::Status { status } => self.plain(&status),
             // On a terminal and in JSON the next status says it all.
             _ if self.output.is_live() || self.output.is_json() => Ok(()),
+            Event::Data { .. } => Ok(()),
             Event::TransferEnd { text, ok: true, .. } => self.output.text(&text),
             Event::TransferEnd {
                 text, ok: false, ..

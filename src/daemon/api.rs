@@ -13,6 +13,7 @@ mod diff;
 mod drift;
 mod drill;
 mod dumps;
+mod find;
 mod forks;
 mod load;
 mod seed;
@@ -23,6 +24,7 @@ pub use diff::*;
 pub use drift::*;
 pub use drill::*;
 pub use dumps::*;
+pub use find::*;
 pub use forks::*;
 pub use load::*;
 pub use seed::*;
@@ -64,6 +66,14 @@ pub enum Request {
     },
     /// Done: [`RestoreReport`].
     Restore(RestoreRequest),
+    /// Versions of paths. Done: [`FindReport`].
+    Find(FindRequest),
+    /// The bytes of one version, as `Data` events. Done: [`Shown`].
+    Cat(CatRequest),
+    /// Brings one version of a path back. Done: [`BringReport`].
+    Bring(BringRequest),
+    /// What came with some points. Done: [`Came`].
+    Came(CameRequest),
     /// Reads dumps into servers. Events as with `Run`. Done: [`LoadReport`].
     Load(LoadRequest),
     /// Rehearses a role. Events as with `Run`. Done: [`DrillReport`].
@@ -162,6 +172,10 @@ pub enum Event {
     },
     Status {
         status: Box<Status>,
+    },
+    /// Bytes of a file, base64.
+    Data {
+        data: String,
     },
 }
 
@@ -452,6 +466,9 @@ pub struct RestoreRequest {
     pub role: RoleName,
     /// `latest`, a point name, `epoch.sequence`, or an unambiguous beginning of a name.
     pub point: String,
+    /// The newest point that is not younger than this, instead of `point`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Timestamp>,
     pub dataset: Option<DatasetName>,
     /// A path inside the dataset (relative, or absolute below its live path); needs one dataset.
     pub path: Option<PathBuf>,

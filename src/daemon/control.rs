@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -16,12 +18,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{
-    Cancelled, CycleReport, Event, MoveReport, PruneReport, Reply, Request, RolePrune,
+    Cancelled, CatRequest, CycleReport, Event, MoveReport, PruneReport, Reply, Request, RolePrune,
 };
 use super::node::Node;
 use super::{
-    browse, check, cycle, diff, drift, drill, forks, handover, load, logs, pairing, points,
-    promote, prune, rescan, resolve, restore, seed, status,
+    bring, browse, cat, check, cycle, diff, drift, drill, find, forks, handover, load, logs,
+    pairing, points, promote, prune, rescan, resolve, restore, seed, status,
 };
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -183,6 +185,10 @@ async fn answer(
         | Request::Resolve { .. }
         | Request::Pause { .. }) => value(&follow(node, client, moved(node, asked)).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
+        Request::Find(request) => value(&find::find(node, request).await?),
+        Request::Came(request) => value(&bring::came(node, request).await?),
+        Request::Cat(request) => cat(node, request, client).await,
+        Request::Bring(request) => value(&follow(node, client, bring::bring(node, request)).await?),
         Request::Fork(request) => forks::answer(node, request).await,
         Request::Diff(request) => value(&diff::diff(node, request).await?),
         Request::Browse(request) => value(&browse::answer(node, request).await?),
@@ -197,6 +203,27 @@ async fn answer(
             Ok(serde_json::Value::Null)
         }
     }
+}
+
+/// The bytes of a version, as events, for as long as somebody takes them.
+async fn cat(
+    node: &Arc<Node>,
+    request: CatRequest,
+    client: &mut Client,
+) -> Result<serde_json::Value> {
+    let (pieces, mut queue) = tokio::sync::mpsc::channel::<Vec<u8>>(cat::QUEUE_PIECES);
+    let reading = cat::cat(node, request, pieces);
+    let telling = async {
+        while let Some(piece) = queue.recv().await {
+            let data = BASE64_STANDARD.encode(&piece);
+            client.event(Event::Data { data }).await?;
+        }
+        anyhow::Ok(())
+    };
+    let (shown, told) = tokio::join!(reading, telling);
+    let shown = shown?;
+    told?;
+    value(&shown)
 }
 
 async fn rescanned(

@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{cycle, drift, grant, handover, logs, moves, prune, receiving, returning, words};
+use super::{
+    cycle, drift, fetch, find, grant, handover, logs, moves, prune, receiving, returning, words,
+};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::fs::FsError;
@@ -24,7 +26,7 @@ use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{RoleId, Term};
 use crate::logic::transfer::Kind;
 use crate::peer::exchange::Exchange;
-use crate::peer::message::{Answer, Refusal, Request};
+use crate::peer::message::{Answer, Refusal, Request, plain};
 
 /// Answers one request; what it cannot do is told to the peer and, where it matters, to our log.
 pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut exchange: Exchange) {
@@ -75,6 +77,11 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             let answer = drift::answer(&node, &peer.peer.name, &names).await;
             exchange.send(&answer).await
         }
+        asked @ Request::Find { .. } => match find::answer(&node, &peer.peer.name, asked).await {
+            Ok(answer) => exchange.send(&answer).await,
+            Err(error) => refuse(&mut exchange, error).await,
+        },
+        Request::Read(asked) => fetch::serve(&node, &peer, *asked, exchange).await,
         asked @ (Request::Holds { .. } | Request::Fetch { .. }) => {
             match returning::answer(&node, &peer.peer.name, asked).await {
                 Ok(answer) => exchange.send(&answer).await,
@@ -109,6 +116,8 @@ fn asked_for(request: &Request) -> String {
         Request::Holds { role, .. } => format!("list what can be fetched of role {role}"),
         Request::Fetch { role, point, .. } => format!("send {role} {point} again"),
         Request::Drift { .. } => "say what is watched".to_owned(),
+        Request::Find { path, .. } => format!("look for {}", plain(path)),
+        Request::Read(asked) => format!("read {} of {}", plain(&asked.path), asked.point),
         Request::Ping => "answer a ping".to_owned(),
         Request::Prove { .. } => "prove this node's key again".to_owned(),
     }

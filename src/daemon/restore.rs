@@ -23,6 +23,10 @@ use crate::logic::damage::Damaged;
 use crate::logic::manifest::{Reason, Stored};
 use crate::logic::name::DatasetName;
 
+pub(super) mod put;
+
+use put::Put;
+
 /// What a request comes to.
 enum Plan {
     /// Datasets over their live copies.
@@ -43,8 +47,11 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
     let fs = run.fs.clone();
     let found = blocking(move || fs.inspect()).await?;
     let stored = found.points;
-    let point = find(&stored, &request.point)
-        .map_err(|why| not_found(node, &run, &request.point, &found.damaged, why))?;
+    let point = match request.before {
+        Some(time) => as_of(&run, &stored, time)?,
+        None => find(&stored, &request.point)
+            .map_err(|why| not_found(node, &run, &request.point, &found.damaged, why))?,
+    };
     let plan = decide(&*run.fs, &request)?;
     preflight(node, &run, &plan, point).await?;
     let mut report = RestoreReport {
@@ -56,7 +63,7 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
     };
     let rank = point.manifest.point.rank();
     let newer = |damaged: &&Damaged| (damaged.name.epoch, damaged.name.sequence) > rank;
-    if request.point == "latest" {
+    if request.point == "latest" && request.before.is_none() {
         let passed_over = found.damaged.iter().filter(newer);
         let told = passed_over.map(|damaged| damaged.sentence(&node.name()));
         report.steps.extend(told.map(|text| planned("skip", text)));
@@ -97,6 +104,24 @@ pub async fn restore(node: &Arc<Node>, request: RestoreRequest) -> Result<Restor
     Ok(report)
 }
 
+/// The newest point of that time or before.
+fn as_of<'a>(run: &RoleRun, stored: &'a [Stored], time: jiff::Timestamp) -> Result<&'a Stored> {
+    let mut then = stored.iter().rev();
+    let then = then.find(|stored| stored.manifest.taken <= time);
+    then.ok_or_else(|| {
+        let role = &run.name;
+        let what = format!("find a point of role {role} of that time or before");
+        let hint = match stored.first() {
+            Some(oldest) => format!(
+                "the oldest one is {}: standin points {role}",
+                oldest.manifest.point
+            ),
+            None => "the role has no points yet".to_owned(),
+        };
+        Failure::new(Code::NotFound, what).hint(hint).into()
+    })
+}
+
 /// Why there is no such point: perhaps there is, and it is damaged.
 pub(super) fn not_found(
     node: &Node,
@@ -130,16 +155,23 @@ async fn preflight(
     if let Plan::Path { dataset, inner, .. } = plan {
         source_of(run, point, dataset, inner).await?;
     }
-    let over = matches!(plan, Plan::Live(_) | Plan::Path { over: true, .. });
-    if over && cycle::active_record(node, run).is_err() {
-        let what = format!(
-            "restore over the live data of role {}: this node stands in for it",
-            run.name
-        );
-        let hint = "restore beside the live data with --to DIR, or run it on the active node";
-        return Err(Failure::new(Code::Refused, what).hint(hint).into());
+    match matches!(plan, Plan::Live(_) | Plan::Path { over: true, .. }) {
+        true => expect_active(node, run),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Only the active node's live data are its own.
+pub(super) fn expect_active(node: &Node, run: &RoleRun) -> Result<()> {
+    if cycle::active_record(node, run).is_ok() {
+        return Ok(());
+    }
+    let what = format!(
+        "restore over the live data of role {}: this node stands in for it",
+        run.name
+    );
+    let hint = "restore beside the live data with --to DIR, or run it on the active node";
+    Err(Failure::new(Code::Refused, what).hint(hint).into())
 }
 
 fn usage(what: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
@@ -482,69 +514,19 @@ async fn path(
     report: &mut RestoreReport,
 ) -> Result<()> {
     let source = source_of(run, point, &dataset, &inner).await?;
-    let _catalogue = run.catalogue.lock().await;
-    let kept = if over {
-        Some(keep_live(node, run, report).await?)
-    } else if target.symlink_metadata().is_ok() {
-        return Err(usage(
-            format!("restore to {}: it exists", target.display()),
-            "name a target that does not exist, or leave --to out to restore over the live data",
-        ));
-    } else {
-        None
-    };
     let text = format!(
         "put {} of {} at {}",
         inner.display(),
         point.manifest.point,
         target.display()
     );
-    let Some(kept) = kept else {
-        blocking(move || copy::whole(&source, &target))
-            .await
-            .with_context(|| text.clone())?;
-        report.steps.push(done("copy", text));
-        return Ok(());
+    let put = Put {
+        source,
+        target,
+        over,
+        inside: over.then_some((&dataset, &inner)),
+        like: None,
+        text,
     };
-    replace(node, run, (source, target), &kept, text, report).await
-}
-
-/// Puts the copy in place of the live path; what was written there after `kept` was taken becomes a point too (P5).
-async fn replace(
-    node: &Arc<Node>,
-    run: &Arc<RoleRun>,
-    (source, target): (PathBuf, PathBuf),
-    kept: &Stored,
-    text: String,
-    report: &mut RestoreReport,
-) -> Result<()> {
-    let since_s = kept.manifest.taken.as_second();
-    let replaced = blocking(move || {
-        let Some(replaced) = copy::over(&source, &target)? else {
-            return Ok(None);
-        };
-        let touched = replaced.touched_since(since_s)?;
-        Ok(Some((replaced, touched)))
-    })
-    .await
-    .with_context(|| text.clone())?;
-    node.hub.note(Some(&run.name), text.clone());
-    report.steps.push(done("copy", text));
-    let Some((replaced, touched)) = replaced else {
-        return Ok(());
-    };
-    if touched {
-        // It is still here, under the hidden name.
-        let record = cycle::active_record(node, run)?;
-        if let Taken::Point(late) =
-            take::take_locked(node, run, &record, Reason::BeforeRestore, None).await?
-        {
-            let text = format!(
-                "writes that came in between are kept as {}",
-                late.manifest.point
-            );
-            report.steps.push(done("snapshot", text));
-        }
-    }
-    blocking(move || replaced.remove()).await
+    put::put(node, run, put, report).await
 }

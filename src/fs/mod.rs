@@ -449,6 +449,21 @@ pub trait Filesystem: Send + Sync {
     /// A path by which this process and its children can read the point's dataset.
     fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<PathBuf>;
 
+    /// Such paths for every point that holds the dataset, in no order. To look at a thousand points at once: an implementation
+    /// that can tells them by names alone, so that damaged points, and some that are on their way out, may be among them.
+    fn snapshot_paths(&self, dataset: &DatasetName) -> Result<Vec<(PointName, PathBuf)>> {
+        let points = self.list()?.into_iter().map(|stored| stored.manifest);
+        let holding = points.filter(|manifest| manifest.datasets.contains_key(dataset));
+        holding
+            .map(|manifest| {
+                Ok((
+                    manifest.name(),
+                    self.snapshot_path(dataset, &manifest.point)?,
+                ))
+            })
+            .collect()
+    }
+
     /// Moves points out of the catalogue into the fork that `fork` describes, or extends it where it is there: after this
     /// they are neither listed nor sent nor pruned. Idempotent, and begun it is finished by `prepare`: at every moment a
     /// point is in the catalogue or in the fork. `FsError::Busy` while a send uses one of them (nothing is moved then),

@@ -16,6 +16,7 @@ pub mod look;
 pub mod mounts;
 pub mod notes;
 pub mod part;
+pub mod peek;
 pub mod ports;
 pub mod random;
 pub mod reading;

@@ -16,9 +16,11 @@ use crate::logic::line::Line;
 use crate::logic::lineage::Lineage;
 use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
-use crate::logic::point::{PointId, RoleId, Term};
+use crate::logic::point::{PointId, PointName, RoleId, Term};
 use crate::logic::shortage::Shortage;
 use crate::logic::transfer::{FLAGS_BYTES_MAX, FileFlags, Kind, Partial, StreamIdentity};
+use crate::logic::versions::Facts;
+use crate::logic::versions::told::Trail;
 
 /// Versions of this protocol that this build speaks, lowest and highest. History:
 /// 1: first.
@@ -149,6 +151,16 @@ pub enum Request {
     Ready { role: RoleName, role_id: RoleId },
     /// "What have you of what we both watch under these names?" Answer: `Drift`.
     Drift { names: Vec<String> },
+    /// "Which versions of this path do your points and forks show?" Answer: `Versions`.
+    Find {
+        role: RoleName,
+        role_id: RoleId,
+        dataset: DatasetName,
+        /// In the dataset; may be a pattern.
+        path: String,
+    },
+    /// "Give me this file." Answer: `File`, data, `Whole`.
+    Read(Box<ReadFile>),
     /// "Are you there, and how far?" Answer: `Pong`.
     Ping,
     /// "Show that you hold your key", the first exchange of a link, opened by both sides (see `prove`). Answer: `Proof`.
@@ -218,6 +230,22 @@ pub struct Offer {
     pub flags: FileFlags,
 }
 
+/// A file of a point, or of a fork's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadFile {
+    pub role: RoleName,
+    pub role_id: RoleId,
+    pub dataset: DatasetName,
+    pub point: PointName,
+    #[serde(default)]
+    pub fork: Option<PointName>,
+    /// In the dataset.
+    pub path: String,
+    /// Bytes that the asking node has already.
+    #[serde(default)]
+    pub offset: u64,
+}
+
 /// Answers, in the stream of the request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -270,6 +298,21 @@ pub enum Answer {
     Drift {
         /// By name, of those that are watched with the asking node.
         found: BTreeMap<String, Found>,
+    },
+    Versions {
+        trails: Vec<Trail>,
+        /// There is more than is told.
+        #[serde(default)]
+        cut: bool,
+    },
+    /// What was asked for. Of a file, its data follow from `offset` on.
+    File {
+        facts: Facts,
+    },
+    /// After the data: all of the file, and its BLAKE3 hash, hex.
+    Whole {
+        bytes: u64,
+        hash: String,
     },
     Proof {
         /// The public key, hex.

@@ -8,6 +8,7 @@
 mod support;
 
 mod drift;
+mod find;
 mod peer;
 mod roles;
 

@@ -158,6 +158,7 @@ mod tests {
         "#]]
         .assert_eq(&(restore(&samples::restore()) + "\n"));
         let request = RestoreRequest {
+            before: None,
             role: samples::restore().role,
             point: "1.42".into(),
             dataset: None,

@@ -8,6 +8,7 @@ mod cycle;
 mod diff;
 pub(super) mod drift;
 pub(super) mod drill;
+mod find;
 mod findings;
 mod fit;
 mod forks;
@@ -26,6 +27,9 @@ pub use browse::browse;
 pub use cycle::{cycle, cycle_code, rescan, restore, undo};
 pub use diff::diff;
 pub use drill::drill;
+pub use find::{bring, bring_undo, find, quoted};
+#[cfg(test)]
+pub(super) use find::{bring_sample, sample as find_sample};
 pub use findings::{findings, findings_code};
 pub use fit::{fitted, shortened};
 pub use forks::{fork, fork_diff, fork_report, fork_steps, forks};

@@ -419,6 +419,26 @@ impl Filesystem for Btrfs {
         })
     }
 
+    fn snapshot_paths(&self, dataset: &DatasetName) -> Result<Vec<(PointName, PathBuf)>> {
+        self.run(format!("find {dataset} in every point"), |catalogue| {
+            let (part, _) = catalogue.place(dataset)?;
+            let names = catalogue::point_names(&part.points())?;
+            // They lie side by side: where one can be read, all can.
+            let mut first = names
+                .iter()
+                .map(|name| part.points().join(name).join(dataset));
+            let first = first.find(|path| path.is_dir());
+            let room = first.map(|path| readable(part, &path));
+            let room = room.and_then(|path| Some(path.ancestors().nth(2)?.to_owned()));
+            let Some(room) = room else {
+                return Ok(Vec::new());
+            };
+            let path =
+                |name: String| Some((PointName::parse(&name)?, room.join(&name).join(dataset)));
+            Ok(names.into_iter().filter_map(path).collect())
+        })
+    }
+
     fn fork(&self, points: &[PointId], fork: Fork) -> Result<()> {
         let what = format!("keep fork {} of {}", fork.short(), self.role);
         self.run(what, |catalogue| forks::fork(catalogue, points, fork))

@@ -13,11 +13,13 @@ use standin::logic::lineage::{Entry, Lineage};
 use standin::logic::manifest::{DatasetFacts, Manifest, Reason};
 use standin::logic::name::{DatasetName, NodeName, RoleName};
 use standin::logic::point::{PointId, RoleId, Term};
-use standin::logic::transfer::{Kind, Partial, StreamIdentity};
+use standin::logic::transfer::{Kind as Filesystems, Partial, StreamIdentity};
+use standin::logic::versions::told::{Sighting, Trail};
+use standin::logic::versions::{Facts, Kind};
 use standin::peer::codec;
 use standin::peer::message::{
-    Answer, Control, Greeting, Hello, Offer, PROTOCOL, PairAnswer, PairRequest, Refusal, Request,
-    RoleFigures, RoleWord, SenderWord, plain,
+    Answer, Control, Greeting, Hello, Offer, PROTOCOL, PairAnswer, PairRequest, ReadFile, Refusal,
+    Request, RoleFigures, RoleWord, SenderWord, plain,
 };
 use uuid::Uuid;
 
@@ -159,6 +161,21 @@ fn requests() -> Vec<Request> {
         Request::Drift {
             names: vec!["nginx".into()],
         },
+        Request::Find {
+            role: RoleName::parse("web").unwrap(),
+            role_id: RoleId(Uuid::from_u128(5)),
+            dataset: DatasetName::parse("db").unwrap(),
+            path: "a/*.txt".into(),
+        },
+        Request::Read(Box::new(ReadFile {
+            role: RoleName::parse("web").unwrap(),
+            role_id: RoleId(Uuid::from_u128(5)),
+            dataset: DatasetName::parse("db").unwrap(),
+            point: manifest().name(),
+            fork: None,
+            path: "a/b".into(),
+            offset: 7,
+        })),
         Request::Lineage {
             role: RoleName::parse("web").unwrap(),
             role_id: RoleId(Uuid::from_u128(5)),
@@ -166,7 +183,7 @@ fn requests() -> Vec<Request> {
             datasets: vec![DatasetName::parse("db").unwrap()],
             line: Line::first(term()),
             bases: [(name("birch"), point())].into(),
-            kind: Kind::Zfs,
+            kind: Filesystems::Zfs,
         },
     ]
 }
@@ -198,6 +215,33 @@ fn found() -> Found {
     }
 }
 
+fn facts() -> Facts {
+    Facts {
+        kind: Kind::Symlink,
+        size: 0,
+        mtime: (1_700_000_000, 5),
+        ctime: (-1, 0),
+        inode: 257,
+        mode: 0o777,
+        uid: 0,
+        gid: 0,
+        target: Some("../\u{1b}[2J".into()),
+    }
+}
+
+fn trail() -> Trail {
+    let sighting = Sighting {
+        points: vec![manifest().name()],
+        by: Some(name("alder")),
+        facts: Some(facts()),
+    };
+    Trail {
+        path: "a/b".into(),
+        line: vec![sighting],
+        forks: Vec::new(),
+    }
+}
+
 #[rustfmt::skip]
 fn answers() -> Vec<Answer> {
     let partial = Partial { point: point(), dataset: DatasetName::parse("db").unwrap(), offset: Some(7) };
@@ -217,6 +261,9 @@ fn answers() -> Vec<Answer> {
         Answer::Ready { problems: vec!["no\u{1b}[2J room".into()] },
         Answer::Drift { found: BTreeMap::from([("nginx".to_owned(), found())]) },
         Answer::Pong { now: Timestamp::UNIX_EPOCH },
+        Answer::Versions { trails: vec![trail()], cut: true },
+        Answer::File { facts: facts() },
+        Answer::Whole { bytes: 9, hash: "ab".into() },
         Answer::Refused(Refusal::new(Code::Fenced, "a higher\u{1b}[2J term\n").hint("wait")),
     ]
 }
