@@ -35,6 +35,7 @@ mod seed;
 mod serve;
 mod status;
 mod table;
+mod watch;
 
 #[cfg(test)]
 mod samples;

@@ -11,6 +11,7 @@ use std::time::Duration;
 mod drift;
 mod drill;
 mod dumps;
+mod events;
 mod forks;
 mod load;
 mod seed;
@@ -19,6 +20,7 @@ mod standing;
 pub use drift::*;
 pub use drill::*;
 pub use dumps::*;
+pub use events::*;
 pub use forks::*;
 pub use load::*;
 pub use seed::*;
@@ -42,6 +44,8 @@ pub enum Request {
     Status,
     /// Events until the client goes away: a `Status` event every second and all others as they happen.
     Watch,
+    /// What happened lately. Done: [`Events`], no more than `most`.
+    Events { most: u32 },
     /// Done: [`Points`].
     Points { role: Option<RoleName> },
     /// A cycle now. Done: [`CycleReport`]. With `attach`, joins a cycle that is already running instead of failing with

@@ -238,6 +238,7 @@ fn named(request: &mut Request) -> Option<&mut RoleName> {
         | Request::Drift(_)
         | Request::Status
         | Request::Watch
+        | Request::Events { .. }
         | Request::Check
         | Request::PairInvite { .. }
         | Request::PairAccept { .. }
