@@ -376,7 +376,7 @@ fn no_colour_where_none_is_wanted() {
     let check = |env: &[(&str, &str)], coloured: bool| {
         let watched = Watched::start(&daemon.socket, (100, 30), env);
         watched.wait_for("took point 1.1");
-        // A line that is red: what is shown is old.
+        // A warning is yellow where colours are wanted.
         watched.wait_for("! web: files holds a swap file");
         assert_eq!(watched.screen.lock().unwrap().coloured, coloured);
         watched.press("q");

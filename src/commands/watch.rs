@@ -35,6 +35,9 @@ pub fn run(
     role: Option<RoleName>,
     interrupts: &Interrupts,
 ) -> Result<Option<Code>> {
+    if std::env::var_os("TERM").is_some_and(|kind| kind == "dumb") {
+        return Ok(None);
+    }
     let Ok(mut screen) = Screen::enter() else {
         return Ok(None);
     };

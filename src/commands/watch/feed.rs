@@ -4,7 +4,7 @@
 //! that cannot keep up (a slow line) holds these threads back, and with them only what the daemon tells this client.
 
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use ratatui::crossterm::event::{
@@ -19,7 +19,7 @@ use crate::logic::name::RoleName;
 /// Between two tries to reach a daemon that stopped.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
-/// Between two listings of points, which cost the daemon more than a status does.
+/// Between two listings of the same points, which cost the daemon more than a status does.
 const LIST_EVERY: Duration = Duration::from_secs(3);
 
 /// Follows the daemon until nobody listens any more.
@@ -76,10 +76,15 @@ impl Follower<'_> {
 
 /// Lists points of the roles it is asked for, of several at once only the last.
 pub fn list(control: &Control, asked: &Receiver<RoleName>, news: &SyncSender<News>) {
+    let mut last: Option<(RoleName, Instant)> = None;
     while let Ok(mut role) = asked.recv() {
+        let listed = last.filter(|(of, _)| *of == role);
+        let ago = listed.map(|(_, at)| at.elapsed());
+        std::thread::sleep(ago.map_or(Duration::ZERO, |ago| LIST_EVERY.saturating_sub(ago)));
         while let Ok(later) = asked.try_recv() {
             role = later;
         }
+        last = Some((role.clone(), Instant::now()));
         let request = Request::Points {
             role: Some(role.clone()),
         };
@@ -92,7 +97,6 @@ pub fn list(control: &Control, asked: &Receiver<RoleName>, news: &SyncSender<New
         if news.send(News::Points(role, points)).is_err() {
             return;
         }
-        std::thread::sleep(LIST_EVERY);
     }
 }
 

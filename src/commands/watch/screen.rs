@@ -36,7 +36,10 @@ impl Write for Frames {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.0.is_empty() {
+        // What the library writes when it is dropped comes after the terminal was given back; told that this failed on a
+        // terminal that is gone, it would panic.
+        if self.0.is_empty() || !OURS.load(Ordering::SeqCst) {
+            self.0.clear();
             return Ok(());
         }
         let mut stdout = io::stdout().lock();

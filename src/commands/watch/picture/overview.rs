@@ -20,7 +20,8 @@ const EVENTS_SHOWN: usize = 20;
 /// Lines of warnings that stay before anything else does, but for the roles.
 const WARNINGS_LEAST: usize = 3;
 
-/// Columns of the table that are shown however narrow the terminal is: the role, what this node is in it, its newest point.
+/// Columns of the table that are shown however narrow the terminal is: the role, what this node is in it, and what would be
+/// lost.
 const COLUMNS_LEAST: usize = 3;
 
 /// The page in so many rows and columns.
@@ -56,18 +57,24 @@ fn fit_as_is(sections: &[Section], rows: usize) -> bool {
     sections.iter().map(needed).sum::<usize>() <= rows + 2
 }
 
-/// So many of the lines, with the one that is chosen among them.
+/// So many of the lines, with the one that is chosen among them; the others are counted where there is a line for that.
 fn around(lines: &[String], chosen: usize, rows: usize) -> Vec<String> {
-    let from = chosen.saturating_sub(rows / 2);
-    let from = from.min(lines.len().saturating_sub(rows));
-    lines.iter().skip(from).take(rows).cloned().collect()
+    let counted = usize::from(lines.len() > rows && rows > 1);
+    let shown = rows - counted;
+    let from = chosen.saturating_sub(shown / 2);
+    let from = from.min(lines.len().saturating_sub(shown));
+    let mut part: Vec<String> = lines.iter().skip(from).take(shown).cloned().collect();
+    if counted > 0 {
+        part.push(format!("   ... {} more", lines.len() - shown));
+    }
+    part
 }
 
 /// The table of roles, with its heading; with a line for each peer and each trouble where `whole`.
 fn roles(model: &Model, columns: usize, whole: bool) -> Section {
     let now = model.status.now;
     let chosen = model.chosen();
-    let mut table = Table::new(["   ROLE", "IS", "NEWEST POINT", "EXPOSURE", "NEXT", "DRILL"]);
+    let mut table = Table::new(["   ROLE", "IS", "EXPOSURE", "NEWEST POINT", "NEXT", "DRILL"]);
     // Behind which row of the table lines come that are no cells.
     let mut remarks: Vec<Vec<String>> = vec![vec![]];
     for (at, entry) in model.entries().iter().enumerate() {
@@ -163,8 +170,8 @@ fn entry_row(
     [
         style(format!("{marks}{}", entry.name)).bold().to_string(),
         is,
-        render::newest(role.newest.as_ref(), now),
         exposure,
+        render::newest(role.newest.as_ref(), now),
         next,
         drill(role, now),
     ]
@@ -225,8 +232,8 @@ fn replica_row(role: &RoleStatus, replica: &ReplicaStatus, now: Timestamp) -> [S
     [
         format!("     {}", replica.peer),
         is.unwrap_or_else(|| "not heard".to_owned()),
-        render::newest(replica.newest.as_ref(), now),
         render::exposure(replica),
+        render::newest(replica.newest.as_ref(), now),
         behind,
         handover,
     ]
@@ -252,7 +259,7 @@ fn troubles(role: &RoleStatus) -> Vec<String> {
     let failed = role.drill.as_ref().and_then(|last| last.failure.as_ref());
     said.extend(failed.map(|failure| format!("the last drill failed: {}", first(failure))));
     said.iter()
-        .map(|line| style(format!("    ! {line}")).yellow().to_string())
+        .map(|line| format!("    {}", style(format!("! {line}")).yellow()))
         .collect()
 }
 
@@ -283,7 +290,7 @@ fn beside(model: &Model, columns: usize) -> Vec<Section> {
     let warnings: Vec<String> = render::warning_lines(status)
         .iter()
         .skip(1)
-        .map(|line| format!("  ! {}", line.trim_start()))
+        .map(|line| format!("  {}", style(format!("! {}", line.trim_start())).yellow()))
         .collect();
     let peers = render::peer_lines(status);
     let peers = peers.iter().skip(1).map(|line| format!("  {line}"));

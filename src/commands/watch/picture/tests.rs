@@ -109,38 +109,38 @@ fn a_wide_terminal_shows_all() {
         &sample(),
         (100, 32),
         expect![[r#"
-        node alder  standin 0.1.0, up 4h 5m                                                         12:35:45
+            node alder  standin 0.1.0, up 4h 5m                                                         12:35:45
 
-          ROLE     IS                NEWEST POINT       EXPOSURE          NEXT              DRILL
-        > web      active            1.43 (40s ago)                       transfer          passed 3m ago
-            birch  standby           1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point behind    hand-over abo...
-            cedar  not heard         none               everything        43 points behind
-              ! cedar is not paired
-          mail     standby of birch  1.43 (40s ago)     40s               -                 never
+               ROLE     IS                EXPOSURE          NEWEST POINT       NEXT       DRILL
+            >! web      active                              1.43 (40s ago)     transfer   passed 3m ago
+                 birch  standby           5m 40s, 12.0 MiB  1.42 (5m 40s ago)  1 behind   hand-over about 3 s
+                 cedar  not heard         everything        none               43 behind
+                  ! cedar is not paired
+               mail     standby of birch  40s               1.43 (40s ago)     -          never
 
-        transfers
-          web/files -> birch [=========>      ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
+            transfers
+              web/files -> birch [=========>      ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
 
-        warnings
-          ! web: files holds a swap file, which is not replicated: swap.img
+            warnings
+              ! web: files holds a swap file, which is not replicated: swap.img
 
-        peers
-          birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead, at most 250kB/s until 20:00
-          cedar  not paired                          pair it: standin pair invite
+            links
+              birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead, at most 250kB/s until 20:00
+              cedar  not paired                          pair it: standin pair invite
 
-        events
-          12:35:33  mail: received point 1.43 from birch
-          12:35:07  web: sending 1.43 on top of 1.42 to birch
-          12:35:06  ! web: files holds a swap file, which is not replicated: swap.img
-          12:35:05  web: took point 1.43
-          10:05:45  linked to birch
-          Nov 19 12:35:45  ! birch cannot be reached: the line is down
-
-
+            events
+              12:35:33  mail: received point 1.43 from birch
+              12:35:07  web: sending 1.43 on top of 1.42 to birch
+              12:35:06  ! web: files holds a swap file, which is not replicated: swap.img
+              12:35:05  web: took point 1.43
+              10:05:45  linked to birch
+              Nov 19 12:35:45  ! birch cannot be reached: the line is down
 
 
 
-        up/down  choose   enter  details   ?  help   q  quit"#]],
+
+
+            up/down  choose   enter  details   ?  help   q  quit"#]],
     );
 }
 
@@ -150,63 +150,63 @@ fn a_small_one_shows_what_needs_attention() {
         &sample(),
         (60, 15),
         expect![[r#"
-        node alder  standin 0.1.0, up 4h 5m                 12:35:45
+            node alder  standin 0.1.0, up 4h 5m                 12:35:45
 
-          ROLE  IS                NEWEST POINT    EXPOSURE
-        > web   active            1.43 (40s ago)  everything (cedar)
-          mail  standby of birch  1.43 (40s ago)  40s
+               ROLE  IS                EXPOSURE
+            >! web   active            everything (cedar)
+               mail  standby of birch  40s
 
-        transfers
-          web/files -> birch  61 %  1.2 of 2.0 GiB  34.0 MiB/s
+            transfers
+              web/files -> birch  61 %  1.2 of 2.0 GiB  34.0 MiB/s
 
-        warnings
-          ! web: files holds a swap file, which is not replicated:
-              swap.img
+            warnings
+              ! web: files holds a swap file, which is not replicated:
+                  swap.img
 
 
-        up/down  choose   enter  details   ?  help   q  quit"#]],
+            up/down  choose   enter  details   ?  help   q  quit"#]],
     );
     check(
         &sample(),
         (80, 24),
         expect![[r#"
-        node alder  standin 0.1.0, up 4h 5m                                     12:35:45
+            node alder  standin 0.1.0, up 4h 5m                                     12:35:45
 
-          ROLE     IS                NEWEST POINT       EXPOSURE          NEXT
-        > web      active            1.43 (40s ago)                       transfer
-            birch  standby           1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point behind
-            cedar  not heard         none               everything        43 points b...
-              ! cedar is not paired
-          mail     standby of birch  1.43 (40s ago)     40s               -
+               ROLE     IS                EXPOSURE          NEWEST POINT       NEXT
+            >! web      active                              1.43 (40s ago)     transfer
+                 birch  standby           5m 40s, 12.0 MiB  1.42 (5m 40s ago)  1 behind
+                 cedar  not heard         everything        none               43 behind
+                  ! cedar is not paired
+               mail     standby of birch  40s               1.43 (40s ago)     -
 
-        transfers
-          web/files -> birch [=======>    ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
+            transfers
+              web/files -> birch [=======>    ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
 
-        warnings
-          ! web: files holds a swap file, which is not replicated: swap.img
+            warnings
+              ! web: files holds a swap file, which is not replicated: swap.img
 
-        peers
-          birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead, at most
-              250kB/s until 20:00
-          cedar  not paired                          pair it: standin pair invite
+            links
+              birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead, at most
+                  250kB/s until 20:00
+              cedar  not paired                          pair it: standin pair invite
 
-        events
-          12:35:33  mail: received point 1.43 from birch
-          ... 5 more
-        up/down  choose   enter  details   ?  help   q  quit"#]],
+            events
+              12:35:33  mail: received point 1.43 from birch
+              ... 5 more
+            up/down  choose   enter  details   ?  help   q  quit"#]],
     );
     check(
         &sample(),
         (40, 8),
         expect![[r#"
-        node alder  standin 0.1.0, up 4h 5m
-          ROLE  IS                NEWEST POIN...
-        > web   active            1.43 (40s a...
-        transfers
-          web/files -> birch  61 %  1.2 of 2....
-        warnings
-          ... 2 more
-        up/down  choose   enter  details   ? ..."#]],
+            node alder  standin 0.1.0, up 4h 5m
+               ROLE  IS                EXPOSURE
+            >! web   active            everything...
+            transfers
+              web/files -> birch  61 %  1.2 of 2....
+            warnings
+              ... 2 more
+            up/down  choose   enter  details   ? ..."#]],
     );
 }
 
@@ -225,18 +225,18 @@ fn many_roles_scroll_with_the_choice() {
         &model,
         (80, 12),
         expect![[r#"
-        node alder  standin 0.1.0, up 4h 5m                                     12:35:45
+            node alder  standin 0.1.0, up 4h 5m                                     12:35:45
 
-          ROLE     IS      NEWEST POINT    EXPOSURE            NEXT
-          role-18  active  1.43 (40s ago)  everything (cedar)  transfer
-          role-19  active  1.43 (40s ago)  everything (cedar)  transfer
-        > role-20  active  1.43 (40s ago)  everything (cedar)  transfer
-          role-21  active  1.43 (40s ago)  everything (cedar)  transfer
-        transfers
-          web/files -> birch [=======>    ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
-        warnings
-          ! web: files holds a swap file, which is not replicated: swap.img
-        up/down  choose   enter  details   ?  help   q  quit"#]],
+               ROLE     IS      EXPOSURE            NEWEST POINT    NEXT      DRILL
+               role-19  active  everything (cedar)  1.43 (40s ago)  transfer  passed 3m ago
+            >  role-20  active  everything (cedar)  1.43 (40s ago)  transfer  passed 3m ago
+               role-21  active  everything (cedar)  1.43 (40s ago)  transfer  passed 3m ago
+               ... 37 more
+            transfers
+              web/files -> birch [=======>    ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
+            warnings
+              ! web: files holds a swap file, which is not replicated: swap.img
+            up/down  choose   enter  details   ?  help   q  quit"#]],
     );
 }
 
@@ -324,18 +324,18 @@ fn a_daemon_that_is_gone() {
         &model,
         (80, 12),
         expect![[r#"
-        node alder  standin 0.1.0, up 4h 5m                             OLD, of 12:35:45
-        ! the daemon stopped; all below is of 12:35:45. Waiting for the daemon.
+            node alder  standin 0.1.0, up 4h 5m                             OLD, of 12:35:45
+            ! the daemon stopped; all below is of 12:35:45. Waiting for the daemon.
 
-          ROLE  IS                NEWEST POINT    EXPOSURE            NEXT
-        > web   active            1.43 (40s ago)  everything (cedar)  transfer
-          mail  standby of birch  1.43 (40s ago)  40s                 -
-        transfers
-          web/files -> birch [=======>    ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
-        warnings
-          ! web: files holds a swap file, which is not replicated: swap.img
+               ROLE  IS                EXPOSURE            NEWEST POINT    NEXT
+            >! web   active            everything (cedar)  1.43 (40s ago)  transfer
+               mail  standby of birch  40s                 1.43 (40s ago)  -
+            transfers
+              web/files -> birch [=======>    ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
+            warnings
+              ! web: files holds a swap file, which is not replicated: swap.img
 
-        up/down  choose   enter  details   ?  help   q  quit"#]],
+            up/down  choose   enter  details   ?  help   q  quit"#]],
     );
 }
 
@@ -377,26 +377,26 @@ fn troubles_stand_below_what_they_are_of() {
         &model,
         (100, 20),
         expect![[r#"
-        node alder  standin 0.1.0, up 4h 5m                                                         12:35:45
+            node alder  standin 0.1.0, up 4h 5m                                                         12:35:45
 
-          ROLE     IS                NEWEST POINT       EXPOSURE          NEXT              DRILL
-        >!web      active, paused    1.43 (40s ago)                       transfer          FAILED 3m ago
-            ! last cycle failed: could not snapshot files: no space
-            ! the last drill failed: the check said no
-            birch  standby           1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point behind    hand-over abo...
-              ! waiting for space on birch: 3.1 GiB needed
-            cedar  not heard         none               everything        43 points behind
-              ! cedar is not paired
-          mail     standby of birch  1.43 (40s ago)     40s               -                 never
+               ROLE     IS                EXPOSURE          NEWEST POINT       NEXT       DRILL
+            >! web      active, paused                      1.43 (40s ago)     transfer   FAILED 3m ago
+                ! last cycle failed: could not snapshot files: no space
+                ! the last drill failed: the check said no
+                 birch  standby           5m 40s, 12.0 MiB  1.42 (5m 40s ago)  1 behind   hand-over about 3 s
+                  ! waiting for space on birch: 3.1 GiB needed
+                 cedar  not heard         everything        none               43 behind
+                  ! cedar is not paired
+               mail     standby of birch  40s               1.43 (40s ago)     -          never
 
-        transfers
-          web/files -> birch [=========>      ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
+            transfers
+              web/files -> birch [=========>      ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
 
-        warnings
-          ! web: files holds a swap file, which is not replicated: swap.img
+            warnings
+              ! web: files holds a swap file, which is not replicated: swap.img
 
 
-        up/down  choose   enter  details   ?  help   q  quit"#]],
+            up/down  choose   enter  details   ?  help   q  quit"#]],
     );
 }
 
