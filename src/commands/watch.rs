@@ -28,6 +28,9 @@ use screen::Screen;
 /// News that may wait to be drawn; more hold their sender back.
 const NEWS_MAX: usize = 64;
 
+/// A thread that brings news.
+type Follow = Box<dyn FnOnce(&Control, &SyncSender<News>) + Send>;
+
 /// Watches until somebody leaves, or a signal asks for it. None: this terminal can show no picture.
 pub fn run(
     control: &Control,
@@ -43,7 +46,7 @@ pub fn run(
     };
     let (news, heard) = sync_channel(NEWS_MAX);
     let (lister, asked) = sync_channel(1);
-    let spawn = |follow: Box<dyn FnOnce(&Control, &SyncSender<News>) + Send>| {
+    let spawn = |follow: Follow| {
         let (control, news) = (control.clone(), news.clone());
         std::thread::spawn(move || follow(&control, &news));
     };
