@@ -255,12 +255,12 @@ pub struct Cancel {
 Examples:
   standin status
   standin status web
-  standin status --watch                   redrawn every second until Ctrl-C
+  standin status --watch                   a picture that follows; q leaves it, ? explains
   standin status --json | jq '.roles[].replicas[].exposure_s'")]
 pub struct Status {
     /// Only this role, and its peers and transfers [default: all]
     pub role: Option<RoleName>,
-    /// Keep showing, every second
+    /// Keep showing: a picture on a terminal, else a line for each role every ten seconds
     #[arg(long, short)]
     pub watch: bool,
 }

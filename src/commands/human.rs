@@ -54,6 +54,22 @@ pub fn soon(at: Timestamp, now: Timestamp) -> String {
     at.strftime(spelling).to_string()
 }
 
+/// The local time of day.
+pub fn clock(at: Timestamp) -> String {
+    at.to_zoned(zone()).strftime("%H:%M:%S").to_string()
+}
+
+/// When something was: `12:35:05` today, `Nov 19 12:35:05` before.
+pub fn moment(at: Timestamp, now: Timestamp) -> String {
+    let (zoned, today) = (at.to_zoned(zone()), now.to_zoned(zone()).date());
+    let spelling = if zoned.date() == today {
+        "%H:%M:%S"
+    } else {
+        "%b %d %H:%M:%S"
+    };
+    zoned.strftime(spelling).to_string()
+}
+
 /// Local time, to the second.
 pub fn local(at: Timestamp) -> String {
     at.to_zoned(zone())
@@ -87,6 +103,16 @@ mod tests {
         check(512 << 20, 2 << 30, "512.0 MiB of 2.0 GiB");
         check(1 << 30, 2 << 30, "1.0 of 2.0 GiB");
         check(3, 900, "3 of 900 B");
+    }
+
+    #[test]
+    fn the_day_is_told_where_it_is_another() {
+        let at = |word: &str| word.parse::<Timestamp>().unwrap();
+        let check = |then: &str, text: &str| {
+            assert_eq!(moment(at(then), at("2026-11-20T12:35:45Z")), text);
+        };
+        check("2026-11-20T09:05:01Z", "09:05:01");
+        check("2026-11-19T23:59:59Z", "Nov 19 23:59:59");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Interrupts since [`Interrupts::listen`].
 #[derive(Debug, Clone)]
@@ -15,29 +15,41 @@ pub struct Interrupts(Arc<AtomicUsize>);
 impl Interrupts {
     /// From now on SIGINT and SIGTERM are counted instead of ending the process.
     pub fn listen() -> Result<Interrupts> {
+        Interrupts::to(&[SignalKind::interrupt(), SignalKind::terminate()])
+    }
+
+    /// The same with SIGHUP, for a verb that has to give a terminal back.
+    pub fn with_hangup() -> Result<Interrupts> {
+        Interrupts::to(&[
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ])
+    }
+
+    fn to(kinds: &[SignalKind]) -> Result<Interrupts> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
             .context("prepare for Ctrl-C")?;
-        let (mut interrupt, mut terminate) = {
+        let signals = {
             let _inside = runtime.enter();
-            let interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
-            let terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-            (interrupt, terminate)
+            let signals = kinds.iter().map(|kind| signal(*kind));
+            let signals: std::io::Result<Vec<Signal>> = signals.collect();
+            signals.context("listen for Ctrl-C and signals to end")?
         };
         let interrupts = Interrupts(Arc::default());
         let count = interrupts.0.clone();
-        std::thread::spawn(move || {
-            runtime.block_on(async {
-                loop {
-                    tokio::select! {
-                        _ = interrupt.recv() => {}
-                        _ = terminate.recv() => {}
-                    }
+        let counted = signals.into_iter().map(|mut signal| {
+            let count = count.clone();
+            async move {
+                while signal.recv().await.is_some() {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
-            });
+            }
         });
+        let counted: Vec<_> = counted.collect();
+        std::thread::spawn(move || runtime.block_on(futures_util::future::join_all(counted)));
         Ok(interrupts)
     }
 

@@ -39,6 +39,7 @@ mod seed;
 mod serve;
 mod status;
 mod table;
+mod watch;
 
 #[cfg(test)]
 mod samples;

@@ -261,7 +261,7 @@ impl Bars {
 
 /// How wide the bar is, and what stands behind it, on a terminal of so many columns. The file name goes first, then the
 /// bar shrinks, then the lesser figures go.
-fn layout(t: &TransferView, columns: usize) -> (usize, String) {
+pub fn layout(t: &TransferView, columns: usize) -> (usize, String) {
     let room = columns.saturating_sub(title(t).chars().count() + 2);
     let figures = TransferView {
         file: String::new(),

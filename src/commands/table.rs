@@ -32,10 +32,21 @@ impl Table {
         self.rows.push(cells.into());
     }
 
+    /// How many columns there are.
+    pub fn columns(&self) -> usize {
+        self.rows.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Without the columns behind the first so many.
+    #[must_use]
+    pub fn first_columns(mut self, columns: usize) -> Table {
+        self.rows.iter_mut().for_each(|row| row.truncate(columns));
+        self
+    }
+
     /// Lines, each begun with `indent`, without blanks at their ends.
     pub fn lines(&self, indent: &str) -> Vec<String> {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns)
+        let widths: Vec<usize> = (0..self.columns())
             .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
                 cells

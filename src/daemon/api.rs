@@ -13,6 +13,7 @@ mod diff;
 mod drift;
 mod drill;
 mod dumps;
+mod events;
 mod find;
 mod forks;
 mod load;
@@ -24,6 +25,7 @@ pub use diff::*;
 pub use drift::*;
 pub use drill::*;
 pub use dumps::*;
+pub use events::*;
 pub use find::*;
 pub use forks::*;
 pub use load::*;
@@ -48,6 +50,8 @@ pub enum Request {
     Status,
     /// Events until the client goes away: a `Status` event every second and all others as they happen.
     Watch,
+    /// What happened lately. Done: [`Events`], no more than `most`.
+    Events { most: u32 },
     /// Done: [`Points`].
     Points { role: Option<RoleName> },
     /// A cycle now. Done: [`CycleReport`]. With `attach`, joins a cycle that is already running instead of failing with

@@ -18,7 +18,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{
-    Cancelled, CatRequest, CycleReport, Event, MoveReport, PruneReport, Reply, Request, RolePrune,
+    Cancelled, CatRequest, CycleReport, Event, EventView, Events, MoveReport, PruneReport, Reply,
+    Request, RolePrune,
 };
 use super::node::Node;
 use super::{
@@ -26,12 +27,16 @@ use super::{
     pairing, points, promote, prune, rescan, resolve, restore, seed, status,
 };
 use crate::error::Failure;
+use crate::host::events::EventRecord;
 use crate::logic::manifest::Reason;
 use crate::logic::name::RoleName;
 use crate::logic::progress::Direction;
 
 /// Longest request, in bytes.
 const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+
+/// The most events that are told at once.
+const EVENTS_MAX: u32 = 200;
 
 /// How often a client hears the figures of running transfers.
 const TRANSFERS_EVERY: Duration = Duration::from_millis(250);
@@ -142,6 +147,7 @@ async fn answer(
     match logs::checked(node, request)? {
         Request::Status => value(&status::status(node).await?),
         Request::Watch => watch(node, client).await,
+        Request::Events { most } => value(&events(node, most)?),
         Request::Points { role } => value(&points::points(node, role.as_ref()).await?),
         Request::Run {
             role,
@@ -251,6 +257,19 @@ async fn content(
         Request::Drift(request) => value(&drift::drift(node, request).await?),
         other => anyhow::bail!("answer {other:?}"),
     }
+}
+
+fn events(node: &Node, most: u32) -> Result<Events> {
+    let kept = node.state.events(most.min(EVENTS_MAX))?;
+    let view = |event: EventRecord| EventView {
+        at: event.at,
+        role: event.role,
+        warning: event.warning,
+        text: event.text,
+    };
+    Ok(Events {
+        events: kept.into_iter().map(view).collect(),
+    })
 }
 
 /// Tells running cycles and drills to stop, and how many there were.

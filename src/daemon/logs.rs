@@ -245,6 +245,7 @@ fn named(request: &mut Request) -> Option<&mut RoleName> {
         | Request::Drift(_)
         | Request::Status
         | Request::Watch
+        | Request::Events { .. }
         | Request::Check
         | Request::PairInvite { .. }
         | Request::PairAccept { .. }

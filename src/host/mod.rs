@@ -9,6 +9,7 @@ pub mod command;
 pub mod copy;
 pub mod drill;
 pub mod dump;
+pub mod events;
 pub mod figures;
 pub mod hook;
 pub mod lock;

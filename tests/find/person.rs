@@ -86,9 +86,11 @@ fn a_person_is_asked_step_by_step() {
     assert_eq!(text(&a), "one\n");
     let out = node.dir.join("out");
     let out = out.to_str().unwrap();
+    // What was written in the second of the restore may have been kept as one more point.
+    let newest = format!("that is {}", node.points().last().unwrap());
     said(
         &format!("now\n2\n{out}\n"),
-        &["that is 1.6", "--dataset files", "restored web"],
+        &[&newest, "--dataset files", "restored web"],
     );
     assert_eq!(text(&node.dir.join("out/files/a")), "three\n");
 }

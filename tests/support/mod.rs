@@ -21,6 +21,7 @@ pub mod random;
 pub mod receiving;
 pub mod reliability;
 pub mod same;
+pub mod screen;
 pub mod servers;
 pub mod tree;
 pub mod wire;

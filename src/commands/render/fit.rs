@@ -1,6 +1,6 @@
-//! Text that fits a terminal: lines broken between words, and the rest counted where there are too many lines.
+//! Text that fits a terminal: lines broken between words.
 //!
-//! Promise: no word is lost without an ellipsis or a count in its place. Colours are measured as nothing.
+//! Promise: no word is lost without an ellipsis in its place. Colours are measured as nothing.
 
 use console::{measure_text_width, truncate_str};
 
@@ -11,18 +11,6 @@ pub fn fitted(text: &str, columns: usize) -> String {
         .flat_map(|line| broken(line, columns))
         .collect();
     lines.join("\n")
-}
-
-/// At most `rows` lines; the last one says how many more there would be.
-pub fn shortened(text: &str, rows: usize) -> Vec<String> {
-    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    if lines.len() <= rows {
-        return lines;
-    }
-    let shown = rows.saturating_sub(1);
-    let mut short = lines[..shown].to_vec();
-    short.push(format!("... {} more lines", lines.len() - shown));
-    short
 }
 
 fn broken(line: &str, columns: usize) -> Vec<String> {
@@ -72,11 +60,5 @@ mod tests {
         );
         check("one  two  three", 10, &["one  two", "    three"]);
         check("abcdefghijklmnop", 10, &["abcdefg..."]);
-    }
-
-    #[test]
-    fn what_is_left_out_is_counted() {
-        assert_eq!(shortened("a\nb", 2), ["a", "b"]);
-        assert_eq!(shortened("a\nb\nc\nd", 3), ["a", "b", "... 2 more lines"]);
     }
 }

@@ -111,7 +111,7 @@ fn remarks(role: &RoleStatus) -> Vec<String> {
 mod tests {
     use expect_test::{Expect, expect};
 
-    use super::super::status::{status, status_small};
+    use super::super::status::{role_block, status};
     use crate::commands::samples;
     use crate::daemon::api::{RoleStatus, Status, ViewStatus};
     use crate::logic::name::{NodeName, RoleName};
@@ -190,7 +190,8 @@ mod tests {
                   cedar    none               everything
                     cedar is not paired"#]],
         );
-        let text = status_small(&said(&|_| {}), 80);
+        let of = RoleName::parse("syslog").unwrap();
+        let text = role_block(&said(&|_| {}), &of).join("\n");
         assert_eq!(text.matches("LOGS OF").count(), 1, "{text}");
     }
 }

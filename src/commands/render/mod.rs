@@ -31,17 +31,22 @@ pub use find::{bring, bring_undo, find, quoted};
 #[cfg(test)]
 pub(super) use find::{bring_sample, sample as find_sample};
 pub use findings::{findings, findings_code};
-pub use fit::{fitted, shortened};
+pub use fit::fitted;
 pub use forks::{fork, fork_diff, fork_report, fork_steps, forks};
 pub use init::init;
 pub use load::load;
 #[cfg(test)]
 pub(super) use load::sample as load_sample;
+pub use logs::block as logs_block;
 pub use moved::moved;
 pub use points::points;
 pub use prune::prune;
 pub use seed::{seeded, seeded_code};
-pub use status::{status, status_brief, status_small};
+pub use standing::handover;
+pub use status::{
+    exposure, newest, node_line, peer_lines, replica_trouble, role_block, status, status_brief,
+    warning_lines,
+};
 pub use transfer::{transfer, transfer_within};
 
 use console::style;

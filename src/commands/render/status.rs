@@ -1,4 +1,4 @@
-//! `standin status`: the whole picture, its short form for a small terminal, and a line for a log.
+//! `standin status`: the whole picture, the parts that a watcher shows of it, and a line for a log.
 //!
 //! Promise: one failure is told once, where it belongs: at the peer, else at the role, else among the warnings.
 
@@ -14,11 +14,15 @@ use crate::commands::table::Table;
 use crate::daemon::api::{
     DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status,
 };
+use crate::logic::name::RoleName;
 use crate::logic::units;
 
 /// The whole picture. Transfers drop what does not fit into `columns`; none: nothing is dropped.
 pub fn status(status: &Status, columns: Option<usize>) -> String {
     let mut lines = vec![node_line(status)];
+    if status.roles.is_empty() {
+        lines.push("no roles configured".to_owned());
+    }
     for (title, details) in blocks(status) {
         lines.push(String::new());
         lines.push(title);
@@ -38,40 +42,39 @@ pub fn status(status: &Status, columns: Option<usize>) -> String {
     lines.join("\n")
 }
 
-/// The same for a terminal that cannot hold it all: what needs attention stands first.
-pub fn status_small(status: &Status, columns: usize) -> String {
-    let mut lines = vec![node_line(status)];
-    lines.extend(blocks(status).into_iter().map(|(title, _)| title));
-    lines.extend(warning_lines(status));
-    lines.extend(transfer_lines(status, Some(columns)));
-    for (title, details) in blocks(status) {
-        // The facts stand above.
-        lines.extend(title.split("  ").next().map(str::to_owned));
-        lines.extend(details);
-    }
-    lines.extend(peer_lines(status));
-    lines.join("\n")
-}
-
 /// The title and the lines of each role; one of both for those that one section of the config stands for.
 fn blocks(status: &Status) -> Vec<(String, Vec<String>)> {
-    let block = |role: &RoleStatus| match &role.logs {
+    let roles = status.roles.iter();
+    roles.filter_map(|role| block(status, role)).collect()
+}
+
+/// None: it is told with the first of its section.
+fn block(status: &Status, role: &RoleStatus) -> Option<(String, Vec<String>)> {
+    match &role.logs {
         None => Some((role_title(role, status.now), role_details(role, status.now))),
         Some(of) => logs::block(status, role)
             .map(|roles| (logs::title(of, &roles), logs::details(&roles, status.now))),
-    };
-    status.roles.iter().filter_map(block).collect()
+    }
 }
 
-fn node_line(status: &Status) -> String {
+/// `node alder  standin 0.1.0, up 4h 5m`.
+pub fn node_line(status: &Status) -> String {
     let node = heading(&format!("node {}", status.node));
     let up = human::between(status.started, status.now);
-    let none = if status.roles.is_empty() {
-        "\nno roles configured"
-    } else {
-        ""
-    };
-    format!("{node}  standin {}, up {up}{none}", status.version)
+    format!("{node}  standin {}, up {up}", status.version)
+}
+
+/// All lines of one role, or of the section of kind "logs" that has this name; none where there is none.
+pub fn role_block(status: &Status, name: &RoleName) -> Vec<String> {
+    let named = |role: &&RoleStatus| role.logs.as_ref().unwrap_or(&role.name) == name;
+    let block = status
+        .roles
+        .iter()
+        .filter(named)
+        .find_map(|role| block(status, role));
+    let (title, mut lines) = block.unwrap_or_default();
+    lines.insert(0, title);
+    lines
 }
 
 fn transfer_lines(status: &Status, columns: Option<usize>) -> Vec<String> {
@@ -88,7 +91,8 @@ fn transfer_lines(status: &Status, columns: Option<usize>) -> Vec<String> {
     lines
 }
 
-fn warning_lines(status: &Status) -> Vec<String> {
+/// A title and what is told nowhere else; nothing where there is nothing.
+pub fn warning_lines(status: &Status) -> Vec<String> {
     let told: Vec<&str> = status.roles.iter().flat_map(failures).collect();
     let news = |warning: &&String| !told.iter().any(|failure| warning.contains(failure));
     let warnings: Vec<&String> = status.warnings.iter().filter(news).collect();
@@ -210,7 +214,7 @@ fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
 }
 
 /// What keeps a peer behind, and when it is tried again.
-pub(super) fn replica_trouble(replica: &ReplicaStatus, now: Timestamp) -> Vec<String> {
+pub fn replica_trouble(replica: &ReplicaStatus, now: Timestamp) -> Vec<String> {
     let again = match replica.retry_at {
         Some(at) if at > now => format!(", next try in {}", human::between(now, at)),
         Some(_) => ", trying again now".to_owned(),
@@ -279,7 +283,8 @@ fn replica_row(role: &RoleStatus, replica: &ReplicaStatus, now: Timestamp) -> [S
     ]
 }
 
-pub(super) fn exposure(replica: &ReplicaStatus) -> String {
+/// What would be lost if it took over now: `5m 40s, 12.0 MiB`.
+pub fn exposure(replica: &ReplicaStatus) -> String {
     match (replica.exposure_s, &replica.newest) {
         (Some(seconds), Some(_)) if seconds <= 0.0 => "nothing".into(),
         (Some(seconds), Some(_)) => {
@@ -296,7 +301,8 @@ pub(super) fn exposure(replica: &ReplicaStatus) -> String {
     }
 }
 
-pub(super) fn newest(point: Option<&PointSummary>, now: Timestamp) -> String {
+/// `1.43 (40s ago)`.
+pub fn newest(point: Option<&PointSummary>, now: Timestamp) -> String {
     point.map_or("none".into(), |point| {
         let age = human::ago(point.taken, now);
         match point.consistent {
@@ -309,7 +315,8 @@ pub(super) fn newest(point: Option<&PointSummary>, now: Timestamp) -> String {
     })
 }
 
-fn peer_lines(status: &Status) -> Vec<String> {
+/// A heading and a line for each link; nothing where there is no peer.
+pub fn peer_lines(status: &Status) -> Vec<String> {
     if status.peers.is_empty() {
         return vec![];
     }
@@ -433,32 +440,7 @@ mod tests {
             .push(format!("web: the last cycle failed: {error}"));
         let check = |text: &str| assert_eq!(text.matches(error).count(), 1, "{text}");
         check(&status(&broken, None));
-        check(&status_small(&broken, 200));
         broken.roles[0].replicas.clear();
         check(&status(&broken, None));
-    }
-
-    #[test]
-    fn a_small_terminal_shows_what_needs_attention_first() {
-        console::set_colors_enabled(false);
-        expect![[r#"
-            node alder  standin 0.1.0, up 4h 5m
-            role web  active since 3d 4h, term 1 (alder), running: transfer
-            warnings
-              web: files holds a swap file, which is not replicated: swap.img
-            transfers
-              web/files -> birch  1.43 on 1.42   61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
-            role web
-              newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
-              drill  passed 3m ago (1.42, 12s)
-              PEER   IS       HOLDS              EXPOSURE          BEHIND     HAND-OVER
-              birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point    about 3 s
-              cedar  -        none               everything        43 points  -
-                cedar is not paired
-              dataset files  /srv/web  40.0 GiB free of 100.0 GiB
-            PEER   LINK                       VERSION
-            birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead, at most 250kB/s until 20:00
-            cedar  not paired                          pair it: standin pair invite"#]]
-        .assert_eq(&status_small(&samples::status(), 80));
     }
 }
