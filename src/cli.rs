@@ -16,6 +16,7 @@ mod drill;
 mod fork;
 mod load;
 mod moves;
+mod rebuild;
 mod seed;
 
 pub use drift::Drift;
@@ -23,6 +24,7 @@ pub use drill::Drill;
 pub use fork::*;
 pub use load::Load;
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
+pub use rebuild::Rebuild;
 pub use seed::Seed;
 
 /// Keeps a second server ready to take over: snapshot replication and failover for btrfs.
@@ -43,6 +45,8 @@ First steps, on each of two servers:
 Then, when the role is to move (docs/failover.md):
   standin handover ROLE --to NODE on the active server: moves it, losing nothing
   standin promote ROLE            on the other one, when the active server is dead
+When a whole server is lost (docs/restore.md):
+  standin rebuild --from PEER     on its new machine, after standin init: brings everything back
 
 Exit codes are listed in docs/exit-codes.md: 0 done, 1 failed, 2 usage or configuration, 3 partly done, ..."
 )]
@@ -98,6 +102,7 @@ pub enum Verb {
     Drift(Drift),
     Fork(Fork),
     Rescan(Rescan),
+    Rebuild(Rebuild),
     Prune(Prune),
     Check(Check),
     IfActive(IfActive),
@@ -157,7 +162,8 @@ pub enum PairStep {
 #[command(after_help = "\
 Examples:
   standin pair invite
-  standin pair invite --expires 1h --address alder.example.org:7321")]
+  standin pair invite --expires 1h --address alder.example.org:7321
+  standin pair invite --replace alder      for alder's new machine, in place of the lost one")]
 pub struct PairInvite {
     /// How long the invitation is good: 30s, 15m, 1h ...
     #[arg(long, value_name = "TIME", default_value = "15m")]
@@ -165,6 +171,9 @@ pub struct PairInvite {
     /// Where the other node reaches this one [default: advertise or listen of the configuration]
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<String>,
+    /// For a peer that was lost and set up anew: its new key takes the place of the pinned one
+    #[arg(long, value_name = "PEER")]
+    pub replace: Option<NodeName>,
 }
 
 /// Accept an invitation made on another node

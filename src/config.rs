@@ -35,6 +35,7 @@ mod play;
 mod read;
 mod seed;
 mod show;
+pub mod skeleton;
 pub mod store;
 #[cfg(test)]
 mod tests;

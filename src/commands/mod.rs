@@ -28,6 +28,7 @@ mod moves;
 mod pair;
 mod points;
 mod prune;
+mod rebuild;
 mod rescan;
 mod restore;
 mod run;
@@ -76,6 +77,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Drift(args) => drift::run(global, args),
         Verb::Fork(args) => fork::run(global, args),
         Verb::Rescan(args) => rescan::run(global, args),
+        Verb::Rebuild(args) => rebuild::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
         Verb::Check(args) => check::run(global, args),
         Verb::IfActive(args) => if_active::run(global, args),

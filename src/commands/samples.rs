@@ -430,6 +430,11 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             value(rescan()),
         ),
         (
+            "Rebuild",
+            "`standin rebuild --json`; with `--dry-run`, `ok` of the steps is null, and `problems` says what stands in the way",
+            value(render::rebuild_sample()),
+        ),
+        (
             "Prune",
             "`standin prune --json`, also with `--dry-run`",
             value(prune()),

@@ -92,7 +92,7 @@ fn peer(peer: &Peer) -> Table {
     table
 }
 
-fn role(role: &Role) -> Table {
+pub(super) fn role(role: &Role) -> Table {
     let mut table = Table::new();
     match role.logs {
         None => table["home"] = value(role.home.as_str()),

@@ -13,6 +13,7 @@ mod drill;
 mod dumps;
 mod forks;
 mod load;
+mod rebuild;
 mod seed;
 mod standing;
 
@@ -21,6 +22,7 @@ pub use drill::*;
 pub use dumps::*;
 pub use forks::*;
 pub use load::*;
+pub use rebuild::*;
 pub use seed::*;
 pub use standing::*;
 
@@ -75,6 +77,8 @@ pub enum Request {
         role: Option<RoleName>,
         dry_run: bool,
     },
+    /// Brings a new or wiped node back from a peer. Events as with `Run`. Done: [`RebuildReport`].
+    Rebuild(RebuildRequest),
     /// Makes this node active. Events as with `Run`. Done: [`MoveReport`].
     Promote(PromoteRequest),
     /// Moves a role from this node to a peer; `to` none: to its home. Events as with `Run`. Done: [`MoveReport`].
@@ -101,6 +105,9 @@ pub enum Request {
     PairInvite {
         expires_s: u64,
         address: Option<String>,
+        /// The peer that was set up anew: its new key takes the place of the one that is pinned.
+        #[serde(default)]
+        replace: Option<NodeName>,
     },
     /// Done: [`Paired`].
     PairAccept { line: String },

@@ -21,7 +21,7 @@ use super::api::{
 use super::node::Node;
 use super::{
     check, cycle, drift, drill, forks, handover, load, logs, pairing, points, promote, prune,
-    rescan, resolve, restore, seed, status,
+    rebuild, rescan, resolve, restore, seed, status,
 };
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -173,6 +173,9 @@ async fn answer(
             let reports = rescanned(node, role.as_ref(), dry_run);
             value(&follow(node, client, reports).await?)
         }
+        Request::Rebuild(request) => {
+            value(&follow(node, client, rebuild::rebuild(node, request)).await?)
+        }
         asked @ (Request::Load(_) | Request::Seed(_) | Request::Drift(_) | Request::Drill(_)) => {
             content(node, asked, client).await
         }
@@ -185,8 +188,13 @@ async fn answer(
         Request::Restore(request) => value(&restore::restore(node, request).await?),
         Request::Fork(request) => forks::answer(node, request).await,
         Request::Check => value(&check::check(node).await?),
-        Request::PairInvite { expires_s, address } => {
-            value(&pairing::invite(node, Duration::from_secs(expires_s), address).await?)
+        Request::PairInvite {
+            expires_s,
+            address,
+            replace,
+        } => {
+            let expires = Duration::from_secs(expires_s);
+            value(&pairing::invite(node, expires, address, replace).await?)
         }
         Request::PairAccept { line } => value(&pairing::accept(node, &line).await?),
         Request::PairRemove { peer } => value(&pairing::remove(node, &peer).await?),

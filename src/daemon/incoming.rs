@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{cycle, drift, grant, handover, logs, moves, prune, receiving, returning, words};
+use super::{
+    cycle, describe, drift, grant, handover, logs, moves, prune, receiving, returning, words,
+};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::fs::FsError;
@@ -74,6 +76,12 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             let answer = drift::answer(&node, &peer.peer.name, &names).await;
             exchange.send(&answer).await
         }
+        Request::Describe { role } => {
+            match describe::answer(&node, &peer.peer.name, role.as_ref()).await {
+                Ok(answer) => exchange.send(&answer).await,
+                Err(error) => refuse(&mut exchange, error).await,
+            }
+        }
         asked @ (Request::Holds { .. } | Request::Fetch { .. }) => {
             match returning::answer(&node, &peer.peer.name, asked).await {
                 Ok(answer) => exchange.send(&answer).await,
@@ -107,6 +115,7 @@ fn asked_for(request: &Request) -> String {
         Request::Ready { role, .. } => format!("say whether role {role} could be taken over"),
         Request::Holds { role, .. } => format!("list what can be fetched of role {role}"),
         Request::Fetch { role, point, .. } => format!("send {role} {point} again"),
+        Request::Describe { .. } => "say which roles are shared".to_owned(),
         Request::Drift { .. } => "say what is watched".to_owned(),
         Request::Ping => "answer a ping".to_owned(),
         Request::Prove { .. } => "prove this node's key again".to_owned(),

@@ -242,6 +242,7 @@ fn named(request: &mut Request) -> Option<&mut RoleName> {
         | Request::PairInvite { .. }
         | Request::PairAccept { .. }
         | Request::PairRemove { .. }
+        | Request::Rebuild(_)
         | Request::Reload => None,
     }
 }

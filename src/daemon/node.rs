@@ -61,6 +61,8 @@ pub struct Node {
     pub sends: Arc<Semaphore>,
     /// Held while a drill runs: one at a time on a node.
     pub drilling: Arc<tokio::sync::Mutex<()>>,
+    /// Held while this node is being rebuilt from a peer.
+    pub rebuilding: Arc<tokio::sync::Mutex<()>>,
     /// What is compared with other nodes, and how that went.
     pub drift: super::drift::Drift,
     config: RwLock<Arc<Config>>,
@@ -110,6 +112,8 @@ pub struct RoleRun {
     /// What was told of views that could not be shown; held by whoever brings them up to date.
     pub viewed: tokio::sync::Mutex<BTreeMap<DatasetName, String>>,
     pub seeds: Arc<super::seed::Seeds>,
+    /// What peers said while nothing of the role is here.
+    pub blank: Arc<super::blank::Blank>,
 }
 
 /// A cycle in progress.
@@ -201,6 +205,7 @@ impl Node {
             stop: CancellationToken::new(),
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             drilling: Arc::default(),
+            rebuilding: Arc::default(),
             drift: super::drift::Drift::default(),
             config: RwLock::new(Arc::new(config.clone())),
             roles: RwLock::default(),
@@ -360,7 +365,7 @@ impl Node {
 }
 
 impl RoleRun {
-    fn new(role: Role, limits: Limits) -> Result<RoleRun> {
+    pub fn new(role: Role, limits: Limits) -> Result<RoleRun> {
         let datasets: BTreeMap<DatasetName, PathBuf> = role
             .datasets
             .iter()
@@ -397,6 +402,7 @@ impl RoleRun {
             supervisor: Arc::default(),
             viewed: tokio::sync::Mutex::default(),
             seeds: Arc::default(),
+            blank: Arc::default(),
         })
     }
 
@@ -412,6 +418,7 @@ impl RoleRun {
             self.drill = old.drill.clone();
             self.heard = old.heard.clone();
             self.seeds = old.seeds.clone();
+            self.blank = old.blank.clone();
             lock(&self.shown).clone_from(&lock(&old.shown));
         }
         self

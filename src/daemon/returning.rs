@@ -128,7 +128,7 @@ async fn send(
         bases,
     };
     let link = node.link(peer)?;
-    let text = format!("{peer} asks for {point} again: its copy is damaged");
+    let text = format!("{peer} asks for {point}");
     node.hub.note(Some(&run.name), text);
     let cancel = lock(&run.beside).child_token();
     replicate::send(

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{clock, drift, drill, measured, schedule, seed, standing, unsaved};
+use super::{blank, clock, drift, drill, measured, schedule, seed, standing, unsaved};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
 use crate::logic::fork::Fork;
@@ -143,7 +143,10 @@ async fn role(
             let troubled = run.supervisor.trouble().is_some();
             outlook(&run.name, &record.part, troubled)
         }),
-        trouble: run.supervisor.trouble(),
+        trouble: run
+            .supervisor
+            .trouble()
+            .or_else(|| blank::trouble(node, run)),
         since: match &record {
             Some(record) if record.part.state == State::Active => of_term,
             _ => of_state,

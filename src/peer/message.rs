@@ -18,6 +18,7 @@ use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, RoleId, Term};
 use crate::logic::shortage::Shortage;
+use crate::logic::skeleton::Described;
 use crate::logic::transfer::{FLAGS_BYTES_MAX, FileFlags, Partial, StreamIdentity};
 
 /// Versions of this protocol that this build speaks, lowest and highest. History:
@@ -146,6 +147,12 @@ pub enum Request {
     Ready { role: RoleName, role_id: RoleId },
     /// "What have you of what we both watch under these names?" Answer: `Drift`.
     Drift { names: Vec<String> },
+    /// "What do you know of the roles that we share?" Answer: `Described`. Nothing is changed by it.
+    Describe {
+        /// Only this one; none: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<RoleName>,
+    },
     /// "Are you there, and how far?" Answer: `Pong`.
     Ping,
     /// "Show that you hold your key", the first exchange of a link, opened by both sides (see `prove`). Answer: `Proof`.
@@ -264,6 +271,9 @@ pub enum Answer {
     Drift {
         /// By name, of those that are watched with the asking node.
         found: BTreeMap<String, Found>,
+    },
+    Described {
+        roles: Vec<Described>,
     },
     Proof {
         /// The public key, hex.

@@ -15,6 +15,7 @@ mod logs;
 mod moved;
 mod points;
 mod prune;
+mod rebuild;
 pub(super) mod seed;
 mod standing;
 mod status;
@@ -32,6 +33,9 @@ pub(super) use load::sample as load_sample;
 pub use moved::moved;
 pub use points::points;
 pub use prune::prune;
+#[cfg(test)]
+pub(super) use rebuild::sample as rebuild_sample;
+pub use rebuild::{rebuild, rebuild_code};
 pub use seed::{seeded, seeded_code};
 pub use status::{status, status_brief, status_small};
 pub use transfer::{transfer, transfer_within};

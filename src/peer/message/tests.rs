@@ -8,6 +8,7 @@ use super::*;
 use crate::logic::drift::Value;
 use crate::logic::manifest::Reason;
 use crate::logic::point::PointName;
+use crate::logic::skeleton::{Known, Skeleton};
 
 /// Says it, hears it, and hears it again with words of a newer version added to every object.
 fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(said: T) {
@@ -160,6 +161,10 @@ fn requests() {
     check(Request::Drift {
         names: vec!["nginx".into(), String::new()],
     });
+    check(Request::Describe { role: None });
+    check(Request::Describe {
+        role: Some(RoleName::parse("web").unwrap()),
+    });
     check(Request::Holds {
         role: RoleName::parse("web").unwrap(),
         role_id: RoleId(Uuid::from_u128(5)),
@@ -224,6 +229,20 @@ fn answers() {
     });
     check(Answer::Drift {
         found: BTreeMap::from([("nginx".to_owned(), found())]),
+    });
+    check(Answer::Described {
+        roles: vec![Described {
+            role: RoleName::parse("web").unwrap(),
+            skeleton: Some(Skeleton::default()),
+            known: Some(Known {
+                id: RoleId(Uuid::from_u128(5)),
+                term: term(),
+                line: Line::first(term()),
+                plays: true,
+                newest: Some(manifest().point),
+                points: 3,
+            }),
+        }],
     });
     check(Answer::Proof {
         key: "ab".into(),
