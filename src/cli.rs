@@ -18,6 +18,7 @@ mod load;
 mod moves;
 mod rebuild;
 mod seed;
+mod verify;
 
 pub use drift::Drift;
 pub use drill::Drill;
@@ -26,6 +27,7 @@ pub use load::Load;
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
 pub use rebuild::Rebuild;
 pub use seed::Seed;
+pub use verify::Verify;
 
 /// Keeps a second server ready to take over: snapshot replication and failover for btrfs.
 #[derive(Debug, Parser)]
@@ -102,6 +104,7 @@ pub enum Verb {
     Drift(Drift),
     Fork(Fork),
     Rescan(Rescan),
+    Verify(Verify),
     Rebuild(Rebuild),
     Prune(Prune),
     Check(Check),

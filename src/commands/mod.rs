@@ -36,6 +36,7 @@ mod seed;
 mod serve;
 mod status;
 mod table;
+mod verify;
 
 #[cfg(test)]
 mod samples;
@@ -77,6 +78,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Drift(args) => drift::run(global, args),
         Verb::Fork(args) => fork::run(global, args),
         Verb::Rescan(args) => rescan::run(global, args),
+        Verb::Verify(args) => verify::run(global, args),
         Verb::Rebuild(args) => rebuild::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
         Verb::Check(args) => check::run(global, args),

@@ -430,6 +430,11 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             value(rescan()),
         ),
         (
+            "Verify",
+            "`standin verify --json`; `what` of a difference is `only-here`, `only-there`, `kind`, `content`, `metadata`, `unreadable-here` or `unreadable-there`; a repair prints what `standin rescan` does",
+            value(render::verify_sample()),
+        ),
+        (
             "Rebuild",
             "`standin rebuild --json`; with `--dry-run`, `ok` of the steps is null, and `problems` says what stands in the way",
             value(render::rebuild_sample()),

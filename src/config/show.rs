@@ -60,6 +60,7 @@ fn node(node: &Node) -> Table {
     table["state-dir"] = text(&node.state_dir);
     table["control"] = text(&node.control);
     table["reserve"] = value(units::exact_size(node.reserve));
+    table["verify-rate"] = value(units::exact_rate(node.verify_rate));
     let mut checkpoint = InlineTable::new();
     checkpoint.insert("bytes", units::exact_size(node.checkpoint_bytes).into());
     checkpoint.insert("every", units::exact_duration(node.checkpoint_every).into());

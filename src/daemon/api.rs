@@ -16,6 +16,7 @@ mod load;
 mod rebuild;
 mod seed;
 mod standing;
+mod verify;
 
 pub use drift::*;
 pub use drill::*;
@@ -25,6 +26,7 @@ pub use load::*;
 pub use rebuild::*;
 pub use seed::*;
 pub use standing::*;
+pub use verify::*;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -79,6 +81,10 @@ pub enum Request {
     },
     /// Brings a new or wiped node back from a peer. Events as with `Run`. Done: [`RebuildReport`].
     Rebuild(RebuildRequest),
+    /// Compares copies of a point with peers. Events as with `Run`. Done: [`VerifyReport`].
+    Verify(VerifyRequest),
+    /// Sets this node's copy of a point aside and fetches it again. Events as with `Run`. Done: [`CycleReport`].
+    Mend(MendRequest),
     /// Makes this node active. Events as with `Run`. Done: [`MoveReport`].
     Promote(PromoteRequest),
     /// Moves a role from this node to a peer; `to` none: to its home. Events as with `Run`. Done: [`MoveReport`].
@@ -246,6 +252,9 @@ pub struct RoleStatus {
     /// The last drill on this node that came to its end; none: there was none yet.
     #[serde(default)]
     pub drill: Option<DrillView>,
+    /// The last comparison of copies with each peer.
+    #[serde(default)]
+    pub verified: Vec<VerifiedView>,
     /// A drill is running.
     #[serde(default)]
     pub drilling: bool,

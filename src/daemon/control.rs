@@ -21,7 +21,7 @@ use super::api::{
 use super::node::Node;
 use super::{
     check, cycle, drift, drill, forks, handover, load, logs, pairing, points, promote, prune,
-    rebuild, rescan, resolve, restore, seed, status,
+    rebuild, rescan, resolve, restore, seed, status, verify,
 };
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -173,6 +173,10 @@ async fn answer(
             let reports = rescanned(node, role.as_ref(), dry_run);
             value(&follow(node, client, reports).await?)
         }
+        Request::Verify(request) => {
+            value(&follow(node, client, verify::verify(node, request)).await?)
+        }
+        Request::Mend(request) => value(&follow(node, client, verify::mend(node, request)).await?),
         Request::Rebuild(request) => {
             value(&follow(node, client, rebuild::rebuild(node, request)).await?)
         }

@@ -100,3 +100,21 @@ pub fn not_understood(error: &anyhow::Error) -> bool {
                 .contains("does not understand the request")
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::message::Refusal;
+
+    #[test]
+    fn what_an_older_node_says() {
+        // As `peer::link` says it.
+        let old = Refusal::new(
+            Code::Failed,
+            "this node does not understand the request: unknown variant `describe`",
+        );
+        assert!(not_understood(&old.into_error("ask birch")));
+        let other = Refusal::new(Code::Refused, "no");
+        assert!(!not_understood(&other.into_error("ask birch")));
+    }
+}

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use super::{
-    cycle, describe, drift, grant, handover, logs, moves, prune, receiving, returning, words,
+    cycle, describe, drift, grant, handover, logs, moves, prune, receiving, returning, verify,
+    words,
 };
 use crate::config::Grant;
 use crate::error::{Code, Failure};
@@ -76,6 +77,9 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             let answer = drift::answer(&node, &peer.peer.name, &names).await;
             exchange.send(&answer).await
         }
+        asked @ Request::Verify { .. } => {
+            verify::answer(&node, &peer.peer.name, asked, exchange).await
+        }
         Request::Describe { role } => {
             match describe::answer(&node, &peer.peer.name, role.as_ref()).await {
                 Ok(answer) => exchange.send(&answer).await,
@@ -115,6 +119,7 @@ fn asked_for(request: &Request) -> String {
         Request::Ready { role, .. } => format!("say whether role {role} could be taken over"),
         Request::Holds { role, .. } => format!("list what can be fetched of role {role}"),
         Request::Fetch { role, point, .. } => format!("send {role} {point} again"),
+        Request::Verify { role, point, .. } => format!("read its copy of {role} {point}"),
         Request::Describe { .. } => "say which roles are shared".to_owned(),
         Request::Drift { .. } => "say what is watched".to_owned(),
         Request::Ping => "answer a ping".to_owned(),

@@ -243,6 +243,8 @@ fn named(request: &mut Request) -> Option<&mut RoleName> {
         | Request::PairAccept { .. }
         | Request::PairRemove { .. }
         | Request::Rebuild(_)
+        | Request::Verify(_)
+        | Request::Mend(_)
         | Request::Reload => None,
     }
 }

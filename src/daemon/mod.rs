@@ -68,6 +68,7 @@ mod status;
 mod supervisor;
 mod take;
 mod unsaved;
+mod verify;
 mod view;
 mod watching;
 mod words;

@@ -61,6 +61,10 @@ pub struct Node {
     pub sends: Arc<Semaphore>,
     /// Held while a drill runs: one at a time on a node.
     pub drilling: Arc<tokio::sync::Mutex<()>>,
+    /// Held while this node compares copies with peers.
+    pub verifying: Arc<tokio::sync::Mutex<()>>,
+    /// Held while a copy is read because a peer compares.
+    pub answering: Arc<tokio::sync::Mutex<()>>,
     /// Held while this node is being rebuilt from a peer.
     pub rebuilding: Arc<tokio::sync::Mutex<()>>,
     /// What is compared with other nodes, and how that went.
@@ -88,6 +92,8 @@ pub struct RoleRun {
     pub beside: Arc<Mutex<CancellationToken>>,
     /// Points asked back from a peer: taken from it whatever their term, also where this node is active.
     pub wanted: Mutex<Vec<(NodeName, PointId)>>,
+    /// Points that are being compared with peers' copies: not pruned meanwhile.
+    pub read: Arc<Mutex<Vec<PointId>>>,
     /// Rung to look at the schedule now.
     pub wake: Notify,
     /// Start of the last cycle in this process: the schedule goes on where the state database cannot be written.
@@ -206,6 +212,8 @@ impl Node {
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             drilling: Arc::default(),
             rebuilding: Arc::default(),
+            verifying: Arc::default(),
+            answering: Arc::default(),
             drift: super::drift::Drift::default(),
             config: RwLock::new(Arc::new(config.clone())),
             roles: RwLock::default(),
@@ -389,6 +397,7 @@ impl RoleRun {
             receiving: Mutex::default(),
             beside: Arc::default(),
             wanted: Mutex::default(),
+            read: Arc::default(),
             wake: Notify::new(),
             last_start: Mutex::default(),
             unreadable: Mutex::default(),
@@ -415,6 +424,7 @@ impl RoleRun {
             self.ages = old.ages.clone();
             self.supervisor = old.supervisor.clone();
             self.beside = old.beside.clone();
+            self.read = old.read.clone();
             self.drill = old.drill.clone();
             self.heard = old.heard.clone();
             self.seeds = old.seeds.clone();
@@ -428,6 +438,11 @@ impl RoleRun {
     pub fn wants(&self, peer: &NodeName, point: &PointId) -> bool {
         let wanted = lock(&self.wanted);
         wanted.iter().any(|(from, id)| from == peer && id == point)
+    }
+
+    /// Whether the point is being compared with a peer's copy.
+    pub fn is_read(&self, point: &PointId) -> bool {
+        lock(&self.read).contains(point)
     }
 
     pub fn phase(&self) -> Option<String> {

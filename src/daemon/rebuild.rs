@@ -132,7 +132,16 @@ async fn reachable(node: &Arc<Node>, from: &NodeName) -> Result<()> {
 /// What the peer says of the roles that are meant.
 async fn shared(node: &Arc<Node>, request: &RebuildRequest) -> Result<Vec<Described>> {
     let from = &request.from;
-    let described = describe::ask(node, from, None).await?;
+    let mut asked = describe::ask(node, from, None).await;
+    // A link that is younger than a moment may give way to one that crossed it.
+    if asked
+        .as_ref()
+        .is_err_and(|error| Failure::code_of(error) != Code::Refused)
+    {
+        reachable(node, from).await?;
+        asked = describe::ask(node, from, None).await;
+    }
+    let described = asked?;
     for role in &request.roles {
         if !described.iter().any(|one| one.role == *role) {
             let names: Vec<&str> = described.iter().map(|one| one.role.as_str()).collect();

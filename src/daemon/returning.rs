@@ -57,7 +57,7 @@ pub async fn answer(node: &Arc<Node>, peer: &NodeName, request: Request) -> Resu
 }
 
 /// Whether the peer may have points of the role, and the role is the one it means.
-fn admit(
+pub fn admit(
     node: &Node,
     peer: &NodeName,
     name: &RoleName,

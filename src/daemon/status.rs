@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{blank, clock, drift, drill, measured, schedule, seed, standing, unsaved};
+use super::{blank, clock, drift, drill, measured, schedule, seed, standing, unsaved, verify};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
 use crate::logic::fork::Fork;
@@ -42,6 +42,7 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
             Ok((role, damaged)) => {
                 warn_of(&role, now, &mut warnings);
                 warnings.extend(drill::warning(&run, &role, now));
+                warnings.extend(verify::warnings(&run, &role.verified, now));
                 warnings.extend(seed::warnings(&run));
                 let named = |text: String| format!("{}: {text}", run.name);
                 warnings.extend(damaged.into_iter().map(named));
@@ -169,6 +170,7 @@ async fn role(
         damaged: damaged.len(),
         newest: stored.last().map(summary),
         drill: drill::last(node, run)?,
+        verified: verify::last(node, run)?,
         drilling: lock(&run.drill).is_some(),
         replicas,
         datasets,

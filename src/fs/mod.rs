@@ -22,6 +22,7 @@ use crate::logic::transfer::{FileFlags, Partial, StreamIdentity};
 
 pub mod apart;
 pub mod btrfs;
+pub mod tree;
 
 /// Result of an edge: context chains, with [`FsError`] inside where a caller branches.
 pub type Result<T> = anyhow::Result<T>;
@@ -306,6 +307,12 @@ pub trait Filesystem: Send + Sync {
 
     /// The same, and what is wrong with those that were left out.
     fn inspect(&self) -> Result<Inspection>;
+
+    /// Makes a point that is held one that is damaged, durably: `why` reads after "birch's copy of 1.42". Nothing of it is touched.
+    /// Repeating it is safe.
+    fn condemn(&self, point: &PointId, why: &str) -> Result<()> {
+        anyhow::bail!("call {point} damaged ({why}): this filesystem's points cannot be marked")
+    }
 
     /// Moves a damaged point out of the way, whole, and remembers why. One that is whole is refused, one that is not there
     /// is success.

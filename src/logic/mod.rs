@@ -39,3 +39,4 @@ pub mod shortage;
 pub mod skeleton;
 pub mod transfer;
 pub mod units;
+pub mod verify;

@@ -20,6 +20,7 @@ use crate::logic::point::{PointId, RoleId, Term};
 use crate::logic::shortage::Shortage;
 use crate::logic::skeleton::Described;
 use crate::logic::transfer::{FLAGS_BYTES_MAX, FileFlags, Partial, StreamIdentity};
+use crate::logic::verify::{self, Leave};
 
 /// Versions of this protocol that this build speaks, lowest and highest. History:
 /// 1: first.
@@ -153,6 +154,21 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         role: Option<RoleName>,
     },
+    /// "Read this dataset of this point, as I do: is it the same?" Answers: `Reading` until it is read, then `Read`; then
+    /// `Entries` for each [`SenderWord::Look`].
+    Verify {
+        role: RoleName,
+        role_id: RoleId,
+        term: Term,
+        point: PointId,
+        dataset: DatasetName,
+        /// What was read before is read again.
+        #[serde(default)]
+        full: bool,
+        /// What the asking node does not compare.
+        #[serde(default)]
+        leave: Leave,
+    },
     /// "Are you there, and how far?" Answer: `Pong`.
     Ping,
     /// "Show that you hold your key", the first exchange of a link, opened by both sides (see `prove`). Answer: `Proof`.
@@ -275,6 +291,29 @@ pub enum Answer {
     Described {
         roles: Vec<Described>,
     },
+    /// At once, and then about once a second.
+    Reading {
+        /// What neither compares.
+        leave: Leave,
+        files: u64,
+        bytes: u64,
+    },
+    Read {
+        /// Of the whole tree, hex.
+        root: String,
+        files: u64,
+        bytes: u64,
+        /// Paths that could not be read, hex; not all, where there are many.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unreadable: Vec<String>,
+    },
+    Entries {
+        /// In the order of their names.
+        entries: Vec<verify::Entry>,
+        /// There are more after these.
+        #[serde(default)]
+        more: bool,
+    },
     Proof {
         /// The public key, hex.
         key: String,
@@ -380,6 +419,13 @@ pub enum SenderWord {
     Restart { why: String },
     /// The stream is complete.
     End { bytes: u64, hash: String },
+    /// After a tree was read: what is in this directory? Path and name in hex.
+    Look {
+        dir: String,
+        /// Only names after this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
     /// The source failed; keep your checkpoint, this attempt is over.
     Failed { why: String },
 }

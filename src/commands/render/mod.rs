@@ -20,6 +20,7 @@ pub(super) mod seed;
 mod standing;
 mod status;
 mod transfer;
+mod verify;
 
 pub use cycle::{cycle, cycle_code, rescan, restore, undo};
 pub use drill::drill;
@@ -39,6 +40,9 @@ pub use rebuild::{rebuild, rebuild_code};
 pub use seed::{seeded, seeded_code};
 pub use status::{status, status_brief, status_small};
 pub use transfer::{transfer, transfer_within};
+#[cfg(test)]
+pub(super) use verify::sample as verify_sample;
+pub use verify::{verify, verify_code};
 
 use console::style;
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::drill::last_drill;
 use super::transfer::{transfer, transfer_name, transfer_within};
+use super::verify::last_verified;
 use super::{attention, heading, trouble};
 use super::{logs, standing};
 use crate::commands::human;
@@ -180,6 +181,7 @@ fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
         human::count(role.points, "point"),
     ));
     lines.push(last_drill(role, now));
+    lines.extend(last_verified(role, now));
     lines.extend(standing::loss(role, now));
     let of_replicas = role.replicas.iter().filter_map(|r| r.last_error.as_deref());
     let of_replicas: Vec<&str> = of_replicas.map(first_line).collect();

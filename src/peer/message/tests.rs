@@ -161,6 +161,18 @@ fn requests() {
     check(Request::Drift {
         names: vec!["nginx".into(), String::new()],
     });
+    check(Request::Verify {
+        role: RoleName::parse("web").unwrap(),
+        role_id: RoleId(Uuid::from_u128(5)),
+        term: term(),
+        point: manifest().point,
+        dataset: DatasetName::parse("db").unwrap(),
+        full: true,
+        leave: Leave {
+            devices: true,
+            ..Leave::default()
+        },
+    });
     check(Request::Describe { role: None });
     check(Request::Describe {
         role: Some(RoleName::parse("web").unwrap()),
@@ -244,6 +256,26 @@ fn answers() {
             }),
         }],
     });
+    check(Answer::Reading {
+        leave: Leave::default(),
+        files: 1,
+        bytes: 2,
+    });
+    check(Answer::Read {
+        root: "ab".into(),
+        files: 1,
+        bytes: 2,
+        unreadable: vec!["61".into()],
+    });
+    check(Answer::Entries {
+        entries: vec![verify::Entry {
+            name: "61".into(),
+            kind: verify::Kind::File,
+            meta: "ab".into(),
+            data: String::new(),
+        }],
+        more: true,
+    });
     check(Answer::Proof {
         key: "ab".into(),
         signature: "cd".into(),
@@ -255,6 +287,10 @@ fn answers() {
     check(SenderWord::End {
         bytes: 9,
         hash: "cd".into(),
+    });
+    check(SenderWord::Look {
+        dir: "61".into(),
+        after: Some("62".into()),
     });
     check(SenderWord::Failed {
         why: "send ioctl".into(),
