@@ -388,6 +388,7 @@ mod tests {
             role web  active since 3d 4h, term 1 (alder), running: transfer
               newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
               drill  passed 3m ago (1.42, 12s)
+              verify 1.42 equal to birch's 2m ago
               PEER   IS       HOLDS              EXPOSURE          BEHIND     HAND-OVER
               birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point    about 3 s
               cedar  -        none               everything        43 points  -
@@ -451,6 +452,7 @@ mod tests {
             role web
               newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
               drill  passed 3m ago (1.42, 12s)
+              verify 1.42 equal to birch's 2m ago
               PEER   IS       HOLDS              EXPOSURE          BEHIND     HAND-OVER
               birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point    about 3 s
               cedar  -        none               everything        43 points  -

@@ -171,7 +171,17 @@ mod tests {
 
     #[test]
     fn reports() {
-        check(|_| {}, Code::Unequal, expect![[""]]);
+        check(
+            |_| {},
+            Code::Unequal,
+            expect![[r#"
+            role web  alder's copy of 1.42 DIFFERS from birch's (in 1m 15s)
+              files  120000 files, 20.0 GiB, 1.0 GiB of it read now
+                www/index.html: content differs
+                www/old: cannot be read on birch
+              the disk of birch does not give files of 1.42 back: it may be failing
+              where alder's copy is the right one, on birch: standin verify web --point 1.42 --peer alder --repair"#]],
+        );
         check(
             |peer| {
                 (peer.equal, peer.code) = (Some(true), Code::Done);
@@ -182,7 +192,9 @@ mod tests {
                 }
             },
             Code::Done,
-            expect![[""]],
+            expect![[r#"
+                role web  alder's copy of 1.42 is equal to birch's (in 1m 15s)
+                  files  120000 files, 20.0 GiB, 1.0 GiB of it read now"#]],
         );
         check(
             |peer| {
@@ -193,7 +205,9 @@ mod tests {
                 peer.advice.clear();
             },
             Code::Unreachable,
-            expect![[""]],
+            expect![[r#"
+                role web  not compared with birch
+                  could not reach birch: no link yet"#]],
         );
     }
 }

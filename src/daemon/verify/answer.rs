@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tokio_util::sync::CancellationToken;
 
 use super::super::cycle::our_lineage;
 use super::super::incoming::refuse;
@@ -42,7 +43,10 @@ pub async fn answer(
         Err(error) => return refuse(&mut exchange, error).await,
     };
     let _held = Hold::new(&wanted.run, &wanted.point);
-    let whole = match tell(node, wanted, &mut exchange).await {
+    let cancel = node.stop.child_token();
+    // Whatever ends this, ends the reading.
+    let _cancelled = cancel.clone().drop_guard();
+    let whole = match tell(node, wanted, cancel, &mut exchange).await {
         Ok(whole) => Arc::new(whole),
         Err(error) => return refuse(&mut exchange, error).await,
     };
@@ -96,11 +100,13 @@ async fn gather(node: &Arc<Node>, peer: &NodeName, request: Request) -> Result<W
 }
 
 /// Reads, and tells how far it is.
-async fn tell(node: &Arc<Node>, wanted: Wanted, exchange: &mut Exchange) -> Result<Whole> {
+async fn tell(
+    node: &Arc<Node>,
+    wanted: Wanted,
+    cancel: CancellationToken,
+    exchange: &mut Exchange,
+) -> Result<Whole> {
     let rate = Some(node.config().node.verify_rate);
-    let cancel = node.stop.child_token();
-    // Whatever ends this, ends the reading.
-    let _cancelled = cancel.clone().drop_guard();
     let pace = Arc::new(Paced::new(rate, cancel));
     let leave = wanted.leave;
     let mut reading = {

@@ -4,7 +4,7 @@
 //! the point was complete: what is written in the same moment as a snapshot is taken could change without a trace.
 //! It deliberately does not know what the hashes are compared with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,9 @@ const RACY: i64 = 2;
 
 /// Hashes that wait to be written.
 const BATCH: usize = 4_000;
+
+/// Hashes of one reading that are kept in memory, since they must not be kept for later.
+const FRESH_MAX: usize = 1_000_000;
 
 /// Longest sleep in one piece.
 const NAP: Duration = Duration::from_millis(100);
@@ -100,6 +103,8 @@ struct Remembered {
     /// Seconds since 1970: only what changed before is remembered.
     before: i64,
     batch: Mutex<Vec<Kept>>,
+    /// Of this reading alone: what is not kept for later, by inode.
+    fresh: Mutex<HashMap<u64, ([u8; 32], Hash)>>,
 }
 
 fn stamp(seen: &Seen) -> [u8; 32] {
@@ -126,12 +131,19 @@ impl Remembered {
 
 impl Memory for Remembered {
     fn get(&self, seen: &Seen) -> Option<Hash> {
+        if let Some((stamped, hash)) = lock(&self.fresh).get(&seen.inode) {
+            return (*stamped == stamp(seen)).then_some(*hash);
+        }
         let hashes = self.hashes.as_ref().filter(|_| !self.full)?;
         hashes.get(&self.scope, seen.inode, &stamp(seen))
     }
 
     fn put(&self, seen: &Seen, hash: &Hash) {
         if seen.changed.0 >= self.before {
+            let mut fresh = lock(&self.fresh);
+            if fresh.len() < FRESH_MAX {
+                fresh.insert(seen.inode, (stamp(seen), *hash));
+            }
             return;
         }
         let mut batch = lock(&self.batch);
@@ -202,6 +214,7 @@ pub fn read(node: &Node, wanted: Wanted, pace: Arc<Paced>) -> Result<Whole> {
             full,
             before: complete.as_second() - RACY,
             batch: Mutex::default(),
+            fresh: Mutex::default(),
         },
         pace,
         tree: Tree::default(),
