@@ -430,16 +430,6 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
             value(rescan()),
         ),
         (
-            "Verify",
-            "`standin verify --json`; `what` of a difference is `only-here`, `only-there`, `kind`, `content`, `metadata`, `unreadable-here` or `unreadable-there`; a repair prints what `standin rescan` does",
-            value(render::verify_sample()),
-        ),
-        (
-            "Rebuild",
-            "`standin rebuild --json`; with `--dry-run`, `ok` of the steps is null, and `problems` says what stands in the way",
-            value(render::rebuild_sample()),
-        ),
-        (
             "Prune",
             "`standin prune --json`, also with `--dry-run`",
             value(prune()),
@@ -521,6 +511,23 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
     ]
 }
 
+/// The same, of copies of points on several nodes.
+fn of_copies() -> [(&'static str, &'static str, serde_json::Value); 2] {
+    [
+        (
+            "Verify",
+            "`standin verify --json`; `what` of a difference is `only-here`, `only-there`, `kind`, `content`, `metadata`, \
+             `unreadable-here` or `unreadable-there`; a repair prints what `standin rescan` does",
+            serde_json::to_value(render::verify_sample()).unwrap(),
+        ),
+        (
+            "Rebuild",
+            "`standin rebuild --json`; with `--dry-run`, `ok` of the steps is null, and `problems` says what stands in the way",
+            serde_json::to_value(render::rebuild_sample()).unwrap(),
+        ),
+    ]
+}
+
 const JSON_DOC_HEAD: &str = "\
 # What `--json` prints
 
@@ -536,7 +543,7 @@ This page is made from the values the tests use: `UPDATE_EXPECT=1 cargo test --l
 #[test]
 fn json_doc_shows_what_is_printed() {
     let mut text = JSON_DOC_HEAD.to_owned();
-    for (heading, printer, value) in examples() {
+    for (heading, printer, value) in examples().into_iter().chain(of_copies()) {
         let json = serde_json::to_string_pretty(&value).unwrap();
         text.push_str(&format!(
             "\n## {heading}\n\n{printer}.\n\n```json\n{json}\n```\n"

@@ -173,15 +173,11 @@ async fn answer(
             let reports = rescanned(node, role.as_ref(), dry_run);
             value(&follow(node, client, reports).await?)
         }
-        Request::Verify(request) => {
-            value(&follow(node, client, verify::verify(node, request)).await?)
-        }
-        Request::Mend(request) => value(&follow(node, client, verify::mend(node, request)).await?),
-        Request::Rebuild(request) => {
-            value(&follow(node, client, rebuild::rebuild(node, request)).await?)
-        }
         asked @ (Request::Load(_) | Request::Seed(_) | Request::Drift(_) | Request::Drill(_)) => {
             content(node, asked, client).await
+        }
+        asked @ (Request::Rebuild(_) | Request::Verify(_) | Request::Mend(_)) => {
+            copies(node, asked, client).await
         }
         asked @ (Request::Promote(_)
         | Request::HandOver { .. }
@@ -192,16 +188,9 @@ async fn answer(
         Request::Restore(request) => value(&restore::restore(node, request).await?),
         Request::Fork(request) => forks::answer(node, request).await,
         Request::Check => value(&check::check(node).await?),
-        Request::PairInvite {
-            expires_s,
-            address,
-            replace,
-        } => {
-            let expires = Duration::from_secs(expires_s);
-            value(&pairing::invite(node, expires, address, replace).await?)
-        }
-        Request::PairAccept { line } => value(&pairing::accept(node, &line).await?),
-        Request::PairRemove { peer } => value(&pairing::remove(node, &peer).await?),
+        asked @ (Request::PairInvite { .. }
+        | Request::PairAccept { .. }
+        | Request::PairRemove { .. }) => paired(node, asked).await,
         Request::Reload => {
             pairing::reload(node).await?;
             Ok(serde_json::Value::Null)
@@ -232,6 +221,41 @@ async fn content(
         Request::Load(request) => value(&follow(node, client, load::load(node, request)).await?),
         Request::Seed(request) => value(&follow(node, client, seed::seed(node, request)).await?),
         Request::Drift(request) => value(&drift::drift(node, request).await?),
+        other => anyhow::bail!("answer {other:?}"),
+    }
+}
+
+/// Invitations, and what becomes of them.
+async fn paired(node: &Arc<Node>, request: Request) -> Result<serde_json::Value> {
+    match request {
+        Request::PairInvite {
+            expires_s,
+            address,
+            replace,
+        } => {
+            let expires = Duration::from_secs(expires_s);
+            value(&pairing::invite(node, expires, address, replace).await?)
+        }
+        Request::PairAccept { line } => value(&pairing::accept(node, &line).await?),
+        Request::PairRemove { peer } => value(&pairing::remove(node, &peer).await?),
+        other => anyhow::bail!("pair by {other:?}"),
+    }
+}
+
+/// What is asked of copies of points on this node and its peers.
+async fn copies(
+    node: &Arc<Node>,
+    request: Request,
+    client: &mut Client,
+) -> Result<serde_json::Value> {
+    match request {
+        Request::Rebuild(request) => {
+            value(&follow(node, client, rebuild::rebuild(node, request)).await?)
+        }
+        Request::Verify(request) => {
+            value(&follow(node, client, verify::verify(node, request)).await?)
+        }
+        Request::Mend(request) => value(&follow(node, client, verify::mend(node, request)).await?),
         other => anyhow::bail!("answer {other:?}"),
     }
 }

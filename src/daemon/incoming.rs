@@ -12,8 +12,7 @@ use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use super::{
-    cycle, describe, drift, grant, handover, logs, moves, prune, receiving, returning, verify,
-    words,
+    cycle, drift, grant, handover, logs, moves, prune, receiving, returning, verify, words,
 };
 use crate::config::Grant;
 use crate::error::{Code, Failure};
@@ -74,19 +73,14 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             }
         }
         Request::Drift { names } => {
-            let answer = drift::answer(&node, &peer.peer.name, &names).await;
-            exchange.send(&answer).await
+            exchange
+                .send(&drift::answer(&node, &peer.peer.name, &names).await)
+                .await
         }
         asked @ Request::Verify { .. } => {
             verify::answer(&node, &peer.peer.name, asked, exchange).await
         }
-        Request::Describe { role } => {
-            match describe::answer(&node, &peer.peer.name, role.as_ref()).await {
-                Ok(answer) => exchange.send(&answer).await,
-                Err(error) => refuse(&mut exchange, error).await,
-            }
-        }
-        asked @ (Request::Holds { .. } | Request::Fetch { .. }) => {
+        asked @ (Request::Holds { .. } | Request::Fetch { .. } | Request::Describe { .. }) => {
             match returning::answer(&node, &peer.peer.name, asked).await {
                 Ok(answer) => exchange.send(&answer).await,
                 Err(error) => refuse(&mut exchange, error).await,

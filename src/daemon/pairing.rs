@@ -223,35 +223,7 @@ async fn judge(
     let ours = node.name();
     match pair::judge(stored.as_ref(), request, &ours, own, key, now) {
         Verdict::Accept { proof } => {
-            let peers = &node.config().peers;
-            let known = peers.get(&request.node).and_then(|peer| peer.key.as_ref());
-            let other = known.is_some_and(|known| *known != key.to_string());
-            let replaces = stored.as_ref().and_then(|stored| stored.replaces.as_ref());
-            let replaced = other && replaces == Some(&request.node);
-            if replaced {
-                gives_way(node, &request.node)?;
-            } else if other {
-                let name = &request.node;
-                let what = format!(
-                    "pair with {name}: a node of that name is paired already, with another key"
-                );
-                let hint = format!(
-                    "if {name} was lost and set up anew: `standin pair invite --replace {name}` on {ours}, and accept that line; else give this node another name"
-                );
-                bail!(Failure::new(Code::Refused, what).hint(hint));
-            }
-            // The same key may repeat its request when an answer was lost; once removed, it needs a new invitation.
-            if (known.is_none() || replaced)
-                && stored
-                    .as_ref()
-                    .is_some_and(|stored| stored.used_by.is_some())
-            {
-                let what = format!("pair with {}: the invitation was used before", request.node);
-                bail!(
-                    Failure::new(Code::Refused, what)
-                        .hint("make a new one with `standin pair invite`")
-                );
-            }
+            may_pair(node, request, key, stored.as_ref())?;
             if let Some(stored) = stored {
                 record(
                     node,
@@ -281,6 +253,39 @@ async fn judge(
             Ok(PairAnswer::Refused(refusal))
         }
     }
+}
+
+/// Whether who proved the secret may have the name that it says, with its key.
+fn may_pair(
+    node: &Node,
+    request: &PairRequest,
+    key: Fingerprint,
+    stored: Option<&StoredInvite>,
+) -> Result<()> {
+    let ours = node.name();
+    let peers = &node.config().peers;
+    let known = peers.get(&request.node).and_then(|peer| peer.key.as_ref());
+    let other = known.is_some_and(|known| *known != key.to_string());
+    let replaces = stored.and_then(|stored| stored.replaces.as_ref());
+    let replaced = other && replaces == Some(&request.node);
+    if replaced {
+        gives_way(node, &request.node)?;
+    } else if other {
+        let name = &request.node;
+        let what =
+            format!("pair with {name}: a node of that name is paired already, with another key");
+        let hint = format!(
+            "if {name} was lost and set up anew: `standin pair invite --replace {name}` on {ours}, and accept that line; else give this node another name"
+        );
+        bail!(Failure::new(Code::Refused, what).hint(hint));
+    }
+    // The same key may repeat its request when an answer was lost; once removed, it needs a new invitation.
+    let used = stored.is_some_and(|stored| stored.used_by.is_some());
+    if (known.is_none() || replaced) && used {
+        let what = format!("pair with {}: the invitation was used before", request.node);
+        bail!(Failure::new(Code::Refused, what).hint("make a new one with `standin pair invite`"));
+    }
+    Ok(())
 }
 
 /// Writes the key into the config file; a reload takes it over.

@@ -144,10 +144,7 @@ async fn role(
             let troubled = run.supervisor.trouble().is_some();
             outlook(&run.name, &record.part, troubled)
         }),
-        trouble: run
-            .supervisor
-            .trouble()
-            .or_else(|| blank::trouble(node, run)),
+        trouble: blank::trouble(node, run).or_else(|| run.supervisor.trouble()),
         since: match &record {
             Some(record) if record.part.state == State::Active => of_term,
             _ => of_state,

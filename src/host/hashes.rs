@@ -56,7 +56,7 @@ impl Hashes {
         let connection = self.lock();
         let sql = "SELECT hash FROM hash WHERE scope = ?1 AND inode = ?2 AND stamp = ?3";
         let mut query = connection.prepare_cached(sql).ok()?;
-        let row = query.query_row(params![scope, inode.cast_signed(), stamp], |row| {
+        let row = query.query_row(params![scope, signed(inode), stamp], |row| {
             row.get::<_, Vec<u8>>(0)
         });
         row.optional().ok()??.try_into().ok()
@@ -71,11 +71,16 @@ impl Hashes {
                 "INSERT OR REPLACE INTO hash (scope, inode, stamp, hash) VALUES (?1, ?2, ?3, ?4)";
             let mut insert = change.prepare_cached(sql)?;
             for one in kept {
-                insert.execute(params![scope, one.inode.cast_signed(), one.stamp, one.hash])?;
+                insert.execute(params![scope, signed(one.inode), one.stamp, one.hash])?;
             }
         }
         change.commit().context("keep hashes of files")
     }
+}
+
+/// SQLite has no unsigned numbers; any that is told from all others will do.
+fn signed(inode: u64) -> i64 {
+    i64::from_ne_bytes(inode.to_ne_bytes())
 }
 
 fn open(path: &Path) -> Result<Connection> {
