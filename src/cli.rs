@@ -19,7 +19,9 @@ mod fork;
 mod load;
 mod mount;
 mod moves;
+mod rebuild;
 mod seed;
+mod verify;
 
 pub use diff::Diff;
 pub use drift::Drift;
@@ -29,7 +31,9 @@ pub use fork::*;
 pub use load::Load;
 pub use mount::{Mount, Unmount};
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
+pub use rebuild::Rebuild;
 pub use seed::Seed;
+pub use verify::Verify;
 
 /// Keeps a second server ready to take over: snapshot replication and failover for btrfs and ZFS.
 #[derive(Debug, Parser)]
@@ -49,6 +53,8 @@ First steps, on each of two servers:
 Then, when the role is to move (docs/failover.md):
   standin handover ROLE --to NODE on the active server: moves it, losing nothing
   standin promote ROLE            on the other one, when the active server is dead
+When a whole server is lost (docs/restore.md):
+  standin rebuild --from PEER     on its new machine, after standin init: brings everything back
 
 Exit codes are listed in docs/exit-codes.md: 0 done, 1 failed, 2 usage or configuration, 3 partly done, ..."
 )]
@@ -109,6 +115,8 @@ pub enum Verb {
     Unmount(Unmount),
     Fork(Fork),
     Rescan(Rescan),
+    Verify(Verify),
+    Rebuild(Rebuild),
     Prune(Prune),
     Check(Check),
     IfActive(IfActive),
@@ -168,7 +176,8 @@ pub enum PairStep {
 #[command(after_help = "\
 Examples:
   standin pair invite
-  standin pair invite --expires 1h --address alder.example.org:7321")]
+  standin pair invite --expires 1h --address alder.example.org:7321
+  standin pair invite --replace alder      for alder's new machine, in place of the lost one")]
 pub struct PairInvite {
     /// How long the invitation is good: 30s, 15m, 1h ...
     #[arg(long, value_name = "TIME", default_value = "15m")]
@@ -176,6 +185,9 @@ pub struct PairInvite {
     /// Where the other node reaches this one [default: advertise or listen of the configuration]
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<String>,
+    /// For a peer that was lost and set up anew: its new key takes the place of the pinned one
+    #[arg(long, value_name = "PEER")]
+    pub replace: Option<NodeName>,
 }
 
 /// Accept an invitation made on another node

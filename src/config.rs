@@ -36,6 +36,7 @@ mod play;
 mod read;
 mod seed;
 mod show;
+pub mod skeleton;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -118,6 +119,8 @@ pub struct Node {
     pub checkpoint_bytes: u64,
     /// ... or after this time. Default 30 s.
     pub checkpoint_every: Duration,
+    /// Bytes a second that are read at most for a peer that compares copies. Default 32 MiB.
+    pub verify_rate: u64,
     /// Words for templates of seeded files. Default: none.
     pub vars: BTreeMap<String, String>,
     /// What is compared with other nodes. Default: nothing.

@@ -39,6 +39,8 @@ pub enum Code {
     NotFound = 17,
     /// Nodes differ in what is watched (`standin drift`).
     Differs = 18,
+    /// Copies of a point are not equal, or cannot be read (`standin verify`).
+    Unequal = 19,
     /// This node is not active in the role, so the command was not run (EX_TEMPFAIL of sysexits.h).
     NotActive = 75,
     /// Interrupted; finished parts are kept.
@@ -47,7 +49,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the published table.
-    pub const ALL: [Code; 15] = [
+    pub const ALL: [Code; 16] = [
         Code::Done,
         Code::Failed,
         Code::Usage,
@@ -61,6 +63,7 @@ impl Code {
         Code::NoSpace,
         Code::NotFound,
         Code::Differs,
+        Code::Unequal,
         Code::NotActive,
         Code::Interrupted,
     ];
@@ -81,6 +84,7 @@ impl Code {
             Code::NoSpace => "no-space",
             Code::NotFound => "not-found",
             Code::Differs => "differs",
+            Code::Unequal => "unequal",
             Code::NotActive => "not-active",
             Code::Interrupted => "interrupted",
         }

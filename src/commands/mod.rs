@@ -32,6 +32,7 @@ mod moves;
 mod pair;
 mod points;
 mod prune;
+mod rebuild;
 mod rescan;
 mod restore;
 mod run;
@@ -39,6 +40,7 @@ mod seed;
 mod serve;
 mod status;
 mod table;
+mod verify;
 mod watch;
 
 #[cfg(test)]
@@ -86,6 +88,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Unmount(args) => mount::unmount(global, args),
         Verb::Fork(args) => fork::run(global, args),
         Verb::Rescan(args) => rescan::run(global, args),
+        Verb::Verify(args) => verify::run(global, args),
+        Verb::Rebuild(args) => rebuild::run(global, args),
         Verb::Prune(args) => prune::run(global, args),
         Verb::Check(args) => check::run(global, args),
         Verb::IfActive(args) => if_active::run(global, args),

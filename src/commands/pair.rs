@@ -38,6 +38,7 @@ fn invite(control: &Control, output: Output, args: &PairInvite) -> Result<Code> 
     let request = Request::PairInvite {
         expires_s: seconds(&args.expires)?,
         address: args.address.clone(),
+        replace: args.replace.clone(),
     };
     let (value, invitation): (_, Invitation) = control.ask(&request)?;
     output.answer(&value, || Ok(invitation.line.clone()))?;
@@ -57,19 +58,20 @@ fn show(output: Output, (value, paired): (Value, Paired)) -> Result<Code> {
 
 /// The invitation: given as an argument, else one line of standard input.
 fn line(args: &PairAccept) -> Result<String> {
-    let mut line = String::new();
     match args.line.as_deref() {
-        Some(given) if given != "-" => line.push_str(given),
-        _ => {
-            if io::stdin().is_terminal() {
-                output::complain(
-                    "Paste the line that standin pair invite printed, then press Enter:",
-                );
-            }
-            let mut bounded = io::Read::take(io::stdin().lock(), LINE_BYTES_MAX);
-            io::BufRead::read_line(&mut bounded, &mut line).context("read the invitation")?;
-        }
+        Some(given) if given != "-" && !given.trim().is_empty() => Ok(given.trim().to_owned()),
+        _ => pasted(),
     }
+}
+
+/// One line of standard input; a person is asked for it.
+pub fn pasted() -> Result<String> {
+    if io::stdin().is_terminal() {
+        output::complain("Paste the line that standin pair invite printed, then press Enter:");
+    }
+    let mut line = String::new();
+    let mut bounded = io::Read::take(io::stdin().lock(), LINE_BYTES_MAX);
+    io::BufRead::read_line(&mut bounded, &mut line).context("read the invitation")?;
     let line = line.trim().to_owned();
     if line.is_empty() {
         let failure = Failure::new(Code::Usage, "accept an invitation: none was given");

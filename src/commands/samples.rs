@@ -530,6 +530,23 @@ fn examples_of_paths() -> Vec<(&'static str, &'static str, serde_json::Value)> {
     ]
 }
 
+/// The same, of copies of points on several nodes.
+fn of_copies() -> [(&'static str, &'static str, serde_json::Value); 2] {
+    [
+        (
+            "Verify",
+            "`standin verify --json`; `what` of a difference is `only-here`, `only-there`, `kind`, `content`, `metadata`, \
+             `unreadable-here` or `unreadable-there`; a repair prints what `standin rescan` does",
+            serde_json::to_value(render::verify_sample()).unwrap(),
+        ),
+        (
+            "Rebuild",
+            "`standin rebuild --json`; with `--dry-run`, `ok` of the steps is null, and `problems` says what stands in the way",
+            serde_json::to_value(render::rebuild_sample()).unwrap(),
+        ),
+    ]
+}
+
 const JSON_DOC_HEAD: &str = "\
 # What `--json` prints
 
@@ -548,7 +565,8 @@ fn json_doc_shows_what_is_printed() {
     let all = examples()
         .into_iter()
         .chain(examples_of_paths())
-        .chain(browse::examples());
+        .chain(browse::examples())
+        .chain(of_copies());
     for (heading, printer, value) in all {
         let json = serde_json::to_string_pretty(&value).unwrap();
         text.push_str(&format!(

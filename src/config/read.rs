@@ -148,6 +148,7 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
     let control = section.get("control").map(|found| found.parsed(socket));
     let reserve = section.get("reserve").map(|found| size(&found));
     let checkpoint = section.get("checkpoint").map(checkpoint);
+    let verify_rate = section.get("verify-rate").map(|found| rate(&found));
     let vars = section.get("vars").map(super::seed::vars);
     section.finish();
     let node = || {
@@ -162,6 +163,7 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
             reserve: reserve.unwrap_or(Some(RESERVE_DEFAULT))?,
             checkpoint_bytes,
             checkpoint_every,
+            verify_rate: verify_rate.unwrap_or(Some(VERIFY_RATE_DEFAULT))?,
             vars: vars.unwrap_or_else(|| Some(BTreeMap::new()))?,
             watches: Vec::new(),
         })
@@ -173,6 +175,16 @@ fn node(mut section: Section) -> (Option<NodeName>, Option<Node>) {
 const RESERVE_DEFAULT: u64 = 1 << 30;
 
 const CHECKPOINT_DEFAULT: (u64, Duration) = (256 << 20, Duration::from_secs(30));
+
+const VERIFY_RATE_DEFAULT: u64 = 32 << 20;
+
+fn rate(found: &Found) -> Option<u64> {
+    let rate = found.parsed(units::parse_rate)?;
+    if rate == 0 {
+        found.refuse("must be more than nothing");
+    }
+    Some(rate)
+}
 
 /// Absent is fine (`Some(None)`), present but wrong is not (`None`).
 fn or_none<T>(value: Option<Option<T>>) -> Option<Option<T>> {

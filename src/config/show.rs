@@ -60,6 +60,7 @@ fn node(node: &Node) -> Table {
     table["state-dir"] = text(&node.state_dir);
     table["control"] = text(&node.control);
     table["reserve"] = value(units::exact_size(node.reserve));
+    table["verify-rate"] = value(units::exact_rate(node.verify_rate));
     let mut checkpoint = InlineTable::new();
     checkpoint.insert("bytes", units::exact_size(node.checkpoint_bytes).into());
     checkpoint.insert("every", units::exact_duration(node.checkpoint_every).into());
@@ -92,7 +93,7 @@ fn peer(peer: &Peer) -> Table {
     table
 }
 
-fn role(role: &Role) -> Table {
+pub(super) fn role(role: &Role) -> Table {
     let mut table = Table::new();
     match role.logs {
         None => table["home"] = value(role.home.as_str()),

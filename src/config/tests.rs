@@ -143,6 +143,7 @@ fn what_is_shown_reads_back() {
         state-dir = "/var/lib/standin"
         control = "/run/standin/control.sock"
         reserve = "1MiB"
+        verify-rate = "32MiB/s"
         checkpoint = { bytes = "64MiB", every = "1m30s" }
 
         [peer.birch]

@@ -4,7 +4,7 @@
 //! [`Reply::Failed`]. `--json` prints the value inside `Done` as it stands here (docs/json.md), so a field may be added,
 //! never renamed or removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,8 +17,11 @@ mod events;
 mod find;
 mod forks;
 mod load;
+mod points;
+mod rebuild;
 mod seed;
 mod standing;
+mod verify;
 
 pub use browse::*;
 pub use diff::*;
@@ -29,8 +32,11 @@ pub use events::*;
 pub use find::*;
 pub use forks::*;
 pub use load::*;
+pub use points::*;
+pub use rebuild::*;
 pub use seed::*;
 pub use standing::*;
+pub use verify::*;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -97,6 +103,12 @@ pub enum Request {
         role: Option<RoleName>,
         dry_run: bool,
     },
+    /// Brings a new or wiped node back from a peer. Events as with `Run`. Done: [`RebuildReport`].
+    Rebuild(RebuildRequest),
+    /// Compares copies of a point with peers. Events as with `Run`. Done: [`VerifyReport`].
+    Verify(VerifyRequest),
+    /// Sets this node's copy of a point aside and fetches it again. Events as with `Run`. Done: [`CycleReport`].
+    Mend(MendRequest),
     /// Makes this node active. Events as with `Run`. Done: [`MoveReport`].
     Promote(PromoteRequest),
     /// Moves a role from this node to a peer; `to` none: to its home. Events as with `Run`. Done: [`MoveReport`].
@@ -123,6 +135,9 @@ pub enum Request {
     PairInvite {
         expires_s: u64,
         address: Option<String>,
+        /// The peer that was set up anew: its new key takes the place of the one that is pinned.
+        #[serde(default)]
+        replace: Option<NodeName>,
     },
     /// Done: [`Paired`].
     PairAccept { line: String },
@@ -268,6 +283,9 @@ pub struct RoleStatus {
     /// The last drill on this node that came to its end; none: there was none yet.
     #[serde(default)]
     pub drill: Option<DrillView>,
+    /// The last comparison of copies with each peer.
+    #[serde(default)]
+    pub verified: Vec<VerifiedView>,
     /// A drill is running.
     #[serde(default)]
     pub drilling: bool,
@@ -335,82 +353,6 @@ pub struct PointSummary {
     /// Whether its databases are consistent; none where it has none, or that is not known.
     #[serde(default)]
     pub consistent: Option<bool>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Points {
-    pub roles: Vec<RolePoints>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RolePoints {
-    pub role: RoleName,
-    /// This node in the role; none: nobody has named the role to it yet.
-    #[serde(default)]
-    pub state: Option<String>,
-    /// The node that is active, as far as this node knows.
-    #[serde(default)]
-    pub active: Option<NodeName>,
-    /// Oldest first.
-    pub points: Vec<PointView>,
-    /// Points that lie here and are not used: `standin rescan` fetches them again from a peer.
-    #[serde(default)]
-    pub damaged: Vec<DamagedView>,
-    /// Damaged points that were set aside: nobody but a person removes them.
-    #[serde(default)]
-    pub aside: Vec<AsideView>,
-    /// How many forks lie beside these points: `standin fork list` shows them.
-    #[serde(default)]
-    pub forks: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DamagedView {
-    pub name: PointName,
-    pub short: String,
-    /// The whole sentence: "birch's copy of 1.42 was changed after it was stored (files); it is not used".
-    pub text: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AsideView {
-    pub name: PointName,
-    pub short: String,
-    /// Reads after "1.42".
-    pub why: String,
-    /// When it was set aside.
-    pub at: Timestamp,
-    pub path: PathBuf,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PointView {
-    pub name: PointName,
-    pub short: String,
-    pub taken: Timestamp,
-    /// The node that took it.
-    pub node: NodeName,
-    /// `schedule`, `asked`, `before-restore`.
-    pub reason: String,
-    /// The node it was received from; none where it was taken here.
-    pub from: Option<NodeName>,
-    pub datasets: BTreeMap<DatasetName, PathBuf>,
-    /// File data received for it, in bytes, over all datasets; none where it was taken here.
-    pub data_bytes: Option<u64>,
-    /// Peers that are known to hold it.
-    pub on_peers: Vec<NodeName>,
-    /// Why pruning must not touch it now: `base of birch`, `newest` ...
-    pub pinned: Vec<String>,
-    pub not_replicated: BTreeMap<DatasetName, Vec<String>>,
-    /// What this node's policy (`accept`) left out when it received the point.
-    #[serde(default)]
-    pub dropped: BTreeMap<DatasetName, Vec<String>>,
-    /// What of the sender's files is not as it was there.
-    #[serde(default)]
-    pub not_carried: BTreeMap<DatasetName, Vec<String>>,
-    /// How its databases were made consistent; empty where the role has none, or nobody asked.
-    #[serde(default)]
-    pub dumps: Vec<DumpView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -24,7 +24,7 @@ use super::api::{
 use super::node::Node;
 use super::{
     bring, browse, cat, check, cycle, diff, drift, drill, find, forks, handover, load, logs,
-    pairing, points, promote, prune, rescan, resolve, restore, seed, status,
+    pairing, points, promote, prune, rebuild, rescan, resolve, restore, seed, status, verify,
 };
 use crate::error::Failure;
 use crate::host::events::EventRecord;
@@ -184,30 +184,47 @@ async fn answer(
         asked @ (Request::Load(_) | Request::Seed(_) | Request::Drift(_) | Request::Drill(_)) => {
             content(node, asked, client).await
         }
+        asked @ (Request::Rebuild(_) | Request::Verify(_) | Request::Mend(_)) => {
+            copies(node, asked, client).await
+        }
         asked @ (Request::Promote(_)
         | Request::HandOver { .. }
         | Request::HandOverCancel { .. }
         | Request::Resume { .. }
         | Request::Resolve { .. }
         | Request::Pause { .. }) => value(&follow(node, client, moved(node, asked)).await?),
+        asked @ (Request::Restore(_)
+        | Request::Find(_)
+        | Request::Came(_)
+        | Request::Cat(_)
+        | Request::Bring(_)) => back(node, asked, client).await,
+        Request::Fork(request) => forks::answer(node, request).await,
+        Request::Diff(request) => value(&diff::diff(node, request).await?),
+        Request::Browse(request) => value(&browse::answer(node, request).await?),
+        Request::Check => value(&check::check(node).await?),
+        asked @ (Request::PairInvite { .. }
+        | Request::PairAccept { .. }
+        | Request::PairRemove { .. }) => paired(node, asked).await,
+        Request::Reload => {
+            pairing::reload(node).await?;
+            Ok(serde_json::Value::Null)
+        }
+    }
+}
+
+/// What is looked for and brought back.
+async fn back(
+    node: &Arc<Node>,
+    request: Request,
+    client: &mut Client,
+) -> Result<serde_json::Value> {
+    match request {
         Request::Restore(request) => value(&restore::restore(node, request).await?),
         Request::Find(request) => value(&find::find(node, request).await?),
         Request::Came(request) => value(&bring::came(node, request).await?),
         Request::Cat(request) => cat(node, request, client).await,
         Request::Bring(request) => value(&follow(node, client, bring::bring(node, request)).await?),
-        Request::Fork(request) => forks::answer(node, request).await,
-        Request::Diff(request) => value(&diff::diff(node, request).await?),
-        Request::Browse(request) => value(&browse::answer(node, request).await?),
-        Request::Check => value(&check::check(node).await?),
-        Request::PairInvite { expires_s, address } => {
-            value(&pairing::invite(node, Duration::from_secs(expires_s), address).await?)
-        }
-        Request::PairAccept { line } => value(&pairing::accept(node, &line).await?),
-        Request::PairRemove { peer } => value(&pairing::remove(node, &peer).await?),
-        Request::Reload => {
-            pairing::reload(node).await?;
-            Ok(serde_json::Value::Null)
-        }
+        other => anyhow::bail!("bring back by {other:?}"),
     }
 }
 
@@ -270,6 +287,41 @@ fn events(node: &Node, most: u32) -> Result<Events> {
     Ok(Events {
         events: kept.into_iter().map(view).collect(),
     })
+}
+
+/// Invitations, and what becomes of them.
+async fn paired(node: &Arc<Node>, request: Request) -> Result<serde_json::Value> {
+    match request {
+        Request::PairInvite {
+            expires_s,
+            address,
+            replace,
+        } => {
+            let expires = Duration::from_secs(expires_s);
+            value(&pairing::invite(node, expires, address, replace).await?)
+        }
+        Request::PairAccept { line } => value(&pairing::accept(node, &line).await?),
+        Request::PairRemove { peer } => value(&pairing::remove(node, &peer).await?),
+        other => anyhow::bail!("pair by {other:?}"),
+    }
+}
+
+/// What is asked of copies of points on this node and its peers.
+async fn copies(
+    node: &Arc<Node>,
+    request: Request,
+    client: &mut Client,
+) -> Result<serde_json::Value> {
+    match request {
+        Request::Rebuild(request) => {
+            value(&follow(node, client, rebuild::rebuild(node, request)).await?)
+        }
+        Request::Verify(request) => {
+            value(&follow(node, client, verify::verify(node, request)).await?)
+        }
+        Request::Mend(request) => value(&follow(node, client, verify::mend(node, request)).await?),
+        other => anyhow::bail!("answer {other:?}"),
+    }
 }
 
 /// Tells running cycles and drills to stop, and how many there were.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{RoleCycle, Step};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
 use super::take::{self, Taken};
-use super::{browse, heard, prune, replicate, seed};
+use super::{blank, browse, heard, prune, replicate, seed};
 use crate::error::{Code, Failure};
 use crate::fs::Inspection;
 use crate::fs::btrfs::freeze::freeze;
@@ -345,6 +345,11 @@ pub fn active_record(node: &Node, run: &RoleRun) -> Result<RoleRecord> {
             format!("{home} alone writes these logs, this node keeps a copy"),
             format!("on {home}: standin run {name}"),
         );
+    }
+    if let Some(why) = blank::trouble(node, run) {
+        let hint =
+            "if this machine was lost and set up anew: standin rebuild --from PEER".to_owned();
+        return refused(why, hint);
     }
     let Some(record) = record else {
         return refused(

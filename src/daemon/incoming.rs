@@ -12,7 +12,8 @@ use jiff::Timestamp;
 
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
 use super::{
-    cycle, drift, fetch, find, grant, handover, logs, moves, prune, receiving, returning, words,
+    cycle, drift, fetch, find, grant, handover, logs, moves, prune, receiving, returning, verify,
+    words,
 };
 use crate::config::Grant;
 use crate::error::{Code, Failure};
@@ -74,15 +75,19 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             }
         }
         Request::Drift { names } => {
-            let answer = drift::answer(&node, &peer.peer.name, &names).await;
-            exchange.send(&answer).await
+            exchange
+                .send(&drift::answer(&node, &peer.peer.name, &names).await)
+                .await
         }
         asked @ Request::Find { .. } => match find::answer(&node, &peer.peer.name, asked).await {
             Ok(answer) => exchange.send(&answer).await,
             Err(error) => refuse(&mut exchange, error).await,
         },
         Request::Read(asked) => fetch::serve(&node, &peer, *asked, exchange).await,
-        asked @ (Request::Holds { .. } | Request::Fetch { .. }) => {
+        asked @ Request::Verify { .. } => {
+            verify::answer(&node, &peer.peer.name, asked, exchange).await
+        }
+        asked @ (Request::Holds { .. } | Request::Fetch { .. } | Request::Describe { .. }) => {
             match returning::answer(&node, &peer.peer.name, asked).await {
                 Ok(answer) => exchange.send(&answer).await,
                 Err(error) => refuse(&mut exchange, error).await,
@@ -115,6 +120,8 @@ fn asked_for(request: &Request) -> String {
         Request::Ready { role, .. } => format!("say whether role {role} could be taken over"),
         Request::Holds { role, .. } => format!("list what can be fetched of role {role}"),
         Request::Fetch { role, point, .. } => format!("send {role} {point} again"),
+        Request::Verify { role, point, .. } => format!("read its copy of {role} {point}"),
+        Request::Describe { .. } => "say which roles are shared".to_owned(),
         Request::Drift { .. } => "say what is watched".to_owned(),
         Request::Find { path, .. } => format!("look for {}", plain(path)),
         Request::Read(asked) => format!("read {} of {}", plain(&asked.path), asked.point),

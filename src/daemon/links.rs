@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::absent;
 use super::node::{Linked, Node, PeerRun, lock};
-use super::{incoming, pairing, replicate, words};
+use super::{blank, incoming, pairing, replicate, words};
 use crate::error::Failure;
 use crate::logic::name::NodeName;
 use crate::peer::accept::{Accepted, Acceptor};
@@ -215,6 +215,7 @@ fn adopt(node: &Arc<Node>, run: &Arc<PeerRun>, link: Link, incoming: Incoming, d
     {
         words::exchange(node, role, &run.peer.name);
         replicate::catch_up(node, role, &run.peer.name);
+        blank::linked(node, role, &run.peer.name);
     }
     tokio::spawn(serve(node.clone(), run.clone(), link, incoming));
     super::drift::linked(node, &run.peer.name);

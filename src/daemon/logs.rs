@@ -250,6 +250,9 @@ fn named(request: &mut Request) -> Option<&mut RoleName> {
         | Request::PairInvite { .. }
         | Request::PairAccept { .. }
         | Request::PairRemove { .. }
+        | Request::Rebuild(_)
+        | Request::Verify(_)
+        | Request::Mend(_)
         | Request::Reload => None,
     }
 }

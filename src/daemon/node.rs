@@ -63,6 +63,12 @@ pub struct Node {
     pub drilling: Arc<tokio::sync::Mutex<()>>,
     /// Held by whoever changes the trees in which points are browsed.
     pub browsing: tokio::sync::Mutex<()>,
+    /// Held while this node compares copies with peers.
+    pub verifying: Arc<tokio::sync::Mutex<()>>,
+    /// Held while a copy is read because a peer compares.
+    pub answering: Arc<tokio::sync::Mutex<()>>,
+    /// Held while this node is being rebuilt from a peer.
+    pub rebuilding: Arc<tokio::sync::Mutex<()>>,
     /// What is compared with other nodes, and how that went.
     pub drift: super::drift::Drift,
     config: RwLock<Arc<Config>>,
@@ -91,6 +97,8 @@ pub struct RoleRun {
     pub beside: Arc<Mutex<CancellationToken>>,
     /// Points asked back from a peer: taken from it whatever their term, also where this node is active.
     pub wanted: Mutex<Vec<(NodeName, PointId)>>,
+    /// Points that are being compared with peers' copies: not pruned meanwhile.
+    pub read: Arc<Mutex<Vec<PointId>>>,
     /// Rung to look at the schedule now.
     pub wake: Notify,
     /// Start of the last cycle in this process: the schedule goes on where the state database cannot be written.
@@ -115,6 +123,8 @@ pub struct RoleRun {
     /// What was told of views that could not be shown; held by whoever brings them up to date.
     pub viewed: tokio::sync::Mutex<BTreeMap<DatasetName, String>>,
     pub seeds: Arc<super::seed::Seeds>,
+    /// What peers said while nothing of the role is here.
+    pub blank: Arc<super::blank::Blank>,
 }
 
 /// A cycle in progress.
@@ -207,6 +217,9 @@ impl Node {
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             drilling: Arc::default(),
             browsing: tokio::sync::Mutex::default(),
+            rebuilding: Arc::default(),
+            verifying: Arc::default(),
+            answering: Arc::default(),
             drift: super::drift::Drift::default(),
             config: RwLock::new(Arc::new(config.clone())),
             roles: RwLock::default(),
@@ -391,7 +404,7 @@ fn engine(role: &Role, limits: Limits) -> Result<Arc<dyn Filesystem>> {
 }
 
 impl RoleRun {
-    fn new(role: Role, limits: Limits) -> Result<RoleRun> {
+    pub fn new(role: Role, limits: Limits) -> Result<RoleRun> {
         let fs = engine(&role, limits)
             .with_context(|| format!("open the datasets of role {}", role.name))?;
         Ok(RoleRun {
@@ -406,6 +419,7 @@ impl RoleRun {
             receiving: Mutex::default(),
             beside: Arc::default(),
             wanted: Mutex::default(),
+            read: Arc::default(),
             wake: Notify::new(),
             last_start: Mutex::default(),
             unreadable: Mutex::default(),
@@ -419,6 +433,7 @@ impl RoleRun {
             supervisor: Arc::default(),
             viewed: tokio::sync::Mutex::default(),
             seeds: Arc::default(),
+            blank: Arc::default(),
         })
     }
 
@@ -432,9 +447,11 @@ impl RoleRun {
             self.supervisor = old.supervisor.clone();
             self.beside = old.beside.clone();
             self.dumping = old.dumping.clone();
+            self.read = old.read.clone();
             self.drill = old.drill.clone();
             self.heard = old.heard.clone();
             self.seeds = old.seeds.clone();
+            self.blank = old.blank.clone();
             lock(&self.shown).clone_from(&lock(&old.shown));
         }
         self
@@ -444,6 +461,11 @@ impl RoleRun {
     pub fn wants(&self, peer: &NodeName, point: &PointId) -> bool {
         let wanted = lock(&self.wanted);
         wanted.iter().any(|(from, id)| from == peer && id == point)
+    }
+
+    /// Whether the point is being compared with a peer's copy.
+    pub fn is_read(&self, point: &PointId) -> bool {
+        lock(&self.read).contains(point)
     }
 
     pub fn phase(&self) -> Option<String> {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::api::{self, Invitation};
-use super::node::{Node, blocking};
+use super::node::{Node, blocking, lock};
 use crate::config::edit::{self, InRoles};
 use crate::config::{Config, store};
 use crate::error::{Code, Failure};
@@ -30,7 +30,11 @@ pub async fn invite(
     node: &Arc<Node>,
     expires: Duration,
     address: Option<String>,
+    replace: Option<NodeName>,
 ) -> Result<Invitation> {
+    if let Some(peer) = &replace {
+        gives_way(node, peer)?;
+    }
     let address = match address {
         Some(address) => {
             let bad = |error| Failure::new(Code::Usage, format!("invite: {error}"));
@@ -45,6 +49,7 @@ pub async fn invite(
     let invite = Invite::new(node.name(), address, node.identity.fingerprint(), until)?;
     let stored = StoredInvite {
         made: Some(now),
+        replaces: replace,
         ..invite.stored()
     };
     record(node, &stored, now)?;
@@ -56,6 +61,28 @@ pub async fn invite(
         line: invite.to_line(),
         expires: invite.expires,
     })
+}
+
+/// Whether the key of a peer may give way: not while the node that has it is there.
+fn gives_way(node: &Node, peer: &NodeName) -> Result<()> {
+    let Some(run) = node.peer(peer) else {
+        return Err(no_such_peer(node, peer));
+    };
+    let linked = lock(&run.contact).link.is_some();
+    if !linked {
+        return Ok(());
+    }
+    let what = format!("invite a new {peer}: the {peer} that is paired is linked at this moment");
+    bail!(Failure::new(Code::Refused, what).hint(format!(
+        "a key is replaced when its machine is lost; if {peer} is to move, stop standin there first"
+    )));
+}
+
+fn no_such_peer(node: &Node, peer: &NodeName) -> anyhow::Error {
+    let config = node.config();
+    let names: Vec<&str> = config.peers.keys().map(NodeName::as_str).collect();
+    let failure = Failure::new(Code::NotFound, format!("find peer {peer}"));
+    failure.hint(format!("peers: {}", names.join(", "))).into()
 }
 
 fn record(node: &Node, invite: &StoredInvite, now: Timestamp) -> Result<()> {
@@ -128,11 +155,7 @@ pub async fn accept(node: &Arc<Node>, line: &str) -> Result<api::Paired> {
 pub async fn remove(node: &Arc<Node>, peer: &NodeName) -> Result<api::Paired> {
     let config = node.config();
     let Some(known) = config.peers.get(peer) else {
-        let names: Vec<&str> = config.peers.keys().map(NodeName::as_str).collect();
-        bail!(
-            Failure::new(Code::NotFound, format!("find peer {peer}"))
-                .hint(format!("peers: {}", names.join(", ")))
-        );
+        return Err(no_such_peer(node, peer));
     };
     let key = known.key.clone().unwrap_or_default();
     let (path, name) = (config.path.clone(), peer.clone());
@@ -200,28 +223,7 @@ async fn judge(
     let ours = node.name();
     match pair::judge(stored.as_ref(), request, &ours, own, key, now) {
         Verdict::Accept { proof } => {
-            let peers = &node.config().peers;
-            let known = peers.get(&request.node).and_then(|peer| peer.key.as_ref());
-            if known.is_some_and(|known| *known != key.to_string()) {
-                let name = &request.node;
-                let what = format!(
-                    "pair with {name}: a node of that name is paired already, with another key"
-                );
-                let hint = format!("run `standin pair remove {name}` on {ours} first");
-                bail!(Failure::new(Code::Refused, what).hint(hint));
-            }
-            // The same key may repeat its request when an answer was lost; once removed, it needs a new invitation.
-            if known.is_none()
-                && stored
-                    .as_ref()
-                    .is_some_and(|stored| stored.used_by.is_some())
-            {
-                let what = format!("pair with {}: the invitation was used before", request.node);
-                bail!(
-                    Failure::new(Code::Refused, what)
-                        .hint("make a new one with `standin pair invite`")
-                );
-            }
+            may_pair(node, request, key, stored.as_ref())?;
             if let Some(stored) = stored {
                 record(
                     node,
@@ -251,6 +253,39 @@ async fn judge(
             Ok(PairAnswer::Refused(refusal))
         }
     }
+}
+
+/// Whether who proved the secret may have the name that it says, with its key.
+fn may_pair(
+    node: &Node,
+    request: &PairRequest,
+    key: Fingerprint,
+    stored: Option<&StoredInvite>,
+) -> Result<()> {
+    let ours = node.name();
+    let peers = &node.config().peers;
+    let known = peers.get(&request.node).and_then(|peer| peer.key.as_ref());
+    let other = known.is_some_and(|known| *known != key.to_string());
+    let replaces = stored.and_then(|stored| stored.replaces.as_ref());
+    let replaced = other && replaces == Some(&request.node);
+    if replaced {
+        gives_way(node, &request.node)?;
+    } else if other {
+        let name = &request.node;
+        let what =
+            format!("pair with {name}: a node of that name is paired already, with another key");
+        let hint = format!(
+            "if {name} was lost and set up anew: `standin pair invite --replace {name}` on {ours}, and accept that line; else give this node another name"
+        );
+        bail!(Failure::new(Code::Refused, what).hint(hint));
+    }
+    // The same key may repeat its request when an answer was lost; once removed, it needs a new invitation.
+    let used = stored.is_some_and(|stored| stored.used_by.is_some());
+    if (known.is_none() || replaced) && used {
+        let what = format!("pair with {}: the invitation was used before", request.node);
+        bail!(Failure::new(Code::Refused, what).hint("make a new one with `standin pair invite`"));
+    }
+    Ok(())
 }
 
 /// Writes the key into the config file; a reload takes it over.
@@ -304,6 +339,7 @@ pub async fn reload(node: &Arc<Node>) -> Result<()> {
     super::view::forget(node, before).await;
     node.prepare_roles().await;
     super::browse::forget(node).await;
+    super::blank::settle(node).await;
     node.hub.note(None, "read the config again");
     Ok(())
 }

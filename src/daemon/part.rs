@@ -1,12 +1,13 @@
 //! This node's part in a role, as it is remembered: read, begun, joined.
 //!
-//! Promise: a role begins on its home, once, with term 1; everybody else joins under the term of whoever speaks for it. What is
+//! Promise: a role begins on its home, once, with term 1, when no peer knows it (`blank`); everybody else joins under the term of whoever speaks for it. What is
 //! lost with the state database is found again in the points, but never that this node is active: it asks first (P4).
 //!
 //! It deliberately does not change the part of a role that goes on: that is the supervisor's alone.
 
 use anyhow::{Context, Result};
 
+use super::blank;
 use super::logs;
 use super::node::{Node, RoleRun};
 use crate::host::part::{OldRecord, Remembered, RoleRecord};
@@ -36,7 +37,7 @@ impl Node {
         let record = match (old, points.last()) {
             (Some(old), _) => self.of_old(run, old, &points)?,
             (None, Some(newest)) => self.of_points(run, newest, &points)?,
-            (None, None) if home => self.first(run)?,
+            (None, None) if home && blank::may_begin(self, run) => self.first(run)?,
             (None, None) => return Ok(None),
         };
         self.state.begin_role(&run.name, &record).map(Some)

@@ -127,6 +127,9 @@ pub fn candidates(node: &Node, run: &RoleRun, stored: &[Stored]) -> Result<Vec<C
         };
         pins.extend(of(&bases, Pin::BaseOf));
         pins.extend(of(&sendings, Pin::Unfinished));
+        if run.is_read(&id) {
+            pins.push(Pin::Verifying);
+        }
         pins.extend(retention::before_restore(
             stored.manifest.reason,
             stored.manifest.taken,

@@ -293,6 +293,9 @@ fn apply(
             Some(Piece::Word(SenderWord::End { bytes, hash })) => {
                 return incoming.finish(bytes, &hash).map(|_| ());
             }
+            Some(Piece::Word(SenderWord::Look { .. })) => {
+                bail!("the sender asks for a directory inside a transfer");
+            }
             Some(Piece::Word(SenderWord::Failed { why })) => {
                 incoming.checkpoint()?;
                 bail!("the sender failed: {}", plain(&why));

@@ -19,8 +19,8 @@ use crate::error::{Code, Failure};
 use crate::host::part::RoleRecord;
 use crate::logic::damage::Damaged;
 use crate::logic::lineage::Lineage;
-use crate::logic::name::NodeName;
-use crate::logic::point::PointId;
+use crate::logic::name::{NodeName, RoleName};
+use crate::logic::point::{PointId, RoleId, Term};
 use crate::logic::repair::{self, Fetch, Holder, Remedy, Repair};
 use crate::peer::message::{Answer, Request};
 
@@ -127,13 +127,24 @@ async fn ask(
     peer: &NodeName,
 ) -> Result<Lineage> {
     let record = record.context("find the record of the role: no peer has named it yet")?;
+    holds(node, &run.name, record.id, record.term(), peer).await
+}
+
+/// What a peer holds whole of a role, of which nothing need be known here.
+pub async fn holds(
+    node: &Node,
+    role: &RoleName,
+    role_id: RoleId,
+    term: &Term,
+    peer: &NodeName,
+) -> Result<Lineage> {
     let request = Request::Holds {
-        role: run.name.clone(),
-        role_id: record.id,
-        term: record.term().clone(),
+        role: role.clone(),
+        role_id,
+        term: term.clone(),
     };
     let mut exchange = node.link(peer)?.open(&request).await?;
-    let what = format!("ask {peer} what it holds of role {}", run.name);
+    let what = format!("ask {peer} what it holds of role {role}");
     match super::outgoing::answer(&what, exchange.recv()).await? {
         Answer::Lineage { lineage, .. } => Ok(lineage),
         other => bail!("{peer} answered a question for what it holds with {other:?}"),
@@ -199,7 +210,8 @@ async fn fetch_point(
     Ok(())
 }
 
-async fn fetch_whole(node: &Arc<Node>, run: &Arc<RoleRun>, fetch: &Fetch) -> Result<()> {
+/// Fetches a point, each dataset on top of the base that is named.
+pub async fn fetch_whole(node: &Arc<Node>, run: &Arc<RoleRun>, fetch: &Fetch) -> Result<()> {
     let record = node.record(run)?;
     let record = record.context("find the record of the role")?;
     let point = &fetch.entry.point;

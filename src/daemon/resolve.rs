@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::api::MoveReport;
+use super::blank;
 use super::cycle::{done, planned};
 use super::node::{Node, RoleRun};
 use super::promote::{Gathered, follow, gather, recorded, risen};
@@ -22,6 +23,9 @@ pub async fn resume(node: &Arc<Node>, role: &RoleName, dry_run: bool) -> Result<
     let begun = Instant::now();
     let run = node.role(role)?;
     let mut report = MoveReport::new(role, dry_run);
+    if blank::waits(node, &run)? {
+        return begin(node, &run, report, dry_run);
+    }
     let record = recorded(node, &run)?;
     if !matches!(
         record.part.state,
@@ -52,6 +56,25 @@ pub async fn resume(node: &Arc<Node>, role: &RoleName, dry_run: bool) -> Result<
     .await?;
     let record = risen(node, &run, "resume").await?;
     report.settle(&record, begun.elapsed());
+    Ok(report)
+}
+
+/// The operator says that a role of which nothing is here is new.
+fn begin(
+    node: &Arc<Node>,
+    run: &Arc<RoleRun>,
+    mut report: MoveReport,
+    dry_run: bool,
+) -> Result<MoveReport> {
+    let text = "begin the role here under term 1, as its peers are not to know it";
+    if dry_run {
+        report.steps.push(planned("resume", text.to_owned()));
+        return Ok(report);
+    }
+    if let Some(record) = blank::begin(node, run)? {
+        report.settle(&record, Duration::ZERO);
+    }
+    report.steps.push(done("resume", text.to_owned()));
     Ok(report)
 }
 

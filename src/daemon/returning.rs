@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use super::cycle::our_lineage;
 use super::incoming::permitted;
 use super::node::{Node, RoleRun, lock};
-use super::replicate;
+use super::{describe, replicate};
 use crate::config::Grant;
 use crate::error::{Code, Failure};
 use crate::logic::claim::{self, Claim, Known};
@@ -23,7 +23,7 @@ use crate::logic::plan::Step;
 use crate::logic::point::{PointId, RoleId, Term};
 use crate::peer::message::{Answer, Request};
 
-/// Answers `Holds` and `Fetch`.
+/// Answers `Holds`, `Fetch` and `Describe`.
 pub async fn answer(node: &Arc<Node>, peer: &NodeName, request: Request) -> Result<Answer> {
     match request {
         Request::Holds {
@@ -52,12 +52,13 @@ pub async fn answer(node: &Arc<Node>, peer: &NodeName, request: Request) -> Resu
             send(node, &run, peer, &point, bases).await?;
             Ok(Answer::Committed)
         }
+        Request::Describe { role } => describe::answer(node, peer, role.as_ref()).await,
         other => bail!("answer {other:?} as if a point were asked back"),
     }
 }
 
 /// Whether the peer may have points of the role, and the role is the one it means.
-fn admit(
+pub fn admit(
     node: &Node,
     peer: &NodeName,
     name: &RoleName,
@@ -128,7 +129,7 @@ async fn send(
         bases,
     };
     let link = node.link(peer)?;
-    let text = format!("{peer} asks for {point} again: its copy is damaged");
+    let text = format!("{peer} asks for {point}");
     node.hub.note(Some(&run.name), text);
     let cancel = lock(&run.beside).child_token();
     replicate::send(

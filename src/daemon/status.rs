@@ -8,7 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{browse, clock, drift, drill, measured, schedule, seed, standing, unsaved};
+use super::{
+    blank, browse, clock, drift, drill, measured, schedule, seed, standing, unsaved, verify,
+};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
 use crate::logic::fork::Fork;
@@ -42,6 +44,7 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
             Ok((role, damaged)) => {
                 warn_of(&role, now, &mut warnings);
                 warnings.extend(drill::warning(&run, &role, now));
+                warnings.extend(verify::warnings(&run, &role.verified, now));
                 warnings.extend(seed::warnings(&run));
                 let named = |text: String| format!("{}: {text}", run.name);
                 warnings.extend(damaged.into_iter().map(named));
@@ -144,7 +147,7 @@ async fn role(
             let troubled = run.supervisor.trouble().is_some();
             outlook(&run.name, &record.part, troubled)
         }),
-        trouble: run.supervisor.trouble(),
+        trouble: blank::trouble(node, run).or_else(|| run.supervisor.trouble()),
         since: match &record {
             Some(record) if record.part.state == State::Active => of_term,
             _ => of_state,
@@ -167,6 +170,7 @@ async fn role(
         damaged: damaged.len(),
         newest: stored.last().map(summary),
         drill: drill::last(node, run)?,
+        verified: verify::last(node, run)?,
         drilling: lock(&run.drill).is_some(),
         replicas,
         datasets,

@@ -554,7 +554,7 @@ impl Role {
 }
 
 /// The peers of the role that may have been told of it. One that was never paired knows nothing.
-fn paired(node: &Node, run: &RoleRun) -> BTreeSet<NodeName> {
+pub fn paired(node: &Node, run: &RoleRun) -> BTreeSet<NodeName> {
     let has_key = |name: &&NodeName| node.peer(name).is_some_and(|peer| peer.peer.key.is_some());
     run.role.peers.iter().filter(has_key).cloned().collect()
 }

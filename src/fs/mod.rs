@@ -24,6 +24,7 @@ pub mod apart;
 pub mod browse;
 pub mod btrfs;
 mod kept;
+pub mod tree;
 pub mod zfs;
 
 pub use browse::Browsed;
@@ -327,6 +328,12 @@ pub trait Filesystem: Send + Sync {
 
     /// The same, and what is wrong with those that were left out.
     fn inspect(&self) -> Result<Inspection>;
+
+    /// Makes a point that is held one that is damaged, durably: `why` reads after "birch's copy of 1.42". Nothing of it is touched.
+    /// Repeating it is safe.
+    fn condemn(&self, point: &PointId, why: &str) -> Result<()> {
+        anyhow::bail!("call {point} damaged ({why}): this filesystem's points cannot be marked")
+    }
 
     /// Moves a damaged point out of the way, whole, and remembers why. One that is whole is refused, one that is not there
     /// is success.

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, params};
 use serde::{Deserialize, Serialize};
 
-use super::{absence, drill, figures, notes, part, seed};
+use super::{absence, drill, figures, notes, part, seed, verified};
 use crate::error::{Code, Failure};
 use crate::logic::clock::Watch;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
@@ -400,6 +400,7 @@ fn prepare(connection: &Connection) -> Result<()> {
         figures::TABLES,
         notes::TABLES,
         part::TABLES,
+        verified::TABLE,
         drill::TABLE,
         seed::memory::TABLE,
     ]

@@ -77,6 +77,9 @@ pub enum Harm {
     OtherManifest(String),
     #[error("has manifests that differ between filesystems")]
     ManifestsDiffer,
+    /// Half a sentence of whoever compared it: "differs from birch's copy".
+    #[error("{0}")]
+    Condemned(String),
     #[error("has lost its part on another filesystem")]
     PartMissing,
 }

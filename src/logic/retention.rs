@@ -85,6 +85,8 @@ pub enum Pin {
     Receiving(NodeName),
     /// It is the target of an unfinished transfer to the peer, which resumes only while the point exists.
     Unfinished(NodeName),
+    /// It is being compared with a peer's copy.
+    Verifying,
     /// A restore reads it.
     Restoring,
     /// It holds what was live before a restore replaced it, and people find out late that they chose the wrong point.
@@ -99,6 +101,7 @@ impl fmt::Display for Pin {
             Pin::Sending(peer) => write!(f, "being sent to {peer}"),
             Pin::Receiving(peer) => write!(f, "base of what {peer} is sending"),
             Pin::Unfinished(peer) => write!(f, "half sent to {peer}"),
+            Pin::Verifying => f.write_str("being compared"),
             Pin::Restoring => f.write_str("being restored"),
             Pin::BeforeRestore { until } => {
                 write!(

@@ -174,6 +174,7 @@ impl Invite {
             made: None,
             attempts: 0,
             used_by: None,
+            replaces: None,
         }
     }
 }

@@ -18,7 +18,9 @@ use crate::logic::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName, RoleId, Term};
 use crate::logic::shortage::Shortage;
+use crate::logic::skeleton::Described;
 use crate::logic::transfer::{FLAGS_BYTES_MAX, FileFlags, Kind, Partial, StreamIdentity};
+use crate::logic::verify::{self, Leave};
 use crate::logic::versions::Facts;
 use crate::logic::versions::told::Trail;
 
@@ -161,6 +163,27 @@ pub enum Request {
     },
     /// "Give me this file." Answer: `File`, data, `Whole`.
     Read(Box<ReadFile>),
+    /// "What do you know of the roles that we share?" Answer: `Described`. Nothing is changed by it.
+    Describe {
+        /// Only this one; none: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<RoleName>,
+    },
+    /// "Read this dataset of this point, as I do: is it the same?" Answers: `Reading` until it is read, then `Read`; then
+    /// `Entries` for each [`SenderWord::Look`].
+    Verify {
+        role: RoleName,
+        role_id: RoleId,
+        term: Term,
+        point: PointId,
+        dataset: DatasetName,
+        /// What was read before is read again.
+        #[serde(default)]
+        full: bool,
+        /// What the asking node does not compare.
+        #[serde(default)]
+        leave: Leave,
+    },
     /// "Are you there, and how far?" Answer: `Pong`.
     Ping,
     /// "Show that you hold your key", the first exchange of a link, opened by both sides (see `prove`). Answer: `Proof`.
@@ -314,6 +337,32 @@ pub enum Answer {
         bytes: u64,
         hash: String,
     },
+    Described {
+        roles: Vec<Described>,
+    },
+    /// At once, and then about once a second.
+    Reading {
+        /// What neither compares.
+        leave: Leave,
+        files: u64,
+        bytes: u64,
+    },
+    Read {
+        /// Of the whole tree, hex.
+        root: String,
+        files: u64,
+        bytes: u64,
+        /// Paths that could not be read, hex; not all, where there are many.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unreadable: Vec<String>,
+    },
+    Entries {
+        /// In the order of their names.
+        entries: Vec<verify::Entry>,
+        /// There are more after these.
+        #[serde(default)]
+        more: bool,
+    },
     Proof {
         /// The public key, hex.
         key: String,
@@ -419,6 +468,13 @@ pub enum SenderWord {
     Restart { why: String },
     /// The stream is complete.
     End { bytes: u64, hash: String },
+    /// After a tree was read: what is in this directory? Path and name in hex.
+    Look {
+        dir: String,
+        /// Only names after this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
     /// The source failed; keep your checkpoint, this attempt is over.
     Failed { why: String },
 }

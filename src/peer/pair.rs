@@ -91,6 +91,9 @@ pub struct StoredInvite {
     pub attempts: u32,
     /// The key that was paired with it.
     pub used_by: Option<Fingerprint>,
+    /// The node whose pinned key may give way to that of who comes with this invitation: it was set up anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<NodeName>,
 }
 
 /// Exactly what was wrong, for our own log.

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compare;
 mod drift;
 mod find;
 mod peer;

@@ -18,10 +18,12 @@ mod logs;
 mod moved;
 mod points;
 mod prune;
+mod rebuild;
 pub(super) mod seed;
 mod standing;
 mod status;
 mod transfer;
+mod verify;
 
 pub use browse::browse;
 pub use cycle::{cycle, cycle_code, rescan, restore, undo};
@@ -41,6 +43,9 @@ pub use logs::block as logs_block;
 pub use moved::moved;
 pub use points::points;
 pub use prune::prune;
+#[cfg(test)]
+pub(super) use rebuild::sample as rebuild_sample;
+pub use rebuild::{rebuild, rebuild_code};
 pub use seed::{seeded, seeded_code};
 pub use standing::handover;
 pub use status::{
@@ -48,6 +53,9 @@ pub use status::{
     warning_lines,
 };
 pub use transfer::{transfer, transfer_within};
+#[cfg(test)]
+pub(super) use verify::sample as verify_sample;
+pub use verify::{verify, verify_code};
 
 use console::style;
 

@@ -155,6 +155,7 @@ mod tests {
                 role web  active since 3d 4h, term 1 (alder), every 5m, next in 4m 20s
                   newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
                   drill  passed 3m ago (1.42, 12s)
+                  verify 1.42 equal to birch's 2m ago
                   PEER   IS       HOLDS              EXPOSURE          BEHIND   HAND-OVER
                   birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point  about 3 s
                   dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
@@ -169,6 +170,7 @@ mod tests {
                 role web  standby (active is alder since 3d 4h), term 1 (alder)
                   newest point  1.43 (40s ago)   43 points here
                   drill  passed 3m ago (1.42, 12s)
+                  verify 1.42 equal to birch's 2m ago
                   lost if promoted now  the last 5m 40s of alder, at most; alder had 1.43 40s ago, which is not here
                   alder  active, holds 1.43, said 40s ago
                   cedar  has said nothing of it yet
@@ -190,6 +192,7 @@ mod tests {
                 role web  standby (active is alder since 3d 4h), term 1 (alder)
                   newest point  1.43 (40s ago)   43 points here
                   drill  passed 3m ago (1.42, 12s)
+                  verify 1.42 equal to birch's 2m ago
                   lost if promoted now  the last 40s of alder, at most; alder spoke 40s ago
                   alder  active, holds 1.43, said 40s ago
                   cedar  has said nothing of it yet
@@ -209,6 +212,7 @@ mod tests {
                 role web  standby (active is alder), term 1 (alder)
                   newest point  none   0 points here
                   drill  passed 3m ago (1.42, 12s)
+                  verify 1.42 equal to birch's 2m ago
                   lost if promoted now  everything: no point is here yet; alder has said nothing yet
                   alder  has said nothing of it yet
                   cedar  has said nothing of it yet
@@ -244,6 +248,7 @@ mod tests {
                   hint: standin pause web --off
                   newest point  1.43 (40s ago)   43 points here
                   drill  passed 3m ago (1.42, 12s)
+                  verify 1.42 equal to birch's 2m ago
                   birch  standby, holds 1.42, said 40s ago
                   dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],
         );
@@ -260,6 +265,7 @@ mod tests {
                   its home is birch: standin failback web
                   newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
                   drill  passed 3m ago (1.42, 12s)
+                  verify 1.42 equal to birch's 2m ago
                   PEER   IS       HOLDS              EXPOSURE              BEHIND   HAND-OVER
                   birch  standby  1.42 (5m 40s ago)  5m 40s, size unknown  1 point  over 3 s
                   dataset files  /srv/web  40.0 GiB free of 100.0 GiB"#]],

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::browse::mounts;
 use super::drill::last_drill;
 use super::transfer::{transfer, transfer_name, transfer_within};
+use super::verify::last_verified;
 use super::{attention, heading, trouble};
 use super::{logs, standing};
 use crate::commands::human;
@@ -186,6 +187,7 @@ fn role_details(role: &RoleStatus, now: Timestamp) -> Vec<String> {
         human::count(role.points, "point"),
     ));
     lines.push(last_drill(role, now));
+    lines.extend(last_verified(role, now));
     lines.extend(standing::loss(role, now));
     let of_replicas = role.replicas.iter().filter_map(|r| r.last_error.as_deref());
     let of_replicas: Vec<&str> = of_replicas.map(first_line).collect();
@@ -395,6 +397,7 @@ mod tests {
             role web  active since 3d 4h, term 1 (alder), running: transfer
               newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
               drill  passed 3m ago (1.42, 12s)
+              verify 1.42 equal to birch's 2m ago
               PEER   IS       HOLDS              EXPOSURE          BEHIND     HAND-OVER
               birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point    about 3 s
               cedar  -        none               everything        43 points  -

@@ -83,6 +83,14 @@ fn in_the_role() -> RoleStatus {
         state: "active".into(),
         since: Some(days_ago()),
         outlook: None,
+        verified: vec![VerifiedView {
+            peer: node("birch"),
+            ended: at("12:33:45"),
+            point: summary(42, "12:30:05"),
+            equal: true,
+            full: false,
+            differences: 0,
+        }],
         home: Some(node("alder")),
         loss: None,
         words: vec![

@@ -15,12 +15,12 @@ use uuid::Uuid;
 
 use super::catalogue::{Catalogue, entry_names};
 use super::disk;
-use super::layout::{LOCAL_BYTES_MAX, Part};
+use super::layout::{CONDEMNED, LOCAL_BYTES_MAX, Part};
 use super::uses::Used;
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, KeptAside, Result};
 use crate::logic::damage::Damaged;
-use crate::logic::point::PointName;
+use crate::logic::point::{PointId, PointName};
 
 const WHY: &str = ".why.json";
 
@@ -40,6 +40,18 @@ pub fn set_aside(catalogue: &Catalogue<'_>, damaged: &Damaged) -> Result<()> {
     }
     for part in &catalogue.parts {
         move_part(part, &name, damaged)?;
+    }
+    Ok(())
+}
+
+/// Marks a point as damaged; a crash leaves it marked on some filesystems, which is enough.
+pub fn condemn(catalogue: &Catalogue<'_>, point: &PointId, why: &str) -> Result<()> {
+    let found = catalogue.find(point)?;
+    for part in &catalogue.parts {
+        let dir = part.points().join(&found.name);
+        if dir.symlink_metadata().is_ok() {
+            disk::write_json(&dir.join(CONDEMNED), &why)?;
+        }
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, bail};
 
 use super::fill::Doubts;
-use super::layout::{DESTROYED, LOCAL, LOCAL_BYTES_MAX, MANIFEST, Part};
+use super::layout::{CONDEMNED, DESTROYED, LOCAL, LOCAL_BYTES_MAX, MANIFEST, Part};
 use super::place::Place;
 use super::{disk, subvolume};
 use crate::error::{Code, Failure};
@@ -352,6 +352,9 @@ impl<'a> PartOfPoint<'a> {
     fn read_at(part: &'a Part, dir: PathBuf) -> Result<Option<PartOfPoint<'a>>> {
         if !dir.exists() {
             return Ok(None);
+        }
+        if let Some(why) = disk::read_json(&dir.join(CONDEMNED), LOCAL_BYTES_MAX)? {
+            return Err(Harm::Condemned(why).into());
         }
         let manifest = read_manifest(&dir)?.ok_or(Harm::NoManifest)?;
         let local = read_local(&dir)?.ok_or(Harm::NoFacts)?;

@@ -31,6 +31,8 @@ use crate::logic::name::{DatasetName, RoleName};
 pub const STANDIN: &str = ".standin";
 pub const MANIFEST: &str = ".manifest.json";
 pub const LOCAL: &str = ".local.json";
+/// Why the point is not used any more, whatever else is said of it.
+pub const CONDEMNED: &str = ".condemned.json";
 pub const DESTROYED: &str = ".destroyed";
 pub const NEW_PREFIX: &str = ".new-";
 pub const RESTORE_PREFIX: &str = ".restore-";

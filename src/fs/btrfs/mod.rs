@@ -266,6 +266,12 @@ impl Filesystem for Btrfs {
         self.run(what, |catalogue| catalogue.inspect())
     }
 
+    fn condemn(&self, point: &PointId, why: &str) -> Result<()> {
+        self.run(format!("call {point} damaged"), |catalogue| {
+            aside::condemn(catalogue, point, why)
+        })
+    }
+
     fn set_aside(&self, damaged: &Damaged) -> Result<()> {
         let what = format!("set {} aside", damaged.name);
         self.run(what, |catalogue| aside::set_aside(catalogue, damaged))

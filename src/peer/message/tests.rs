@@ -8,6 +8,7 @@ use super::*;
 use crate::logic::drift::Value;
 use crate::logic::manifest::Reason;
 use crate::logic::point::PointName;
+use crate::logic::skeleton::{Known, Skeleton};
 
 /// Says it, hears it, and hears it again with words of a newer version added to every object.
 fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(said: T) {
@@ -161,6 +162,22 @@ fn requests() {
     check(Request::Drift {
         names: vec!["nginx".into(), String::new()],
     });
+    check(Request::Verify {
+        role: RoleName::parse("web").unwrap(),
+        role_id: RoleId(Uuid::from_u128(5)),
+        term: term(),
+        point: manifest().point,
+        dataset: DatasetName::parse("db").unwrap(),
+        full: true,
+        leave: Leave {
+            devices: true,
+            ..Leave::default()
+        },
+    });
+    check(Request::Describe { role: None });
+    check(Request::Describe {
+        role: Some(RoleName::parse("web").unwrap()),
+    });
     check(Request::Holds {
         role: RoleName::parse("web").unwrap(),
         role_id: RoleId(Uuid::from_u128(5)),
@@ -227,6 +244,40 @@ fn answers() {
     check(Answer::Drift {
         found: BTreeMap::from([("nginx".to_owned(), found())]),
     });
+    check(Answer::Described {
+        roles: vec![Described {
+            role: RoleName::parse("web").unwrap(),
+            skeleton: Some(Skeleton::default()),
+            known: Some(Known {
+                id: RoleId(Uuid::from_u128(5)),
+                term: term(),
+                line: Line::first(term()),
+                plays: true,
+                newest: Some(manifest().point),
+                points: 3,
+            }),
+        }],
+    });
+    check(Answer::Reading {
+        leave: Leave::default(),
+        files: 1,
+        bytes: 2,
+    });
+    check(Answer::Read {
+        root: "ab".into(),
+        files: 1,
+        bytes: 2,
+        unreadable: vec!["61".into()],
+    });
+    check(Answer::Entries {
+        entries: vec![verify::Entry {
+            name: "61".into(),
+            kind: verify::Kind::File,
+            meta: "ab".into(),
+            data: String::new(),
+        }],
+        more: true,
+    });
     check(Answer::Proof {
         key: "ab".into(),
         signature: "cd".into(),
@@ -238,6 +289,10 @@ fn answers() {
     check(SenderWord::End {
         bytes: 9,
         hash: "cd".into(),
+    });
+    check(SenderWord::Look {
+        dir: "61".into(),
+        after: Some("62".into()),
     });
     check(SenderWord::Failed {
         why: "send ioctl".into(),

@@ -68,7 +68,7 @@ impl Said for SenderWord {
         match self {
             SenderWord::Restart { why } => SenderWord::Restart { why: plain(&why) },
             SenderWord::Failed { why } => SenderWord::Failed { why: plain(&why) },
-            end @ SenderWord::End { .. } => end,
+            other @ (SenderWord::End { .. } | SenderWord::Look { .. }) => other,
         }
     }
 

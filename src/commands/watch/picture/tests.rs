@@ -248,71 +248,71 @@ fn one_role_closely() {
         &model,
         (100, 44),
         expect![[r#"
-        node alder  standin 0.1.0, up 4h 5m                                                         12:35:45
+            node alder  standin 0.1.0, up 4h 5m                                                         12:35:45
 
-        role web  active since 3d 4h, term 1 (alder), running: transfer
-          newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
-          drill  passed 3m ago (1.42, 12s)
-          PEER   IS       HOLDS              EXPOSURE          BEHIND     HAND-OVER
-          birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point    about 3 s
-          cedar  -        none               everything        43 points  -
-            cedar is not paired
-          dataset files  /srv/web  40.0 GiB free of 100.0 GiB
+            role web  active since 3d 4h, term 1 (alder), running: transfer
+              newest point  1.43 (40s ago)   43 points here   last good cycle 4m 35s ago
+              drill  passed 3m ago (1.42, 12s)
+              verify 1.42 equal to birch's 2m ago
+              PEER   IS       HOLDS              EXPOSURE          BEHIND     HAND-OVER
+              birch  standby  1.42 (5m 40s ago)  5m 40s, 12.0 MiB  1 point    about 3 s
+              cedar  -        none               everything        43 points  -
+                cedar is not paired
+              dataset files  /srv/web  40.0 GiB free of 100.0 GiB
 
-        transfers
-          web/files -> birch [=========>      ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
+            transfers
+              web/files -> birch [=========>      ]  61 %  1.2 of 2.0 GiB  34.0 MiB/s  24s left
 
-        warnings
-          ! files holds a swap file, which is not replicated: swap.img
+            warnings
+              ! files holds a swap file, which is not replicated: swap.img
 
-        links
-          birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead, at most 250kB/s until 20:00
-          cedar  not paired                          pair it: standin pair invite
+            links
+              birch  up          2h 35m, 12 ms  0.1.0    its clock is 3.2s ahead, at most 250kB/s until 20:00
+              cedar  not paired                          pair it: standin pair invite
 
-        events
-          12:35:07  web: sending 1.43 on top of 1.42 to birch
-          12:35:06  ! web: files holds a swap file, which is not replicated: swap.img
-          12:35:05  web: took point 1.43
+            events
+              12:35:07  web: sending 1.43 on top of 1.42 to birch
+              12:35:06  ! web: files holds a swap file, which is not replicated: swap.img
+              12:35:05  web: took point 1.43
 
-        points
-          POINT  TAKEN (UTC)          ON     WHY       RECEIVED  ALSO ON  PINNED
-          1.43   2026-11-20 12:35:05  alder  schedule         -  -        newest
-          1.42   2026-11-20 12:30:05  alder  schedule         -  birch    base of birch
-          1.41   2026-11-20 12:25:05  alder  schedule         -  birch
-          orders in 1.43: postgres freeze, good, 1.2 s, writers held 12 ms, 5.0 MiB, PostgreSQL 15.14, at
-              0/1A2B3C4
-          sessions in 1.43: postgres dump, NOT CONSISTENT, the dump failed: could not reach /run/postgresql:
-              no such file, 5.0 MiB, PostgreSQL 15.14, at 0/1A2B3C4
-          not in 1.43: files: nested subvolume cache/thumbs
-          alder's copy of 1.40 was changed after it was stored (files); it is not used
-          hint: standin rescan web fetches them again from a peer
-          1 fork kept beside them: standin fork list web
-          set aside 2026-11-20 12:34:00: 1.39, which has lost its manifest:
-              /mnt/pool/.standin/.aside/web/20261120T121505Z.1.39.7f3a
+            points
+              POINT  TAKEN (UTC)          ON     WHY       RECEIVED  ALSO ON  PINNED
+              1.43   2026-11-20 12:35:05  alder  schedule         -  -        newest
+              1.42   2026-11-20 12:30:05  alder  schedule         -  birch    base of birch
+              1.41   2026-11-20 12:25:05  alder  schedule         -  birch
+              orders in 1.43: postgres freeze, good, 1.2 s, writers held 12 ms, 5.0 MiB, PostgreSQL 15.14, at
+                  0/1A2B3C4
+              sessions in 1.43: postgres dump, NOT CONSISTENT, the dump failed: could not reach /run/postgresql:
+                  no such file, 5.0 MiB, PostgreSQL 15.14, at 0/1A2B3C4
+              not in 1.43: files: nested subvolume cache/thumbs
+              alder's copy of 1.40 was changed after it was stored (files); it is not used
+              hint: standin rescan web fetches them again from a peer
+              1 fork kept beside them: standin fork list web
+              set aside 2026-11-20 12:34:00: 1.39, which has lost its manifest:
+                  /mnt/pool/.standin/.aside/web/20261120T121505Z.1.39.7f3a
 
-
-        esc  back   up/down  scroll   ?  help   q  quit"#]],
+            esc  back   up/down  scroll   ?  help   q  quit"#]],
     );
     model.scroll = 9;
     check(
         &model,
         (60, 15),
         expect![[r#"
-        node alder  standin 0.1.0, up 4h 5m                 12:35:45
+            node alder  standin 0.1.0, up 4h 5m                 12:35:45
 
-          cedar  -        none               everything        43
-              points  -
-            cedar is not paired
-          dataset files  /srv/web  40.0 GiB free of 100.0 GiB
+                  point    about 3 s
+              cedar  -        none               everything        43
+                  points  -
+                cedar is not paired
+              dataset files  /srv/web  40.0 GiB free of 100.0 GiB
 
-        transfers
-          web/files -> birch  61 %  1.2 of 2.0 GiB  34.0 MiB/s
+            transfers
+              web/files -> birch  61 %  1.2 of 2.0 GiB  34.0 MiB/s
 
-        warnings
-          ! files holds a swap file, which is not replicated:
-              swap.img
-        ... 35 lines more
-        esc  back   up/down  scroll   ?  help   q  quit"#]],
+            warnings
+              ! files holds a swap file, which is not replicated:
+            ... 36 lines more
+            esc  back   up/down  scroll   ?  help   q  quit"#]],
     );
 }
 
