@@ -11,17 +11,21 @@ use clap::{Args, Parser, Subcommand};
 use crate::config;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 
+mod diff;
 mod drift;
 mod drill;
 mod fork;
 mod load;
+mod mount;
 mod moves;
 mod seed;
 
+pub use diff::Diff;
 pub use drift::Drift;
 pub use drill::Drill;
 pub use fork::*;
 pub use load::Load;
+pub use mount::{Mount, Unmount};
 pub use moves::{Failback, Handover, Pause, Promote, Resolve, Resume};
 pub use seed::Seed;
 
@@ -96,6 +100,9 @@ pub enum Verb {
     Drill(Drill),
     Seed(Seed),
     Drift(Drift),
+    Diff(Diff),
+    Mount(Mount),
+    Unmount(Unmount),
     Fork(Fork),
     Rescan(Rescan),
     Prune(Prune),
@@ -453,6 +460,11 @@ mod tests {
             "standin pair accept",
             "standin rescan web --dry-run",
             "standin fork list",
+            "standin diff latest live",
+            "standin diff web latest~1 fork:1.45 www/a --text --json",
+            "standin mount",
+            "standin mount /mnt --role web --allow :staff",
+            "standin unmount /mnt",
             "standin fork diff web 1.45 --stat --json",
             "standin fork discard web 1.45 --yes",
             "standin if-active -q web -- ls -l --json",
@@ -471,6 +483,10 @@ mod tests {
             "standin restore",
             "standin link",
             "standin fork show web",
+            "standin diff latest",
+            "standin diff web a b c d",
+            "standin mount --role web",
+            "standin unmount",
             "standin if-active web",
             "standin if-active web ls",
             "standin pair",

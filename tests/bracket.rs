@@ -279,6 +279,8 @@ fn the_way_back() {
     write(&pair, "1");
     pair.alder.run(&["run", "web"]).ok();
     pair.wait_stored("1.1");
+    let said = pair.alder.run(&["load", "web", "--skip"]).ok().out;
+    assert!(said.contains("was not waiting for a load"), "{said}");
     let said = pair.birch.run(&["load", "web"]);
     assert_eq!(said.code, 15, "it stands in: {said:?}");
     // The services are stopped when the last point is taken: what is frozen then needs no freezing, a file is dumped anew.
@@ -327,4 +329,38 @@ fn the_way_back() {
     );
     let said = pair.birch.run(&["restore", "web", "--yes"]);
     assert!(said.out.contains("standin load web ledger"), "{said:?}");
+}
+
+#[test]
+fn one_point_dumps_at_a_time() {
+    let Some(pair) = pair("one_point_dumps_at_a_time") else {
+        return;
+    };
+    let node = &pair.alder;
+    let (alone, go) = (node.dir.join("alone"), node.dir.join("go"));
+    let (alone, waits) = (alone.display(), go.display());
+    let more = format!(
+        "mkdir {alone} || exit 3; until test -e {waits}; do sleep 0.05; done; date +%N > {}/dump; rmdir {alone}",
+        node.live("files").display()
+    );
+    add(
+        node,
+        "ledger",
+        &format!("dump = {}", shell(node, "dump", &more)),
+    );
+    node.edit("every = \"manual\"", "every = \"1s\"");
+    node.run(&["reload"]).ok();
+    node.wait_for("it dumps", || node.role()["phase"] == "dumping ledger");
+    // The next point is due, and taken alone, while this one is not done.
+    let due = || node.role()["next_run"].clone();
+    let first = due();
+    node.wait_for("another point is due", || due() != first);
+    let second = due();
+    node.wait_for("and begins", || due() != second || node.points().len() > 1);
+    fs::write(&go, "").unwrap();
+    node.wait_for("points are taken", || node.points().len() > 2);
+    assert!(!node.log().contains("exit status: 3"), "{}", node.log());
+    let said = node.run(&["run", "web", "--dry-run"]).ok().out;
+    assert!(said.contains("dump ledger (command)"), "{said}");
+    assert!(said.contains("take a new point"), "{said}");
 }

@@ -15,6 +15,7 @@ pub mod render;
 mod apply_worker;
 mod check;
 mod completions;
+mod diff;
 mod drift;
 mod drill;
 mod fork;
@@ -24,6 +25,7 @@ mod link;
 mod load;
 mod logging;
 mod misuse;
+mod mount;
 mod moves;
 mod pair;
 mod points;
@@ -74,6 +76,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Verb::Drill(args) => drill::run(global, args),
         Verb::Seed(args) => seed::run(global, args),
         Verb::Drift(args) => drift::run(global, args),
+        Verb::Diff(args) => diff::run(global, args),
+        Verb::Mount(args) => mount::mount(global, args),
+        Verb::Unmount(args) => mount::unmount(global, args),
         Verb::Fork(args) => fork::run(global, args),
         Verb::Rescan(args) => rescan::run(global, args),
         Verb::Prune(args) => prune::run(global, args),

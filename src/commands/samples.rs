@@ -13,8 +13,10 @@ use crate::logic::fork::{Figures, Measure};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName, RoleId, Term};
 
+mod browse;
 mod status;
 
+pub use self::browse::{browse, diff};
 pub use status::{status, transfer, word};
 
 fn at(word: &str) -> Timestamp {
@@ -526,7 +528,7 @@ This page is made from the values the tests use: `UPDATE_EXPECT=1 cargo test --l
 #[test]
 fn json_doc_shows_what_is_printed() {
     let mut text = JSON_DOC_HEAD.to_owned();
-    for (heading, printer, value) in examples() {
+    for (heading, printer, value) in examples().into_iter().chain(browse::examples()) {
         let json = serde_json::to_string_pretty(&value).unwrap();
         text.push_str(&format!(
             "\n## {heading}\n\n{printer}.\n\n```json\n{json}\n```\n"

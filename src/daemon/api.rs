@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod browse;
+mod diff;
 mod drift;
 mod drill;
 mod dumps;
@@ -16,6 +18,8 @@ mod load;
 mod seed;
 mod standing;
 
+pub use browse::*;
+pub use diff::*;
 pub use drift::*;
 pub use drill::*;
 pub use dumps::*;
@@ -70,6 +74,10 @@ pub enum Request {
     Drift(DriftRequest),
     /// See [`ForkRequest`] for what is done.
     Fork(ForkRequest),
+    /// Compares two states of a role. Done: [`DiffReport`].
+    Diff(DiffRequest),
+    /// Trees in which people browse points. Done: [`BrowseReport`].
+    Browse(BrowseRequest),
     /// Looks at every point anew and mends damaged ones from peers. Events as with `Run`. Done: [`CycleReport`].
     Rescan {
         role: Option<RoleName>,
@@ -167,6 +175,9 @@ pub struct Status {
     pub roles: Vec<RoleStatus>,
     pub transfers: Vec<TransferView>,
     pub warnings: Vec<String>,
+    /// Where points are mounted for browsing.
+    #[serde(default)]
+    pub mounts: Vec<MountView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -14,17 +14,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::api::Finding;
 use super::check::{failing, ok, problem};
+use super::cycle::first_line;
 use super::node::{Node, RoleRun, lock};
 use super::play;
 use crate::error::{Code, Failure};
 use crate::fs::{self, Bracket};
 use crate::host::dump::{self, Around, Open, command};
-use crate::logic::dump::{Dump, DumpFacts, DumpResult, Found, How, Policy};
+use crate::logic::dump::{
+    Dump, DumpFacts, DumpResult, Found, How, KEPT_BYTES_ALL_MAX, KEPT_BYTES_MAX, Policy,
+};
 use crate::logic::manifest::Manifest;
 use crate::logic::name::DatasetName;
 use crate::logic::units;
@@ -98,20 +101,37 @@ enum Outcome {
     Failed(anyhow::Error),
 }
 
-/// Prepares every dump of the role; none where it has none. An error: a required one failed, and all are ended.
+/// Whose turn it is with the dumps of a role.
+pub type Turn = OwnedMutexGuard<()>;
+
+/// Waits until no other point of the role has its dumps in hand.
+pub async fn turn(node: &Node, run: &RoleRun) -> Result<Turn> {
+    let cancel = canceller(node, run);
+    tokio::select! {
+        turn = run.dumping.clone().lock_owned() => Ok(turn),
+        () = cancel.cancelled() => {
+            let what = "wait for the dumps of another point: the cycle was cancelled";
+            Err(Failure::new(Code::Interrupted, what).into())
+        }
+    }
+}
+
+/// What ends the cycle of the role that runs now, or else the daemon.
+fn canceller(node: &Node, run: &RoleRun) -> CancellationToken {
+    let cycle = lock(&run.cycle);
+    let cancel = cycle.as_ref().map(|cycle| cycle.cancel.clone());
+    cancel.unwrap_or_else(|| node.stop.child_token())
+}
+
+/// Prepares every dump of the role. An error: a required one failed, and all are ended.
 pub async fn prepare(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
     services: Services,
-) -> Result<Option<Prepared>> {
-    if run.role.dumps.is_empty() {
-        return Ok(None);
-    }
-    let cycle = lock(&run.cycle)
-        .as_ref()
-        .map(|cycle| (cycle.cancel.clone(), cycle.phase.clone()));
-    let (cancel, phase) = cycle.unzip();
-    let cancel = cancel.unwrap_or_else(|| node.stop.child_token());
+    turn: Turn,
+) -> Result<Prepared> {
+    let cancel = canceller(node, run);
+    let phase = lock(&run.cycle).as_ref().map(|cycle| cycle.phase.clone());
     let around = around(node, run);
     let mut taking = Vec::new();
     let mut refused = None;
@@ -145,7 +165,7 @@ pub async fn prepare(
         }
         return Err(error);
     }
-    Ok(Some(conduct(node, run, taking, services)))
+    Ok(conduct(node, run, taking, services, turn))
 }
 
 /// What dumps find around them.
@@ -163,6 +183,7 @@ fn conduct(
     run: &Arc<RoleRun>,
     mut taking: Vec<Taking>,
     services: Services,
+    turn: Turn,
 ) -> Prepared {
     let (hold, asked) = oneshot::channel();
     let (tell_held, held) = oneshot::channel();
@@ -206,6 +227,8 @@ fn conduct(
         for one in taking.iter_mut().rev() {
             one.finish().await;
         }
+        drop(turn);
+        bound(&mut taking);
         let refused = taking.iter().find_map(|one| one.refusal(&run));
         let facts: Vec<DumpFacts> = taking.iter().map(Taking::facts).collect();
         tell(&node, &run, &taking);
@@ -220,6 +243,26 @@ fn conduct(
         snapped: Some(snapped),
         facts: Some(facts),
         _over,
+    }
+}
+
+/// What dumps want kept goes into the manifest, which has bounds everywhere: past them no peer would take the point.
+fn bound(taking: &mut [Taking]) {
+    let mut room = KEPT_BYTES_ALL_MAX;
+    for one in taking {
+        let bytes = one.found.kept_bytes();
+        if bytes <= KEPT_BYTES_MAX.min(room) {
+            room -= bytes;
+            continue;
+        }
+        let most = units::human_bytes(KEPT_BYTES_MAX.min(room) as u64);
+        let bytes = units::human_bytes(bytes as u64);
+        let what = format!("keep {bytes} of it beside the point: there is room for {most}");
+        one.note(
+            Ok(Err(Failure::new(Code::Failed, what).into())),
+            Duration::ZERO,
+            "",
+        );
     }
 }
 
@@ -390,11 +433,6 @@ impl Taking {
     }
 }
 
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(500).collect()
-}
-
 /// Dumps that failed and whose point is taken nevertheless: warned of when it is new, and told when it is over.
 fn tell(node: &Node, run: &RoleRun, taking: &[Taking]) {
     let mut failing = lock(&run.failing);
@@ -424,6 +462,9 @@ fn tell(node: &Node, run: &RoleRun, taking: &[Taking]) {
 /// Once, at the start of the daemon: nobody waits for the next point to be let go.
 pub async fn at_start(node: Arc<Node>) {
     for run in node.roles() {
+        let Ok(_turn) = turn(&node, &run).await else {
+            return;
+        };
         if let Err(error) = thaw(&node, &run).await {
             node.hub.warn(
                 Some(&run.name),

@@ -20,8 +20,8 @@ use super::api::{
 };
 use super::node::Node;
 use super::{
-    check, cycle, drift, drill, forks, handover, load, logs, pairing, points, promote, prune,
-    rescan, resolve, restore, seed, status,
+    browse, check, cycle, diff, drift, drill, forks, handover, load, logs, pairing, points,
+    promote, prune, rescan, resolve, restore, seed, status,
 };
 use crate::error::Failure;
 use crate::logic::manifest::Reason;
@@ -184,6 +184,8 @@ async fn answer(
         | Request::Pause { .. }) => value(&follow(node, client, moved(node, asked)).await?),
         Request::Restore(request) => value(&restore::restore(node, request).await?),
         Request::Fork(request) => forks::answer(node, request).await,
+        Request::Diff(request) => value(&diff::diff(node, request).await?),
+        Request::Browse(request) => value(&browse::answer(node, request).await?),
         Request::Check => value(&check::check(node).await?),
         Request::PairInvite { expires_s, address } => {
             value(&pairing::invite(node, Duration::from_secs(expires_s), address).await?)

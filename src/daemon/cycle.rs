@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{RoleCycle, Step};
 use super::node::{Node, RoleRun, RunningCycle, blocking, lock};
 use super::take::{self, Taken};
-use super::{heard, prune, replicate, seed};
+use super::{browse, heard, prune, replicate, seed};
 use crate::error::{Code, Failure};
 use crate::fs::Inspection;
 use crate::fs::btrfs::freeze::freeze;
@@ -169,9 +169,14 @@ fn note_end(
     node.state.record_cycle(&run.name, &record)
 }
 
-/// The reason without its hint: for logs and status.
+/// Longest reason that is kept, in characters.
+const REASON_MAX: usize = 500;
+
+/// The reason without its hint: for logs, status and manifests. It may quote what a server or a peer said.
 pub fn first_line(error: &str) -> String {
-    error.lines().next().unwrap_or_default().to_owned()
+    let line = error.lines().next().unwrap_or_default();
+    let seen = line.chars().filter(|c| !c.is_control());
+    seen.take(REASON_MAX).collect()
 }
 
 /// One code for many: all well is done, all of one kind is that kind, a mixture is partial.
@@ -234,7 +239,10 @@ async fn perform(
     heard::say_where_we_are(node, run);
     let (seeding, of) = (node.clone(), run.clone());
     // Peers do not wait for files of this node.
-    tokio::spawn(async move { seed::refresh(&seeding, &of).await });
+    tokio::spawn(async move {
+        browse::refresh(&seeding, &of).await;
+        seed::refresh(&seeding, &of).await;
+    });
     freeze("cycle-taken");
     set_phase(cycle, "transfer");
     let mut replicas = tokio::task::JoinSet::new();
@@ -374,6 +382,14 @@ pub async fn preview(node: &Arc<Node>, run: &Arc<RoleRun>) -> RoleCycle {
     match gather(node, run).await {
         Ok((newest, decision)) => {
             let fresh = matches!(decision, Decision::Take { .. });
+            if fresh {
+                let dumps = run.role.dumps.iter();
+                steps.extend(dumps.map(|dump| {
+                    let how = [dump.how.kind(), dump.how.mode()].join(" ");
+                    let text = format!("dump {} ({})", dump.name, how.trim_end());
+                    planned("dump", text)
+                }));
+            }
             steps.push(match (decision, newest) {
                 (Decision::Take { why, .. }, _) => {
                     planned("snapshot", format!("take a new point: {why}"))

@@ -337,6 +337,7 @@ async fn discard(
             ),
             _ => error,
         })?;
+    super::browse::refresh(node, run).await;
     node.hub.note(Some(&run.name), text.clone());
     Ok(report(Some(view), vec![done("discard", text)]))
 }
@@ -358,6 +359,7 @@ pub async fn sort_out(
     let fs = run.fs.clone();
     let found = blocking(move || set_apart(&*fs, &off, why, base, role)).await?;
     if let Some(fork) = &found {
+        super::browse::refresh(node, run).await;
         node.hub.warn(Some(&run.name), fork.sentence(&run.name));
     }
     Ok(found)

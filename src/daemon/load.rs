@@ -31,10 +31,11 @@ use crate::logic::units;
 
 /// Before a live path gets its copy of `point`: what has to follow is noted.
 pub fn expect(node: &Node, run: &RoleRun, point: &PointId) -> Result<()> {
-    if run.role.dumps.is_empty() {
-        return Ok(());
+    match run.role.dumps.is_empty() {
+        // What an earlier copy waited for must not be put into this one, should the config have dumps again.
+        true => node.state.note_loaded(&run.name),
+        false => node.state.note_loading(&run.name, point),
     }
-    node.state.note_loading(&run.name, point)
 }
 
 /// Before the services start: data directories of a new live copy get what their point kept.
@@ -186,18 +187,7 @@ fn server_name(server: &Server) -> String {
 pub async fn load(node: &Arc<Node>, request: LoadRequest) -> Result<LoadReport> {
     let run = node.role(&request.role)?;
     if request.skip {
-        let pending = node.state.loading(&run.name)?;
-        node.state.note_loaded(&run.name)?;
-        run.supervisor.tell(Event::Retry, Beside::default()).await?;
-        let told = match pending {
-            Some(_) => format!("role {} goes on without loading its dumps", run.name),
-            None => format!("role {} was not waiting for a load", run.name),
-        };
-        node.hub.note(Some(&run.name), told.clone());
-        return Ok(LoadReport {
-            skipped: Some(told),
-            ..LoadReport::of(&run.name, &request)
-        });
+        return skip(node, &run, &request).await;
     }
     super::cycle::active_record(node, &run).or_else(|error| {
         // On its way up it is exactly what may be wanted.
@@ -244,6 +234,34 @@ pub async fn load(node: &Arc<Node>, request: LoadRequest) -> Result<LoadReport> 
     Ok(report)
 }
 
+/// The role that waits goes on without its dumps being read; never without what its data directories need to be whole.
+async fn skip(node: &Arc<Node>, run: &Arc<RoleRun>, request: &LoadRequest) -> Result<LoadReport> {
+    let role = &run.name;
+    let told = match node.state.loading(role)? {
+        None => format!("role {role} was not waiting for a load"),
+        Some(noted) if noted.placed => {
+            node.state.note_loaded(role)?;
+            run.supervisor.tell(Event::Retry, Beside::default()).await?;
+            format!("role {role} goes on without loading its dumps")
+        }
+        Some(noted) => {
+            let point = noted.point;
+            let what = format!(
+                "go on without the dumps of role {role}: its data directories were not yet given what {point} kept for \
+                 them, and servers would start on a copy that is not whole"
+            );
+            let hint =
+                "standin status tells what stands in the way; it is tried again until it is done";
+            return Err(Failure::new(Code::Refused, what).hint(hint).into());
+        }
+    };
+    node.hub.note(Some(role), told.clone());
+    Ok(LoadReport {
+        skipped: Some(told),
+        ..LoadReport::of(role, request)
+    })
+}
+
 fn chosen<'a>(run: &'a RoleRun, wanted: Option<&RoleName>) -> Result<Vec<&'a Dump>> {
     let dumps = &run.role.dumps;
     let Some(wanted) = wanted else {
@@ -275,5 +293,12 @@ async fn stored(run: &Arc<RoleRun>, point: &PointId) -> Result<Stored> {
     let found = all
         .into_iter()
         .find(|stored| stored.manifest.point == *point);
-    found.with_context(|| format!("find {point}, from which the live copy was made"))
+    found.ok_or_else(|| {
+        let what = format!("find {point}, from which the live copy was made");
+        let role = &run.name;
+        let hint = format!(
+            "standin rescan {role} looks for it anew, and fetches it again from a peer where it is damaged"
+        );
+        Failure::new(Code::NotFound, what).hint(hint).into()
+    })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::api::{ForkRequest, Request};
+use super::api::{BrowseRequest, ForkRequest, Request};
 use super::cycle;
 use super::node::{Node, RoleRun, blocking};
 use super::supervisor::Beside;
@@ -196,7 +196,7 @@ pub fn checked(node: &Node, mut request: Request) -> Result<Request> {
 }
 
 /// The role that a word means: that of this node, where it names logs that every node has.
-fn meant(node: &Node, word: &RoleName) -> RoleName {
+pub(super) fn meant(node: &Node, word: &RoleName) -> RoleName {
     let roles = node.roles();
     if roles.iter().any(|run| run.name == *word) {
         return word.clone();
@@ -218,6 +218,7 @@ fn named(request: &mut Request) -> Option<&mut RoleName> {
         | Request::Rescan { role, .. }
         | Request::Fork(ForkRequest::List { role }) => role.as_mut(),
         Request::Seed(asked) => asked.role.as_mut(),
+        Request::Browse(BrowseRequest::Mount { role, .. }) => role.as_mut(),
         Request::Load(asked) => Some(&mut asked.role),
         Request::Promote(asked) => Some(&mut asked.role),
         Request::Restore(asked) => Some(&mut asked.role),
@@ -234,7 +235,9 @@ fn named(request: &mut Request) -> Option<&mut RoleName> {
             | ForkRequest::Export { role, .. }
             | ForkRequest::Discard { role, .. },
         ) => Some(role),
-        Request::Fork(ForkRequest::Unmount { .. })
+        Request::Browse(BrowseRequest::List | BrowseRequest::Unmount { .. })
+        | Request::Diff(_)
+        | Request::Fork(ForkRequest::Unmount { .. })
         | Request::Drift(_)
         | Request::Status
         | Request::Watch

@@ -22,10 +22,12 @@ mod absent;
 pub mod api;
 mod asking;
 mod bracket;
+mod browse;
 mod check;
 mod clock;
 mod control;
 mod cycle;
+mod diff;
 mod drift;
 mod drill;
 mod forks;
@@ -128,6 +130,7 @@ async fn run(config: Config) -> Result<()> {
     let node = Node::new(config, identity, state)?;
     supervisor::wake(&node).context("remember that no role is up yet")?;
     node.prepare_roles().await;
+    browse::forget(&node).await;
     let listeners = links::listen(&node).await?;
 
     // No drill before what an earlier daemon left of one is gone.

@@ -61,6 +61,8 @@ pub struct Node {
     pub sends: Arc<Semaphore>,
     /// Held while a drill runs: one at a time on a node.
     pub drilling: Arc<tokio::sync::Mutex<()>>,
+    /// Held by whoever changes the trees in which points are browsed.
+    pub browsing: tokio::sync::Mutex<()>,
     /// What is compared with other nodes, and how that went.
     pub drift: super::drift::Drift,
     config: RwLock<Arc<Config>>,
@@ -77,6 +79,9 @@ pub struct RoleRun {
     pub fs: Arc<dyn Filesystem>,
     /// Held across snapshot, prune and restore of this role: one change of the catalogue at a time.
     pub catalogue: tokio::sync::Mutex<()>,
+    /// Held from the look whether a point is worth dumping for until everybody who was held for it is let go: nobody's writers are
+    /// held twice at once, nor let go by another's end.
+    pub dumping: Arc<tokio::sync::Mutex<()>>,
     pub cycle: Mutex<Option<RunningCycle>>,
     pub drill: Arc<Mutex<Option<RunningDrill>>>,
     pub replicas: Mutex<BTreeMap<NodeName, Replica>>,
@@ -201,6 +206,7 @@ impl Node {
             stop: CancellationToken::new(),
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             drilling: Arc::default(),
+            browsing: tokio::sync::Mutex::default(),
             drift: super::drift::Drift::default(),
             config: RwLock::new(Arc::new(config.clone())),
             roles: RwLock::default(),
@@ -393,6 +399,7 @@ impl RoleRun {
             role: Arc::new(role),
             fs,
             catalogue: tokio::sync::Mutex::default(),
+            dumping: Arc::default(),
             cycle: Mutex::default(),
             drill: Arc::default(),
             replicas: Mutex::default(),
@@ -424,6 +431,7 @@ impl RoleRun {
             self.ages = old.ages.clone();
             self.supervisor = old.supervisor.clone();
             self.beside = old.beside.clone();
+            self.dumping = old.dumping.clone();
             self.drill = old.drill.clone();
             self.heard = old.heard.clone();
             self.seeds = old.seeds.clone();

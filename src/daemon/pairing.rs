@@ -303,6 +303,7 @@ pub async fn reload(node: &Arc<Node>) -> Result<()> {
     node.apply(config)?;
     super::view::forget(node, before).await;
     node.prepare_roles().await;
+    super::browse::forget(node).await;
     node.hub.note(None, "read the config again");
     Ok(())
 }

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::api::{DatasetStatus, PeerStatus, PointSummary, ReplicaStatus, RoleStatus, Status};
 use super::node::{Node, PeerRun, RoleRun, blocking, lock};
-use super::{clock, drift, drill, measured, schedule, seed, standing, unsaved};
+use super::{browse, clock, drift, drill, measured, schedule, seed, standing, unsaved};
 use crate::fs::Filesystem;
 use crate::logic::damage::{self, Damaged};
 use crate::logic::fork::Fork;
@@ -59,6 +59,7 @@ pub async fn status(node: &Arc<Node>) -> Result<Status> {
         roles,
         transfers: node.hub.transfers(),
         warnings,
+        mounts: browse::views(node),
     })
 }
 

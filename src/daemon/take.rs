@@ -44,30 +44,32 @@ pub async fn take_while(
     reason: Reason,
     services: Services,
 ) -> Result<Taken> {
-    // Looked at before anything is dumped: a dump writes. The catalogue is free meanwhile, since it may take long.
-    let dumps = match run.role.dumps.is_empty() || unchanged(run, reason).await? {
+    let dumps = match run.role.dumps.is_empty() {
         true => None,
         false => {
-            bracket::thaw(node, run).await?;
-            bracket::prepare(node, run, services).await?
+            // The catalogue is free meanwhile, since it may take long.
+            let turn = bracket::turn(node, run).await?;
+            // Looked at before anything is dumped: a dump writes.
+            match wanted(run, record, reason).await? {
+                true => {
+                    bracket::thaw(node, run).await?;
+                    Some(bracket::prepare(node, run, services, turn).await?)
+                }
+                false => None,
+            }
         }
     };
     let _catalogue = run.catalogue.lock().await;
     take_locked(node, run, record, reason, dumps).await
 }
 
-/// Whether a point would say nothing new. What is dumped to a file may have changed wherever the server keeps it.
-async fn unchanged(run: &Arc<RoleRun>, reason: Reason) -> Result<bool> {
-    let on_change = matches!(run.role.every, Every::OnChange { .. });
-    let elsewhere = run.role.dumps.iter().any(|dump| dump.how.writes_a_file());
-    if run.role.snapshot_unchanged || (elsewhere && !(on_change && reason == Reason::Schedule)) {
-        return Ok(false);
-    }
-    let run = run.clone();
+/// Whether there would be a point.
+async fn wanted(run: &Arc<RoleRun>, record: &RoleRecord, reason: Reason) -> Result<bool> {
+    let (run, term) = (run.clone(), record.term().clone());
     blocking(move || {
         let newest = run.fs.list()?.pop();
         let facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
-        Ok(!facts.changed && !facts.datasets_differ)
+        Ok(matches!(decide(&facts, &term), Decision::Take { .. }))
     })
     .await
 }
@@ -84,6 +86,8 @@ pub async fn take_locked(
     blocking(move || {
         let newest = run.fs.list()?.pop();
         let mut facts = facts(&run, newest.as_ref(), reason).context("look for changes")?;
+        // What was elsewhere is written into the datasets by now.
+        facts.written_elsewhere = false;
         let left = |stored: &Stored| !record.line.contains(&stored.manifest.point);
         // Of a node's logs, what was taken before it began anew goes nowhere any more.
         facts.changed |= run.role.logs.is_some() && newest.as_ref().is_some_and(left);
@@ -112,10 +116,13 @@ pub async fn take_locked(
 pub fn facts(run: &RoleRun, newest: Option<&Stored>, reason: Reason) -> Result<Facts> {
     let datasets_differ =
         newest.is_some_and(|newest| !newest.manifest.datasets.keys().eq(run.fs.datasets().keys()));
+    let on_change = matches!(run.role.every, Every::OnChange { .. });
+    let elsewhere = run.role.dumps.iter().any(|dump| dump.how.writes_a_file());
     Ok(Facts {
         newest: newest.map(|newest| newest.manifest.point.clone()),
         changed: newest.map_or(Ok(true), |newest| run.fs.changed(newest))?,
         datasets_differ,
+        written_elsewhere: elsewhere && !(on_change && reason == Reason::Schedule),
         reason,
         snapshot_unchanged: run.role.snapshot_unchanged,
     })

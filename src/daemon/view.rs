@@ -18,8 +18,9 @@ use super::node::{Node, RoleRun, blocking, lock};
 use crate::fs::View;
 use crate::logic::name::DatasetName;
 
-/// Brings all views of the role up to date.
+/// Brings all views of the role up to date, and the trees in which its points are browsed.
 pub async fn refresh(node: &Arc<Node>, run: &Arc<RoleRun>) {
+    super::browse::refresh(node, run).await;
     let mut told = run.viewed.lock().await;
     for (dataset, at) in &run.role.views {
         match show(node, run, dataset, at).await {

@@ -21,8 +21,13 @@ use crate::logic::shortage::Shortage;
 use crate::logic::transfer::{FileFlags, Kind, Partial, StreamIdentity};
 
 pub mod apart;
+pub mod browse;
 pub mod btrfs;
+mod kept;
 pub mod zfs;
+
+pub use browse::Browsed;
+pub use kept::Kept;
 
 /// Result of an edge: context chains, with [`FsError`] inside where a caller branches.
 pub type Result<T> = anyhow::Result<T>;
@@ -299,6 +304,8 @@ pub enum Held {
     Point(PointId),
     /// In the fork of this name.
     Forked(PointName, PointId),
+    /// A throw-away copy of live data, which `Filesystem::hold_live` named so.
+    Copy(String),
 }
 
 /// What a role needs of the disk. One value serves one role on this node; all methods may be called from several threads.
@@ -478,6 +485,19 @@ pub trait Filesystem: Send + Sync {
 
     /// What differs in a dataset between two points of it, by path. Needs memory for what differs, not for the trees.
     fn changes(&self, dataset: &DatasetName, base: &Held, newer: &Held) -> Result<Vec<Change>>;
+
+    /// Keeps a dataset of a point from being destroyed while somebody reads it. `FsError::Missing` where there is none.
+    fn hold(&self, dataset: &DatasetName, held: &Held) -> Result<Kept>;
+
+    /// A throw-away read-only copy of the live dataset as it is now, gone when this is dropped; what a crash leaves of it, the
+    /// next `sweep` takes away. `FsError::Missing` where nothing is live.
+    fn hold_live(&self, dataset: &DatasetName) -> Result<Kept>;
+
+    /// Shows every point and fork read-only: datasets at `tree/ROLE/POINT/DATASET` and `tree/ROLE/forks/FORK/DATASET`, in a
+    /// tree that `browse::plant` made. Brings up to date what is shown there: idempotent, and finds its own mounts again
+    /// after a restart. What is shown so holds nothing up: who destroys it takes it away first.
+    fn browse(&self, tree: &Path) -> Result<Browsed>;
+
     /// Shows what `view` says read-only at `at`, an empty directory (made where it is missing) outside of all datasets, in
     /// place of what was shown there, at once. Idempotent, and finds its own mounts again after a restart. A point that is
     /// shown is not destroyed (`FsError::Busy`): what takes its place is shown first.

@@ -12,6 +12,7 @@ pub mod dump;
 pub mod figures;
 pub mod hook;
 pub mod lock;
+pub mod look;
 pub mod mounts;
 pub mod notes;
 pub mod part;

@@ -56,7 +56,8 @@ pub struct Change {
     pub bytes: u64,
     /// The size it was cut or extended to.
     pub resized: Option<u64>,
-    /// Whether another file took its name: then all of its content is new, holes between what was written included.
+    /// Whether another file took its name: then all of its content is new, holes between what was written included. Also of a
+    /// directory that another one took the name of.
     pub replaced: bool,
     /// Whether owner, mode or attributes changed as well.
     pub metadata: bool,
@@ -369,9 +370,11 @@ fn replaced(changes: Vec<Change>) -> Vec<Change> {
                 && last.is_directory() == change.is_directory()
         });
         match pair {
-            Some(added) if added.is_directory() => added.what = What::Metadata,
             Some(added) => {
-                added.what = What::Changed;
+                added.what = match added.is_directory() {
+                    true => What::Metadata,
+                    false => What::Changed,
+                };
                 added.replaced = true;
             }
             None => folded.push(change),

@@ -2,12 +2,24 @@
 
 use super::manifest::{Reason, Stored};
 
-/// Finds a point by its words: `latest`, a whole name, `epoch.sequence`, or the beginning of a name. `points` are oldest
-/// first. The error is half a sentence for the person.
+/// Finds a point by its words: `latest`, a whole name, `epoch.sequence`, or the beginning of a name; `~2` after one means the
+/// second point before it. `points` are oldest first. The error is half a sentence for the person.
 ///
 /// `latest` is the newest point that was not made by a restore to keep what it replaced: who restores `latest` twice means
 /// the same point both times, not the state that the first restore got rid of.
 pub fn find<'a>(points: &'a [Stored], words: &str) -> Result<&'a Stored, String> {
+    if let Some((words, back)) = words.rsplit_once('~') {
+        let named = find(points, words)?;
+        let back: usize = back
+            .parse()
+            .map_err(|_| format!("{back:?} is no number of points to go back"))?;
+        let at = points.iter().position(|point| std::ptr::eq(point, named));
+        let before = at.and_then(|at| at.checked_sub(back));
+        return before.and_then(|at| points.get(at)).ok_or_else(|| {
+            let short = &named.manifest.point;
+            format!("there are not {back} points before {short}; `standin points` lists them")
+        });
+    }
     if words == "latest" {
         let regular = |point: &&Stored| point.manifest.reason != Reason::BeforeRestore;
         let latest = points.iter().rev().find(regular).or(points.last());
@@ -90,6 +102,12 @@ mod tests {
         check("1.4", "no point");
         check("", "3 points");
         check("2027", "no point");
+        check("latest~1", "1.1");
+        check("latest~0", "1.2");
+        check("1.3~2", "1.1");
+        check("1.3~1~1", "1.1");
+        check("latest~2", "there are");
+        check("latest~x", "\"x\" is");
     }
 
     #[test]

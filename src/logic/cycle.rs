@@ -15,6 +15,8 @@ pub struct Facts {
     pub changed: bool,
     /// The role's datasets are no longer those of the newest point.
     pub datasets_differ: bool,
+    /// Databases that are dumped to files lie outside of the datasets, and may have changed there.
+    pub written_elsewhere: bool,
     pub reason: Reason,
     /// The config asks for a point even when nothing changed.
     pub snapshot_unchanged: bool,
@@ -39,6 +41,8 @@ pub fn decide(facts: &Facts, term: &Term) -> Decision {
         take("the role's datasets are others than in the newest point")
     } else if facts.changed {
         take("data changed since the newest point")
+    } else if facts.written_elsewhere {
+        take("what is dumped may have changed since the newest point")
     } else if facts.reason == Reason::BeforeRestore {
         // A point of its own, which pruning leaves alone for a while.
         take("a restore is about to replace what is live")
@@ -72,7 +76,7 @@ mod tests {
         }
     }
 
-    /// `facts` are words: `newest`, `changed`, `differ`, `always`, `restore`. Expected: the new point, or empty.
+    /// `facts` are words: `newest`, `changed`, `differ`, `elsewhere`, `always`, `restore`. Expected: the new point, or empty.
     fn check(facts: &str, expected: &str) {
         let has = |word: &str| facts.split(' ').any(|w| w == word);
         let newest = has("newest").then(|| PointId {
@@ -83,6 +87,7 @@ mod tests {
             newest,
             changed: has("changed"),
             datasets_differ: has("differ"),
+            written_elsewhere: has("elsewhere"),
             reason: if has("restore") {
                 Reason::BeforeRestore
             } else {
@@ -103,6 +108,7 @@ mod tests {
         check("newest", "");
         check("newest changed", "2.42");
         check("newest differ", "2.42");
+        check("newest elsewhere", "2.42");
         check("newest always", "2.42");
         check("newest restore", "2.42");
         check("newest changed restore", "2.42");

@@ -41,6 +41,9 @@ pub const DUMPS_MAX: usize = 64;
 /// Most that a point keeps of one dump in its manifest (a backup label, a tablespace map), in bytes.
 pub const KEPT_BYTES_MAX: usize = 64 << 10;
 
+/// Most that a point keeps of all its dumps, in bytes: less than its manifest may have.
+pub const KEPT_BYTES_ALL_MAX: usize = 512 << 10;
+
 /// One dump of a role, as the config asks for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dump {
@@ -232,6 +235,17 @@ pub struct Found {
     /// Files of text that belong into the data directory before a server starts on it, by name (backup_label).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keeps: BTreeMap<String, String>,
+}
+
+impl Found {
+    /// What it adds to the manifest for data directories, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        let sizes = self
+            .keeps
+            .iter()
+            .map(|(name, text)| name.len() + text.len());
+        sizes.sum()
+    }
 }
 
 /// What the dumps of a point make of it; none where it has no dumps.

@@ -8,6 +8,7 @@ pub mod changes;
 pub mod choose;
 pub mod claim;
 pub mod clock;
+pub mod compare;
 pub mod cycle;
 pub mod damage;
 pub mod diff;

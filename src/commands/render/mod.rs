@@ -3,7 +3,9 @@
 //! Promise: calm - the state first, one line per thing, aligned; what needs attention stands out by its words and is
 //! never only a colour. `now` is the daemon's clock, so that ages are right whatever clock the terminal has.
 
+mod browse;
 mod cycle;
+mod diff;
 pub(super) mod drift;
 pub(super) mod drill;
 mod findings;
@@ -20,7 +22,9 @@ mod standing;
 mod status;
 mod transfer;
 
+pub use browse::browse;
 pub use cycle::{cycle, cycle_code, rescan, restore, undo};
+pub use diff::diff;
 pub use drill::drill;
 pub use findings::{findings, findings_code};
 pub use fit::{fitted, shortened};

@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 
+use super::browse::mounts;
 use super::drill::last_drill;
 use super::transfer::{transfer, transfer_name, transfer_within};
 use super::{attention, heading, trouble};
@@ -26,6 +27,7 @@ pub fn status(status: &Status, columns: Option<usize>) -> String {
     for part in [
         peer_lines(status),
         transfer_lines(status, columns),
+        mounts(&status.mounts),
         warning_lines(status),
     ] {
         if !part.is_empty() {

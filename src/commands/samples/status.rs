@@ -163,5 +163,6 @@ pub fn status() -> Status {
         roles: vec![in_the_role()],
         transfers: vec![transfer()],
         warnings: vec!["web: files holds a swap file, which is not replicated: swap.img".into()],
+        mounts: Vec::new(),
     }
 }

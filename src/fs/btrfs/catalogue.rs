@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 
+use super::fill::Doubts;
 use super::layout::{DESTROYED, LOCAL, LOCAL_BYTES_MAX, MANIFEST, Part};
 use super::place::Place;
 use super::{disk, subvolume};
@@ -33,6 +34,8 @@ pub struct Catalogue<'a> {
     pub parts: Vec<Part>,
     /// Points already complained about.
     pub reported: &'a Mutex<BTreeSet<String>>,
+    /// Of what the kernel alone makes streams.
+    pub doubts: &'a Doubts,
 }
 
 /// A complete point and its directory name.

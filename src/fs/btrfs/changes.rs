@@ -10,6 +10,7 @@ use anyhow::Context;
 
 use super::catalogue::Catalogue;
 use super::forks;
+use super::look;
 use super::send::{self, Side};
 use super::stream::{Command, Parser, Piece};
 use crate::fs::{Held, Result};
@@ -62,6 +63,10 @@ fn side(catalogue: &Catalogue<'_>, dataset: &DatasetName, held: &Held) -> Result
         Held::Forked(fork, id) => {
             let (found, uses) = forks::snapshot(catalogue, fork, dataset, Some(id))?;
             Side::at(&found.path, uses)
+        }
+        Held::Copy(name) => {
+            let (path, held) = look::copy(catalogue, dataset, name)?;
+            Side::at(&path, vec![held])
         }
     }
 }

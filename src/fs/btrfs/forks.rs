@@ -25,7 +25,7 @@ use super::catalogue::{self, Catalogue, entry_names, point_names, read_manifest}
 use super::freeze::freeze;
 use super::layout::{DESTROYED, Part};
 use super::uses::{Use, Used};
-use super::{disk, fork_mount, remove, subvolume};
+use super::{browse, disk, fork_mount, remove, subvolume};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Result};
 use crate::logic::fork::{Fork, ForkPoint, Why};
@@ -387,6 +387,9 @@ pub fn discard(catalogue: &Catalogue<'_>, name: &PointName) -> Result<()> {
             disk::write_json(&part.forks().join(&word).join(DESTROYED), &true)?;
         }
         freeze("fork-marked");
+    }
+    for part in &parts {
+        browse::take_away(part, &part.forks().join(&word))?;
     }
     for (done, part) in parts.iter().enumerate() {
         let whole = remove::discard_dir(part, &part.forks().join(&word))?;

@@ -10,7 +10,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::ioctl::{self, Getter, Opcode, Setter, Updater, opcode};
 use uuid::Uuid;
@@ -373,4 +373,81 @@ fn item<'a>(found: &mut &'a [u8]) -> Option<Item<'a>> {
         offset: u64::from_ne_bytes(*offset),
         bytes,
     })
+}
+
+/// An inode by number and generation, as a file handle says it (struct btrfs_fid, the part without a parent; fs/btrfs/export.h).
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    inode: [u8; 8],
+    root: [u8; 8],
+    generation: u32,
+}
+
+/// FILEID_BTRFS_WITHOUT_PARENT (include/linux/exportfs.h).
+const HANDLE_KIND: i32 = 0x4d;
+
+/// Bytes of a handle after its head (BTRFS_FID_SIZE_NON_CONNECTABLE words).
+const HANDLE_BYTES: u32 = 20;
+
+/// Opens the regular file `inode` of the subvolume `root` for reading, wherever it is named; `within` is any file of the mount.
+/// ESTALE where there is none of that generation.
+pub fn open_inode(
+    within: BorrowedFd<'_>,
+    root: u64,
+    inode: u64,
+    generation: u64,
+) -> io::Result<OwnedFd> {
+    let mut handle = Handle {
+        bytes: HANDLE_BYTES,
+        kind: HANDLE_KIND,
+        inode: inode.to_ne_bytes(),
+        root: root.to_ne_bytes(),
+        // Handles have its lower half.
+        generation: generation as u32,
+    };
+    let flags =
+        libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME;
+    // SAFETY: the handle is a file_handle head followed by handle_bytes (20) bytes of it, all of which lie in the structure; the
+    // kernel only reads it, and the descriptor it gives belongs to nobody else.
+    unsafe {
+        let handle = std::ptr::from_mut(&mut handle).cast::<libc::file_handle>();
+        match libc::open_by_handle_at(within.as_raw_fd(), handle, flags) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Inode and generation of an open file.
+pub fn inode_of(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let mut handle = Handle {
+        bytes: HANDLE_BYTES,
+        kind: 0,
+        inode: [0; 8],
+        root: [0; 8],
+        generation: 0,
+    };
+    let mut mount = 0;
+    // SAFETY: as above, and the kernel writes at most handle_bytes (20) bytes after the head; the path is empty and ends with a
+    // zero.
+    let got = unsafe {
+        let handle = std::ptr::from_mut(&mut handle).cast::<libc::file_handle>();
+        libc::name_to_handle_at(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            handle,
+            &mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    match (got, handle.kind) {
+        (0, HANDLE_KIND) => Ok((
+            u64::from_ne_bytes(handle.inode),
+            u64::from(handle.generation),
+        )),
+        (0, _) => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

@@ -11,6 +11,7 @@
 //!       .aside/<role>/<unique>/<dataset>            an old live subvolume that nothing else may hold
 //!       .aside/<role>/<point-name>.<unique>/        a damaged point (see `aside`)
 //!       .drill/<role>/<dataset>                     a throw-away writable copy (see `drill`)
+//!       .looks/<role>/<unique>/<dataset>            a throw-away copy of live data (see `look`)
 //!       .forks/<role>/<fork>/<point-name>/          points that are not of the line (see `forks`)
 //!       .trash/<unique>/                            hidden first, destroyed after
 //!
@@ -86,6 +87,11 @@ impl Part {
     /// Copies for the drill that is under way.
     pub fn drill(&self) -> PathBuf {
         self.standin().join(".drill").join(&self.role)
+    }
+
+    /// Copies of live data that somebody looks at.
+    pub fn looks(&self) -> PathBuf {
+        self.standin().join(".looks").join(&self.role)
     }
 
     /// Points that are not of the line.

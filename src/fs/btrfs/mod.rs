@@ -25,8 +25,8 @@ use self::told::Doing;
 use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
-    AfterReboot, Bracket, Filesystem, FsError, Held, Inspection, KeptAside, Limits, Live, Measured,
-    Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
+    AfterReboot, Bracket, Browsed, Filesystem, FsError, Held, Inspection, Kept, KeptAside, Limits,
+    Live, Measured, Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
@@ -38,12 +38,14 @@ use crate::logic::transfer::{Kind, Partial};
 
 mod apply;
 mod aside;
+mod browse;
 mod catalogue;
 mod changes;
 mod copyout;
 pub(in crate::fs) mod disk;
 mod drill;
 mod examine;
+mod fill;
 pub mod flags;
 pub(in crate::fs) mod fork_mount;
 mod forks;
@@ -51,6 +53,7 @@ pub(crate) mod freeze;
 mod fstab;
 mod ioctl;
 mod layout;
+mod look;
 pub(in crate::fs) mod mountinfo;
 mod nested;
 mod place;
@@ -114,6 +117,7 @@ pub struct Btrfs {
     /// Keeps the mounts alive between calls.
     tops: Mutex<Vec<Arc<Top>>>,
     reported: Mutex<BTreeSet<String>>,
+    doubts: fill::Doubts,
 }
 
 impl Btrfs {
@@ -141,6 +145,7 @@ impl Btrfs {
             fstab: fstab_in_force(),
             tops: Mutex::default(),
             reported: Mutex::default(),
+            doubts: fill::Doubts::default(),
         })
     }
 
@@ -177,6 +182,7 @@ impl Btrfs {
             role: &self.role,
             parts,
             reported: &self.reported,
+            doubts: &self.doubts,
         })
     }
 
@@ -470,6 +476,23 @@ impl Filesystem for Btrfs {
         self.run(what, |catalogue| {
             changes::changes(catalogue, dataset, base, newer)
         })
+    }
+
+    fn hold(&self, dataset: &DatasetName, held: &Held) -> Result<Kept> {
+        self.run(format!("open {dataset} of a point"), |catalogue| {
+            look::hold(catalogue, dataset, held)
+        })
+    }
+
+    fn hold_live(&self, dataset: &DatasetName) -> Result<Kept> {
+        self.run(format!("take a look at the live {dataset}"), |catalogue| {
+            look::hold_live(catalogue, dataset)
+        })
+    }
+
+    fn browse(&self, tree: &Path) -> Result<Browsed> {
+        let what = format!("show the points of {} below {}", self.role, tree.display());
+        self.run(what, |catalogue| browse::browse(catalogue, tree))
     }
 
     fn view(&self, dataset: &DatasetName, view: View<'_>, at: &Path) -> Result<()> {

@@ -19,7 +19,7 @@ use super::catalogue::{Catalogue, entry_names, point_names};
 use super::freeze::freeze;
 use super::layout::{DESTROYED, NEW_PREFIX, Part};
 use super::uses::{Use, Used};
-use super::{disk, subvolume, view};
+use super::{browse, disk, look, subvolume, view};
 use crate::fs::{FsError, Result};
 use crate::logic::point::{PointId, PointName};
 
@@ -28,6 +28,9 @@ pub fn destroy(catalogue: &Catalogue<'_>, id: &PointId) -> Result<()> {
     for name in catalogue.names_of(id)? {
         let _alone = points_alone(catalogue, &name)
             .ok_or_else(|| FsError::Busy(format!("point {id} of {}", catalogue.role)))?;
+        for part in &catalogue.parts {
+            browse::take_away(part, &part.points().join(&name))?;
+        }
         refuse_shown(catalogue, &name, id)?;
         discard_point(catalogue, &name).with_context(|| format!("destroy point {name}"))?;
     }
@@ -57,6 +60,7 @@ pub fn sweep(catalogue: &Catalogue<'_>) -> Result<()> {
     for name in leftovers(catalogue, newest)? {
         clear(catalogue, &name).with_context(|| format!("clear the remains of point {name}"))?;
     }
+    look::sweep(catalogue)?;
     super::forks::sweep(catalogue)
 }
 

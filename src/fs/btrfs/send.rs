@@ -2,7 +2,8 @@
 //!
 //! The kernel writes a send stream into a descriptor for as long as one ioctl lasts, so a thread sits in that ioctl and the
 //! stream is read from a pipe. Equal snapshots, base and version give equal bytes (as long as nobody deduplicates them):
-//! for that reason the base is the only clone source, and both snapshots are checked against tampering first.
+//! for that reason the base is the only clone source, and both snapshots are checked against tampering first. Streams with file
+//! data are filled (`fill`): the same bytes, sooner; where that gives up, the kernel's own stream goes on at the same byte.
 //!
 //! Promise: the points used stay in use, and so undestroyed, until the thread has ended; dropping the stream early ends the
 //! thread first. Leaves nothing on disk.
@@ -13,6 +14,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow};
@@ -20,7 +22,7 @@ use jiff::Timestamp;
 use rustix::pipe::PipeFlags;
 
 use super::catalogue::{Catalogue, Found};
-
+use super::fill::{self, Doubts, Filling};
 use super::place::SUBVOLUME_INODE;
 use super::scan::Scanner;
 use super::uses::{Use, Used};
@@ -48,6 +50,17 @@ pub fn kernel_version() -> u32 {
         .unwrap_or(1)
 }
 
+/// How a stream is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Without file data.
+    Bare,
+    /// By the kernel alone.
+    Kernel,
+    /// The kernel's commands, and data that are read here: the same bytes as the kernel's.
+    Filled,
+}
+
 /// One pass without file data tells what a stream will carry; a look at the inodes, what it will not.
 pub fn measure(
     catalogue: &Catalogue<'_>,
@@ -60,7 +73,7 @@ pub fn measure(
     let job = Job::prepare(catalogue, dataset, base, point)?;
     let identity = job.identity(version);
     let flags = job.flags()?;
-    let mut stream = Stream::start(job, version, ioctl::SEND_NO_FILE_DATA)?;
+    let mut stream = Stream::start(job, version, Way::Bare)?;
     let mut buffer = vec![0; MEASURE_BYTES];
     while stream
         .read(&mut buffer)
@@ -91,7 +104,11 @@ pub fn send(
         return Err(Failure::new(Code::Refused, what).into());
     }
     let job = Job::prepare(catalogue, dataset, base, point)?;
-    Ok(Box::new(Stream::start(job, version, 0)?))
+    let way = match catalogue.doubts.has(&job.label) {
+        true => Way::Kernel,
+        false => Way::Filled,
+    };
+    Ok(Box::new(Stream::start(job, version, way)?))
 }
 
 /// What makes `newer` out of `base`, without file data. `label` names it in errors.
@@ -104,16 +121,13 @@ pub fn difference(
     let job = Job {
         dataset: dataset.clone(),
         label,
+        doubts: Doubts::default(),
         point: newer,
         base: Some(base),
         since: None,
     };
     let version = kernel_version().clamp(1, VERSION_MAX);
-    Ok(Box::new(Stream::start(
-        job,
-        version,
-        ioctl::SEND_NO_FILE_DATA,
-    )?))
+    Ok(Box::new(Stream::start(job, version, Way::Bare)?))
 }
 
 /// A snapshot that a stream is made from.
@@ -128,6 +142,7 @@ struct Job {
     dataset: DatasetName,
     /// Names the stream in errors.
     label: String,
+    doubts: Doubts,
     point: Side,
     base: Option<Side>,
     /// When the base was taken, in seconds since 1970.
@@ -157,6 +172,7 @@ impl Job {
             }
         };
         Ok(Job {
+            doubts: catalogue.doubts.clone(),
             dataset: dataset.clone(),
             label: format!("{dataset} of {point}"),
             point: side,
@@ -251,48 +267,136 @@ fn tampered(found: &Found, dataset: &DatasetName, info: &ioctl::Subvolume) -> Op
 
 /// A running send.
 struct Stream {
+    job: Arc<Job>,
+    version: u32,
     /// Closed before the thread is joined: that is what ends a send whose reader has had enough.
-    pipe: Option<File>,
+    coming: Coming,
     thread: Option<JoinHandle<io::Result<()>>>,
     scanner: Scanner,
-    dataset: DatasetName,
-    label: String,
-    /// The snapshot and when its base was taken: where to look when it cannot be read.
-    dir: File,
-    since: Option<i64>,
+    /// What was filled so far, in bytes, and its CRC32C: a kernel's stream that goes on must have begun with the same.
+    filled: (u64, u32),
+    /// A file that could not be read.
+    unreadable: Option<io::Error>,
+}
+
+/// Where the bytes come from.
+enum Coming {
+    Nowhere,
+    Pipe(File),
+    Filling(Filling),
 }
 
 impl Stream {
-    fn start(job: Job, version: u32, flags: u64) -> Result<Stream> {
-        let (reader, writer) =
-            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
+    fn start(job: Job, version: u32, way: Way) -> Result<Stream> {
+        let mut stream = Stream {
+            job: Arc::new(job),
+            version,
+            coming: Coming::Nowhere,
+            thread: None,
+            scanner: Scanner::new(),
+            filled: (0, 0),
+            unreadable: None,
+        };
+        stream.begin(way)?;
+        Ok(stream)
+    }
+
+    fn begin(&mut self, way: Way) -> io::Result<()> {
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         // A smaller pipe is slower, nothing else.
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
-        let dataset = job.dataset.clone();
-        let label = job.label.clone();
-        let dir = job.point.dir.try_clone().context("hold the snapshot")?;
-        let since = job.since;
-        let thread = std::thread::Builder::new()
-            .name("btrfs-send".to_owned())
-            .spawn(move || run(&job, &writer, version, flags))
-            .context("start the sending thread")?;
-        Ok(Stream {
-            pipe: Some(File::from(reader)),
-            thread: Some(thread),
-            scanner: Scanner::new(),
-            dataset,
-            label,
-            dir,
-            since,
-        })
+        let flags = match way {
+            Way::Kernel => 0,
+            Way::Bare | Way::Filled => ioctl::SEND_NO_FILE_DATA,
+        };
+        let ended = Arc::new(fill::Ended::default());
+        let (job, version, rings) = (self.job.clone(), self.version, ended.clone());
+        let thread = std::thread::Builder::new().name("btrfs-send".to_owned());
+        self.thread = Some(thread.spawn(move || {
+            let result = run(&job, &writer, version, flags);
+            drop(writer);
+            rings.ring();
+            result
+        })?);
+        let pipe = File::from(reader);
+        self.coming = match way {
+            Way::Bare | Way::Kernel => Coming::Pipe(pipe),
+            Way::Filled => {
+                let base = self.job.base.as_ref().map(|base| base.dir.try_clone());
+                let source = fill::Source {
+                    snapshot: self.job.point.dir.try_clone()?,
+                    root: self.job.point.info.id,
+                    base: base.transpose()?,
+                    version,
+                };
+                Coming::Filling(Filling::start(pipe, source, ended)?)
+            }
+        };
+        Ok(())
     }
 
     fn join(&mut self) -> io::Result<()> {
-        self.pipe = None;
+        self.coming = Coming::Nowhere;
         match self.thread.take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(result)) => result,
             Some(Err(_)) => Err(io::Error::other("the sending thread panicked")),
+        }
+    }
+
+    /// Begins anew by the kernel alone, and goes on where filling gave up.
+    fn leave_to_the_kernel(&mut self, why: &dyn std::fmt::Display) -> io::Result<()> {
+        let label = &self.job.label;
+        self.job.doubts.note(label);
+        tracing::debug!(%label, "the kernel's own stream goes on, since {why}");
+        // How it ended says nothing: its reader went away.
+        let _ = self.join();
+        self.begin(Way::Kernel)?;
+        let Coming::Pipe(pipe) = &mut self.coming else {
+            return Ok(());
+        };
+        let (mut left, mut sum) = (self.filled.0, 0);
+        let mut buffer = vec![0; MEASURE_BYTES];
+        while left > 0 {
+            let want = usize::try_from(left).map_or(MEASURE_BYTES, |left| left.min(MEASURE_BYTES));
+            let got = pipe.read(&mut buffer[..want])?;
+            if got == 0 {
+                break;
+            }
+            sum = crc32c::crc32c_append(sum, &buffer[..got]);
+            left -= got as u64;
+        }
+        match left == 0 && sum == self.filled.1 {
+            true => Ok(()),
+            // The next attempt is the kernel's from its beginning.
+            false => Err(io::Error::other(
+                "the kernel's stream is not the one that was begun",
+            )),
+        }
+    }
+
+    fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let stop = match &mut self.coming {
+                Coming::Nowhere => return Ok(0),
+                Coming::Pipe(pipe) => return pipe.read(buffer),
+                Coming::Filling(filling) => match filling.read(buffer) {
+                    Ok(bytes) => {
+                        let sum = crc32c::crc32c_append(self.filled.1, &buffer[..bytes]);
+                        self.filled = (self.filled.0 + bytes as u64, sum);
+                        return Ok(bytes);
+                    }
+                    Err(stop) => stop,
+                },
+            };
+            match stop {
+                fill::Stop::Pipe(error) => return Err(error),
+                fill::Stop::Trouble(fill::Trouble::Unreadable { error, .. }) => {
+                    self.unreadable = Some(error);
+                    self.coming = Coming::Nowhere;
+                }
+                doubt => self.leave_to_the_kernel(&doubt)?,
+            }
         }
     }
 }
@@ -312,10 +416,7 @@ fn run(job: &Job, writer: &OwnedFd, version: u32, flags: u64) -> io::Result<()> 
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(pipe) = &mut self.pipe else {
-            return Ok(0);
-        };
-        let bytes = pipe.read(buffer)?;
+        let bytes = self.next(buffer)?;
         self.scanner.push(&buffer[..bytes]);
         Ok(bytes)
     }
@@ -324,15 +425,19 @@ impl Read for Stream {
 impl Outgoing for Stream {
     fn finish(mut self: Box<Self>) -> Result<()> {
         let file = self.scanner.file();
-        self.join()
+        let joined = self.join();
+        // Of a stream whose file could not be read, how the kernel's part ended says nothing.
+        let ended = self.unreadable.take().map_or(joined, Err);
+        let job = &self.job;
+        ended
             .map_err(|error| match error.raw_os_error() {
                 Some(libc::EIO) => {
-                    let found = unreadable::find(&self.dir, &file, self.since);
-                    cannot_be_read(&self.dataset, found, &file)
+                    let found = unreadable::find(&job.point.dir, &file, job.since);
+                    cannot_be_read(&job.dataset, found, &file)
                 }
-                _ => explain(&self.dataset, &file, error),
+                _ => explain(&job.dataset, &file, error),
             })
-            .with_context(|| format!("send {}", self.label))
+            .with_context(|| format!("send {}", job.label))
     }
 }
 

@@ -265,7 +265,8 @@ fn take_together(sources: &[&Source], making: &[Making<'_>]) -> Result<()> {
     Ok(())
 }
 
-fn refused_snapshot(live: &Path, error: io::Error) -> anyhow::Error {
+/// Why the kernel made no snapshot of what lives there.
+pub fn refused_snapshot(live: &Path, error: io::Error) -> anyhow::Error {
     let doing = format!("take a snapshot of {}", live.display());
     if error.raw_os_error() != Some(libc::ETXTBSY) {
         return anyhow::Error::new(error).context(doing);

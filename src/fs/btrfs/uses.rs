@@ -19,6 +19,8 @@ pub enum Used {
     Staging(RoleName, String),
     /// A fork, by its name: whoever reads it shares it, discarding has it alone.
     Fork(RoleName, String),
+    /// A throw-away copy of live data.
+    Copy(RoleName, String),
     /// One dataset's transfer into it.
     Transfer(RoleName, String, DatasetName),
 }

@@ -20,8 +20,8 @@ use self::core::Core;
 pub use self::core::Place;
 use crate::error::{Code, Failure};
 use crate::fs::{
-    AfterReboot, Bracket, Filesystem, FsError, Ground, Held, Inspection, KeptAside, Limits, Live,
-    Measured, Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
+    AfterReboot, Bracket, Browsed, Filesystem, FsError, Ground, Held, Inspection, Kept, KeptAside,
+    Limits, Live, Measured, Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
@@ -41,6 +41,7 @@ mod ground;
 mod header;
 mod key;
 mod live;
+mod look;
 mod publish;
 mod receive;
 mod remove;
@@ -303,24 +304,28 @@ impl Filesystem for Zfs {
         let scene = self.core.look()?;
         let mut held = Vec::new();
         let mut side = |side: &Held| -> Result<show::Shown> {
-            let snapshot = match side {
-                Held::Point(id) => {
-                    let found = scene.find(id)?;
-                    held.push(self.core.share(&found.manifest.name().to_string())?);
-                    let missing = || FsError::Missing(format!("dataset {dataset} in point {id}"));
-                    let local = found.local.datasets.get(dataset).ok_or_else(missing)?;
-                    scene.snapshot(dataset, local.uuid)?
-                }
-                Held::Forked(fork, id) => {
-                    held.push(forks::share(&self.core, fork)?);
-                    forks::snapshot(&scene, fork, dataset, Some(id))?
-                }
-            };
-            show::Shown::open(&snapshot.name())
+            let (name, kept) = look::snapshot(&scene, dataset, side)?;
+            held.push(kept);
+            show::Shown::open(&name)
         };
         let (base, newer) = (side(base)?, side(newer)?);
         compare::changes(&base.path(), &newer.path())
             .with_context(|| format!("compare two points of {dataset} of {}", self.core.role))
+    }
+
+    fn hold(&self, dataset: &DatasetName, held: &Held) -> Result<Kept> {
+        look::hold(&self.core, dataset, held)
+            .with_context(|| format!("open {dataset} of a point of {}", self.core.role))
+    }
+
+    fn hold_live(&self, dataset: &DatasetName) -> Result<Kept> {
+        look::hold_live(&self.core, dataset)
+    }
+
+    fn browse(&self, tree: &Path) -> Result<Browsed> {
+        let (role, at) = (&self.core.role, tree.display());
+        look::browse(&self.core, tree)
+            .with_context(|| format!("show the points of {role} below {at}"))
     }
 
     fn view(&self, dataset: &DatasetName, view: View<'_>, at: &Path) -> Result<()> {

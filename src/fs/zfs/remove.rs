@@ -19,7 +19,7 @@ use super::family::{Family, Tree};
 use super::receive::{Transfer, give_up};
 use super::store;
 use super::text::Trouble;
-use super::{forks, live, publish, show, take};
+use super::{forks, live, look, publish, show, take};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
 use crate::fs::btrfs::uses::Used;
@@ -49,6 +49,7 @@ pub fn destroy(core: &Core, id: &PointId) -> Result<()> {
     for name in scene.names_of(id)? {
         let _alone = core.alone(&name.to_string())?;
         let busy = || FsError::Busy(format!("point {name} of {}", core.role));
+        look::take_point_away(&scene, &name)?;
         if show::is_shown(&scene, &name)? {
             return Err(busy().into());
         }
@@ -119,6 +120,7 @@ fn empty(scene: &Scene<'_>, trash: &Path) -> Result<Emptied> {
             .filter(|found| Some(found.guid) == guid)
         {
             show::let_go(scene.core, found.guid);
+            look::take_away(found)?;
             match remove_snapshot(family, &found.name(), &found.short, found.guid)? {
                 Emptied::Gone => any = true,
                 // What went cannot come back: the rest waits.
@@ -219,6 +221,7 @@ pub fn sweep(core: &Core) -> Result<()> {
             }
         }
     }
+    look::sweep(&scene)?;
     forks::sweep(&core.look()?)?;
     empty_trash(core)?;
     let parts = core.parts()?;

@@ -153,7 +153,7 @@ fn moves() {
     check("mv a o5-6-0; mv o5-6-0 a; t a 7", "=a");
     check(
         "mkdir o9-7-0; mv d o5-6-0; mv o9-7-0 d; ln d/f o5-6-0/f; rm o5-6-0/f; rmdir o5-6-0",
-        "=d/",
+        "=d/ new",
     );
 }
 
@@ -191,7 +191,7 @@ fn one_name_two_files() {
     check("rm b; ln b a; rm a", "-b, a>b");
     // A directory in place of a file is not a changed file.
     check("rm a; mkdir o9-7-0; mv o9-7-0 a", "+a/, -a");
-    check("rmdir d; mkdir o9-7-0; mv o9-7-0 d", "=d/");
+    check("rmdir d; mkdir o9-7-0; mv o9-7-0 d", "=d/ new");
     check("rm s; symlink o9-7-0; mv o9-7-0 s", "~s new");
 }
 

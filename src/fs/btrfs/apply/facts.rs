@@ -157,6 +157,7 @@ impl Applier {
 
     /// Sets an attribute, or removes it (`value` none).
     fn put_xattr(&mut self, path: &[u8], name: &[u8], value: Option<&[u8]>) -> Applied<()> {
+        self.plain.remove(path);
         let what = match value {
             Some(_) => "set attribute of",
             None => "remove attribute of",
@@ -186,6 +187,7 @@ impl Applier {
 
     /// The kernel sends this for files that were in the base and whose flags changed since.
     pub(super) fn fileattr(&mut self, path: &[u8], flags: u64) -> Applied<()> {
+        self.plain.remove(path);
         let Some(file) = self.tree.open_plain(path)? else {
             return Ok(());
         };
@@ -257,6 +259,7 @@ impl Applier {
 
     /// Files that hold data keep the mode they were written in.
     pub(super) fn set_nocow(&mut self, path: &[u8], file: &OwnedFd, nocow: bool) -> Applied<()> {
+        self.plain.remove(path);
         let before = rustix::fs::ioctl_getflags(file).on("read flags of", path)?;
         let mut after = before;
         after.set(IFlags::NOCOW, nocow);

@@ -73,6 +73,7 @@ impl Applier {
 
     /// Does what waited, except for what would keep the subvolume from being moved.
     pub fn settle(mut self) -> Applied<Settled> {
+        self.make_fresh()?;
         self.open = None;
         self.open_source = None;
         let xattrs = std::mem::take(&mut self.later.top_xattrs);

@@ -12,6 +12,7 @@ mod decode;
 mod facts;
 mod fault;
 mod finish;
+mod fresh;
 pub(super) mod ioctl;
 mod later;
 mod names;
@@ -48,6 +49,10 @@ pub(super) struct Applier {
     outside: Arc<dyn Outside>,
     /// The file worked on last: most commands in a row are about one file.
     open: Option<OpenFile>,
+    /// A new file that is not made yet.
+    fresh: Option<fresh::Fresh>,
+    /// Directories, and whether files made in them inherit nothing.
+    plain: BTreeMap<Vec<u8>, bool>,
     /// The file last cloned from, in another snapshot.
     open_source: Option<(Uuid, OpenFile)>,
     /// What the stream does not say of new files.
@@ -83,6 +88,8 @@ impl Applier {
             sources: BTreeMap::new(),
             outside,
             open: None,
+            fresh: None,
+            plain: BTreeMap::new(),
             open_source: None,
             flags,
             later: Later::default(),
@@ -106,8 +113,10 @@ impl Applier {
         self
     }
 
-    pub fn later(&self) -> &Later {
-        &self.later
+    /// What a checkpoint must remember; the tree is that of all commands so far.
+    pub fn later(&mut self) -> Applied<&Later> {
+        self.make_fresh()?;
+        Ok(&self.later)
     }
 
     /// File data applied, in bytes.
@@ -126,6 +135,15 @@ impl Applier {
             });
         }
         self.take_room(room::COMMAND_BYTES)?;
+        if self
+            .fresh
+            .as_mut()
+            .is_some_and(|fresh| fresh.takes(command))
+        {
+            self.data_bytes = self.data_bytes.saturating_add(command.data_bytes());
+            return Ok(());
+        }
+        self.make_fresh()?;
         match *command {
             Command::Subvol { uuid, ctransid, .. } => self.begin(uuid, ctransid, None),
             Command::Snapshot {
@@ -224,6 +242,10 @@ impl Applier {
     /// `path` no longer names what it did.
     fn forget(&mut self, path: &[u8]) {
         self.tree.forget(path);
+        self.plain.remove(path);
+        for below in tree::below(&self.plain, path) {
+            self.plain.remove(&below);
+        }
         let stale = |open: &OpenFile| {
             open.path
                 .strip_prefix(path)

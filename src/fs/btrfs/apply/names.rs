@@ -8,22 +8,36 @@ use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::fault::{Applied, Blame, refuse, shown};
+use super::fresh::Fresh;
 use super::tree::Tree;
 use super::{Applier, Fault};
 
-const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+pub(super) const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// How new files are opened.
+const NEW: OFlags = OFlags::CREATE
+    .union(OFlags::EXCL)
+    .union(OFlags::RDWR)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOATIME);
 
 impl Applier {
     pub(super) fn mkfile(&mut self, path: &[u8], inode: Option<u64>) -> Applied<()> {
-        let flags = OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::RDWR
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC
-            | OFlags::NOATIME;
+        super::tree::check(path)?;
+        self.fresh = Some(Fresh::new(path, inode));
+        Ok(())
+    }
+
+    pub(super) fn mkfile_now(
+        &mut self,
+        path: &[u8],
+        inode: Option<u64>,
+        mode: Mode,
+    ) -> Applied<()> {
         let file: OwnedFd = self.unlocking(&[path], |tree| {
             let (parent, name) = tree.parent(path)?;
-            rustix::fs::openat(parent, name, flags, PRIVATE).on("create", path)
+            rustix::fs::openat(parent, name, NEW, mode).on("create", path)
         })?;
         self.give_flags(path, &file, inode)?;
         self.keep_open(path, file);

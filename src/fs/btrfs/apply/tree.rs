@@ -90,6 +90,10 @@ impl Tree {
         }
     }
 
+    pub fn is_alone(&self) -> bool {
+        self.alone
+    }
+
     pub fn top(&self) -> BorrowedFd<'_> {
         self.top.as_fd()
     }

@@ -171,8 +171,10 @@ impl Engine {
         }
     }
 
-    pub fn later(&self) -> &Later {
-        self.applier.later()
+    pub fn later(&mut self) -> Result<&Later, Trouble> {
+        let offset = self.parser.offset();
+        let later = self.applier.later();
+        later.map_err(|fault| trouble(fault, offset, "checkpoint"))
     }
 
     pub fn settle(self) -> Result<Settled, Trouble> {
@@ -246,7 +248,7 @@ impl Applies for Here {
     }
 
     fn later(&mut self) -> Result<Later, Trouble> {
-        Ok(self.engine.later().clone())
+        Ok(self.engine.later()?.clone())
     }
 
     fn settle(self: Box<Self>) -> Result<Settled, Trouble> {

@@ -147,6 +147,8 @@ pub fn work() -> Result<()> {
     }
     close_all_but_standard();
     ignore_signals();
+    // Files are made with the modes that the stream says.
+    rustix::process::umask(Mode::empty());
     sandbox::belong_to_parent()?;
     let wire = stdin.as_fd().try_clone_to_owned();
     let wire = Arc::new(Talk::new(wire.context("keep the wire")?));
@@ -238,7 +240,7 @@ fn serve(talk: &Arc<Talk>, mut engine: Engine) -> Result<(), Trouble> {
                 let progress = engine.feed(&buffer)?;
                 talk.wire.send_json(Kind::Done, &progress, None)
             }
-            Kind::Save => talk.wire.send_json(Kind::Saved, engine.later(), None),
+            Kind::Save => talk.wire.send_json(Kind::Saved, engine.later()?, None),
             Kind::Settle => {
                 let settled = engine.settle()?;
                 return talk
