@@ -153,16 +153,7 @@ async fn answer(
             role,
             dry_run: true,
             ..
-        } => {
-            let mut roles = Vec::new();
-            for run in node.chosen(role.as_ref())? {
-                roles.push(cycle::preview(node, &run).await);
-            }
-            value(&CycleReport {
-                dry_run: true,
-                roles,
-            })
-        }
+        } => value(&preview(node, role.as_ref()).await?),
         Request::Run { role, attach, .. } => {
             value(&run(node, role.as_ref(), attach, client).await?)
         }
@@ -197,10 +188,10 @@ async fn answer(
         | Request::Find(_)
         | Request::Came(_)
         | Request::Cat(_)
-        | Request::Bring(_)) => back(node, asked, client).await,
-        Request::Fork(request) => forks::answer(node, request).await,
-        Request::Diff(request) => value(&diff::diff(node, request).await?),
-        Request::Browse(request) => value(&browse::answer(node, request).await?),
+        | Request::Bring(_)
+        | Request::Fork(_)
+        | Request::Diff(_)
+        | Request::Browse(_)) => back(node, asked, client).await,
         Request::Check => value(&check::check(node).await?),
         asked @ (Request::PairInvite { .. }
         | Request::PairAccept { .. }
@@ -212,7 +203,18 @@ async fn answer(
     }
 }
 
-/// What is looked for and brought back.
+async fn preview(node: &Arc<Node>, role: Option<&RoleName>) -> Result<CycleReport> {
+    let mut roles = Vec::new();
+    for run in node.chosen(role)? {
+        roles.push(cycle::preview(node, &run).await);
+    }
+    Ok(CycleReport {
+        dry_run: true,
+        roles,
+    })
+}
+
+/// What is looked for, looked at and brought back.
 async fn back(
     node: &Arc<Node>,
     request: Request,
@@ -224,6 +226,9 @@ async fn back(
         Request::Came(request) => value(&bring::came(node, request).await?),
         Request::Cat(request) => cat(node, request, client).await,
         Request::Bring(request) => value(&follow(node, client, bring::bring(node, request)).await?),
+        Request::Fork(request) => forks::answer(node, request).await,
+        Request::Diff(request) => value(&diff::diff(node, request).await?),
+        Request::Browse(request) => value(&browse::answer(node, request).await?),
         other => anyhow::bail!("bring back by {other:?}"),
     }
 }

@@ -34,11 +34,8 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
     let what = asked_for(&request);
     let result = match request {
         Request::Ping => {
-            exchange
-                .send(&Answer::Pong {
-                    now: Timestamp::now(),
-                })
-                .await
+            let now = Timestamp::now();
+            exchange.send(&Answer::Pong { now }).await
         }
         // Once, before the link counts as one: nobody gets a second signature.
         Request::Prove { .. } => {

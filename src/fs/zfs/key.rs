@@ -7,14 +7,17 @@
 //! Promise: no key is read, written or changed here, and no passphrase asked for; `zfs` opens the file itself. A crash leaves a
 //! dataset that is opened by the next call. It deliberately does not know why anything becomes live.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 
 use super::command::zfs;
 use super::core::{Core, Scene};
 use super::family::Snapshot;
-use super::store;
+use super::{show, store};
 use crate::error::{Code, Failure};
 use crate::fs::Result;
+use crate::fs::btrfs::mountinfo;
 use crate::logic::name::DatasetName;
 
 /// Most datasets that a copy is made independent of: each promotion takes the snapshots of one.
@@ -83,7 +86,32 @@ pub fn expect(scene: &Scene<'_>, dataset: &DatasetName, source: &Snapshot) -> Re
         let hint = format!("zfs load-key -n -L {location} {root}");
         return refused(format!("{error:#}"), hint);
     }
+    if !within {
+        if let Some((snapshot, at)) = shown(scene, dataset)? {
+            let at = at.display();
+            return refused(
+                format!(
+                    "{snapshot} is mounted at {at}, and what is encrypted cannot move meanwhile"
+                ),
+                format!(
+                    "umount {at}; where it is the dataset's `standby-view`, take that out of the config"
+                ),
+            );
+        }
+    }
     Ok(())
+}
+
+/// A snapshot that the copy would take along, where somebody has it mounted.
+fn shown(scene: &Scene<'_>, dataset: &DatasetName) -> Result<Option<(String, PathBuf)>> {
+    let family = scene.family(dataset)?;
+    let ours = |mount: &mountinfo::Mount| {
+        let source = mount.source.to_string_lossy().into_owned();
+        let is = |snapshot: &Snapshot| snapshot.name() == source;
+        (mount.kind == "zfs" && family.snapshots.iter().any(is))
+            .then(|| (source, mount.point.clone()))
+    };
+    Ok(mountinfo::read()?.iter().find_map(ours))
 }
 
 /// Makes a copy that is about to become live its own encryption root, where it could not take its place otherwise.
@@ -92,6 +120,10 @@ pub fn make_independent(core: &Core, dataset: &DatasetName, copy: &str) -> Resul
         return Ok(());
     }
     let around = root_around(core, dataset)?;
+    // A snapshot that is mounted does not move.
+    for snapshot in &core.look()?.family(dataset)?.snapshots {
+        show::let_go(core, snapshot.guid);
+    }
     for _ in 0..PROMOTIONS_MAX {
         let root = property("encryptionroot", copy)?;
         if root == copy || root == around || property("origin", copy)? == "-" {
