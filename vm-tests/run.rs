@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::image::Image;
-use crate::stage::Stage;
-use crate::{Given, SCENARIOS, Scenario};
+use crate::stage::{Stage, saved};
+use crate::{BY_NAME, Given, SCENARIOS, Scenario};
 
 /// Of every scenario that throws dice, where none is given.
 const SEED: u64 = 1;
@@ -41,7 +41,8 @@ fn scenarios(words: &[String]) -> Result<Asked, String> {
             "--count" => given.count = Some(number()?),
             "--seed" => given.seed = number()?,
             name => {
-                let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+                let mut all = SCENARIOS.iter().chain(&BY_NAME);
+                let found = all.find(|scenario| scenario.name == name);
                 chosen.push(found.ok_or_else(|| format!("there is no scenario {name}"))?);
             }
         }
@@ -61,6 +62,10 @@ fn given() -> Given {
 
 pub fn list() -> ExitCode {
     for scenario in &SCENARIOS {
+        println!("{:20} {}", scenario.name, scenario.about);
+    }
+    println!("only where it is named:");
+    for scenario in &BY_NAME {
         println!("{:20} {}", scenario.name, scenario.about);
     }
     ExitCode::SUCCESS
@@ -91,6 +96,7 @@ pub fn play(chosen: &[&Scenario], given: Given) -> ExitCode {
             }
         }
     }
+    saved::forget();
     if !failed.is_empty() {
         println!("failed: {}", failed.join(" "));
     }
@@ -121,26 +127,24 @@ pub fn target() -> ExitCode {
         ..arguments
     };
     let trials = trials.collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    saved::forget();
+    conclusion.exit_code()
 }
 
 /// Plays it to its end, and judges the journals; why it failed, and where its disks are.
 fn one(image: &Image, scenario: &Scenario, given: Given) -> Result<(), String> {
-    let Scenario {
-        machines,
-        disks,
-        tests,
-        ..
-    } = scenario;
-    let mut stage = Stage::set(image, machines, *disks, tests, given);
+    let mut set = None;
     let played = catch_unwind(AssertUnwindSafe(|| {
-        (scenario.play)(&mut stage);
+        let stage = set.insert(Stage::set(image, scenario, given));
+        (scenario.play)(stage);
         stage.judge();
     }));
     played.map_err(|panic| {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()));
+        let kept = set.map(Stage::keep).unwrap_or_default();
         let again = format!("again: scripts/vm {} --seed {}", scenario.name, given.seed);
-        format!("{}\n{}\n{again}", said.unwrap_or_default(), stage.keep())
+        format!("{}\n{kept}\n{again}", said.unwrap_or_default())
     })
 }
