@@ -201,12 +201,19 @@ pub fn two(stage: &mut Stage, node: &str, more: &str) {
 pub const WITH_WRITER: &str = "every = \"manual\"\nservices = [\"writer.service\"]";
 
 /// Words with which journals complain when a node is out of reach: its link, and what was to go over it.
-pub const PEER_IS_AWAY: [&str; 4] = [
-    "link to ",
+pub const PEER_IS_AWAY: [&str; 8] = [
+    "link to alder is down",
+    "link to birch is down",
+    "link to cedar is down",
+    "could not exchange with alder: the other side hung up",
+    "could not exchange with birch: the other side hung up",
     "could not reach",
     "could not send",
     "could not store",
 ];
+
+/// What nodes say of one that has come back and is not done with what it did before.
+pub const RETURNS: &str = "takes nothing of role web now: it is fencing";
 
 /// What a node says when the daemon of its peer was stopped by a person, or by a machine that goes down in order.
 pub const STOPPED: &str = "closed the link: the daemon stopped";

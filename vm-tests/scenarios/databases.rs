@@ -44,7 +44,7 @@ impl Server {
         files: "/var/lib/stage/postgres",
         user: "postgres",
         start: "/bin/sh -c 'exec \"$(ls -d /usr/lib/postgresql/*/bin/postgres)\" -D /srv/web/db -k /run/database -h \"\"'",
-        client: "psql --no-psqlrc -qAt -v ON_ERROR_STOP=1 -h /run/database -U postgres -c",
+        client: "psql --no-psqlrc -qAt -v ON_ERROR_STOP=1 -h /run/database -U postgres -d template1 -c",
     };
     const MARIADB: Server = Server {
         files: "/var/lib/stage/mariadb",

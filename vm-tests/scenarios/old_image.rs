@@ -25,6 +25,8 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
+    stage.announce(nodes::RETURNS);
+    stage.announce(nodes::STOPPED);
     writer::wait_written(stage.machine("alder"), 5);
     stage.machine("alder").standin(&["run", "web"]).ok();
     image(stage);

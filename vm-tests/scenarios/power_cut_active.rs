@@ -29,6 +29,7 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
+    stage.announce(nodes::RETURNS);
     stage.announce("fork");
 
     let birch = stage.machine("birch");

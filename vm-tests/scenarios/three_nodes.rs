@@ -31,6 +31,7 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
+    stage.announce(nodes::RETURNS);
     stage.announce("fork");
     stage.machine_mut("alder").cut_power();
 
