@@ -115,6 +115,9 @@ fn test_program(name: &str) -> PathBuf {
             "--no-run",
             "--quiet",
             "--message-format=json",
+            // As this one was built: else everything is built once more.
+            "--features",
+            "vm",
             "--test",
             name,
         ])

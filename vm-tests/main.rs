@@ -41,6 +41,7 @@ pub struct Scenario {
     pub disks: usize,
     /// Test targets that run in its machines.
     pub tests: &'static [&'static str],
+    /// How it finds its machines.
     pub start: Start,
     /// Panics when something is not as it should be.
     pub play: fn(&mut Stage),
@@ -74,8 +75,8 @@ pub const SCENARIOS: [Scenario; 16] = [
     scenarios::upgrade::SCENARIO,
 ];
 
-/// Tests of the gate: those that were seen to pass more than once.
-pub const GATE: [&str; 3] = ["full_receiver", "link_cut", "units"];
+/// Tests of the gate: those that were seen to pass more than once, as they are now. None was, yet.
+pub const GATE: [&str; 0] = [];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();

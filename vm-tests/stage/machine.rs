@@ -19,13 +19,13 @@ use super::wire::Wire;
 use crate::image::Image;
 
 /// Longest wait for a machine that starts: under emulation, with neighbours, on two busy cores.
-const BOOT_LIMIT: Duration = Duration::from_secs(180);
+const BOOT_LIMIT: Duration = Duration::from_secs(400);
 
 /// How often a machine is switched on whose emulator fails.
 const BOOTS_MAX: usize = 4;
 
 /// For a program in a machine, where nothing else is said.
-pub const LIMIT: Duration = Duration::from_secs(240);
+pub const LIMIT: Duration = Duration::from_secs(480);
 
 /// Of a disk, in bytes; it takes room only where it is written.
 const DISK_BYTES: u64 = 6 << 30;

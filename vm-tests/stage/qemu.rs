@@ -141,7 +141,7 @@ impl Plan<'_> {
         };
         format!(
             "root=/dev/vda rw rootfstype=ext4 console=ttyS0 net.ifnames=0 mitigations=off nokaslr panic=-1 \
-             random.trust_cpu=on cryptomgr.notests systemd.show_status=0 audit=0 nowatchdog \
+             random.trust_cpu=on cryptomgr.notests systemd.show_status=0 audit=0 nowatchdog no_timer_check \
              rcupdate.rcu_expedited=1 systemd.hostname={} systemd.machine_id=5717a4d1000040008000000000000{number:03} \
              stage.address=10.9.0.{number}/24{}{quiet}",
             self.name,
