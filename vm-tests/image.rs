@@ -41,6 +41,11 @@ impl Image {
     pub fn kernel(&self) -> PathBuf {
         self.0.join("vmlinuz")
     }
+
+    /// What finds the root disk for the kernel.
+    pub fn initrd(&self) -> PathBuf {
+        self.0.join("initrd")
+    }
 }
 
 /// A disk with the program, its units as they are shipped, the agent, and test targets by name.
@@ -58,6 +63,9 @@ pub fn tools(disk: &Path, tests: &[&str]) {
     put(Path::new(STANDIN), "standin");
     for name in tests {
         put(&test_program(name), name);
+    }
+    if let Some(before) = before() {
+        put(&before, "standin-before");
     }
     for unit in [
         "standin.service",
@@ -91,6 +99,14 @@ pub fn tools(disk: &Path, tests: &[&str]) {
     );
 }
 
+/// A program of an older version, where a person put one.
+pub fn before() -> Option<PathBuf> {
+    let cache = std::env::var_os("STANDIN_CACHE").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| PathBuf::from("/var/cache/standin"));
+    let program = cache.join("vm/before/standin");
+    program.exists().then_some(program)
+}
+
 /// The program of a test target of this build; built first where it is not.
 fn test_program(name: &str) -> PathBuf {
     let built = Command::new(env!("CARGO"))
@@ -99,6 +115,9 @@ fn test_program(name: &str) -> PathBuf {
             "--no-run",
             "--quiet",
             "--message-format=json",
+            // As this one was built: else everything is built once more.
+            "--features",
+            "vm",
             "--test",
             name,
         ])

@@ -19,9 +19,15 @@ impl Machine {
     /// The program and its units, from the disk with the programs of this build.
     #[track_caller]
     pub fn install(&self) {
+        self.sh("install -m 755 /tools/standin /usr/local/bin/")
+            .ok();
+        self.install_units();
+    }
+
+    #[track_caller]
+    pub fn install_units(&self) {
         self.sh(
-            "install -m 755 /tools/standin /usr/local/bin/
-             install -m 644 /tools/standin.service /tools/standin-run@.service /tools/standin-run@.timer /etc/systemd/system/
+            "install -m 644 /tools/standin.service /tools/standin-run@.service /tools/standin-run@.timer /etc/systemd/system/
              systemctl daemon-reload",
         )
         .ok();
@@ -67,11 +73,12 @@ impl Machine {
         );
     }
 
+    /// Whatever it is doing as that: "waking" is also "waking (then services)".
     #[track_caller]
     pub fn wait_state(&self, state: &str) {
         self.wait_until(
             &format!("it is {state}"),
-            &format!("standin status --json | python3 -c 'import json, sys; s = json.load(sys.stdin)[\"roles\"][0][\"state\"]; print(s); sys.exit(s != \"{state}\")'"),
+            &format!("standin status --json | python3 -c 'import json, sys; s = json.load(sys.stdin)[\"roles\"][0][\"state\"]; sys.exit(s.split(\" \")[0] != \"{state}\")'"),
         );
     }
 
@@ -147,46 +154,66 @@ pub fn pair(inviting: &Machine, accepting: &Machine) {
     accepting.standin(&["pair", "accept", line]).ok();
 }
 
-/// alder, at home and active in web, and birch: installed, paired, enabled, linked. `more` as in [`add_role`].
+/// alder and birch with all that the scenarios have in common: installed, paired, enabled, and stopped.
+#[track_caller]
+pub fn prepare(stage: &mut Stage) {
+    stage.announce(STOPPED);
+    stage.boot();
+    stage.everywhere(set_up);
+    let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));
+    alder.sh(&format!("btrfs -q subvolume create {LIVE}")).ok();
+    pair(alder, birch);
+    stage.everywhere(Machine::wait_linked);
+    stage.everywhere(|machine| {
+        machine.sh("systemctl stop standin; sync").ok();
+    });
+}
+
+/// A machine with a filesystem, the daemon, and the service that the scenarios have.
+#[track_caller]
+pub fn set_up(machine: &Machine) {
+    writer::install(machine);
+    machine.install();
+    machine.make_filesystem();
+    machine.standin(&["init"]).ok();
+    machine.sh("systemctl enable --now standin").ok();
+}
+
+/// alder, at home and active in web, and birch: linked. `node`: further lines of [node]; `more` as in [`add_role`].
 #[track_caller]
 pub fn two(stage: &mut Stage, node: &str, more: &str) {
-    // Between the two reloads.
-    stage.announce("has no role web that names");
-    stage.boot();
-    let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));
-    for machine in [alder, birch] {
-        machine.install();
-        machine.make_filesystem();
-        machine.standin(&["init"]).ok();
+    stage.everywhere(|machine| {
+        let (peer, state) = match machine.name {
+            "alder" => ("birch", "active"),
+            _ => ("alder", "standby"),
+        };
         add_to_node(machine, node);
-        writer::install(machine);
-    }
-    alder.sh(&format!("btrfs -q subvolume create {LIVE}")).ok();
-    for machine in [alder, birch] {
-        machine.sh("systemctl enable --now standin").ok();
-    }
-    pair(alder, birch);
-    add_role(alder, &["birch"], more);
-    add_role(birch, &["alder"], more);
-    for machine in [alder, birch] {
-        machine.standin(&["reload"]).ok();
+        add_role(machine, &[peer], more);
+        machine.sh("systemctl start standin").ok();
         machine.wait_linked();
-    }
-    alder.wait_state("active");
-    birch.wait_state("standby");
-    for machine in [alder, birch] {
+        machine.wait_state(state);
         // What was typed so far: files that nobody flushed are half there after a power cut, and no fault of standin.
         machine.sh("sync").ok();
-    }
+    });
 }
 
 /// Lines of [role.web]: points when asked, and the service of `writer`.
 pub const WITH_WRITER: &str = "every = \"manual\"\nservices = [\"writer.service\"]";
 
 /// Words with which journals complain when a node is out of reach: its link, and what was to go over it.
-pub const PEER_IS_AWAY: [&str; 4] = [
-    "link to ",
+pub const PEER_IS_AWAY: [&str; 8] = [
+    "link to alder is down",
+    "link to birch is down",
+    "link to cedar is down",
+    "could not exchange with alder: the other side hung up",
+    "could not exchange with birch: the other side hung up",
     "could not reach",
     "could not send",
     "could not store",
 ];
+
+/// What nodes say of one that has come back and is not done with what it did before.
+pub const RETURNS: &str = "takes nothing of role web now: it is fencing";
+
+/// What a node says when the daemon of its peer was stopped by a person, or by a machine that goes down in order.
+pub const STOPPED: &str = "closed the link: the daemon stopped";

@@ -25,16 +25,14 @@ while True:
     time.sleep(0.1)
 "#;
 
-/// Its unit is there and not enabled: who plays the role starts it.
+/// Its unit is there and not enabled: who plays the role starts it, once systemd has read its units again.
 #[track_caller]
 pub fn install(machine: &Machine) {
     machine.put("/usr/local/bin/writer", PROGRAM);
     let unit =
         "[Unit]\nDescription=writer of records\n[Service]\nExecStart=/usr/local/bin/writer\n";
     machine.put(&format!("/etc/systemd/system/{UNIT}"), unit);
-    machine
-        .sh("chmod 755 /usr/local/bin/writer; systemctl daemon-reload")
-        .ok();
+    machine.sh("chmod 755 /usr/local/bin/writer").ok();
 }
 
 /// Every record that was promised on a machine.

@@ -32,6 +32,11 @@ use crate::peer::message::{Answer, Refusal, Request, plain};
 /// Answers one request; what it cannot do is told to the peer and, where it matters, to our log.
 pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut exchange: Exchange) {
     let what = asked_for(&request);
+    // A role that is new gets into one node's config before it is in the other's: the peer asks again, and there is nothing to do.
+    let early = match &request {
+        Request::Word { role, .. } => words::named(&node, &peer.peer.name, role).is_err(),
+        _ => false,
+    };
     let result = match request {
         Request::Ping => {
             let now = Timestamp::now();
@@ -92,10 +97,11 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
         }
     };
     if let Err(error) = result {
-        node.hub.warn(
-            None,
-            format!("could not {what} for {}: {error:#}", peer.peer.name),
-        );
+        let text = format!("could not {what} for {}: {error:#}", peer.peer.name);
+        match early {
+            true => node.hub.note(None, text),
+            false => node.hub.warn(None, text),
+        }
     }
 }
 

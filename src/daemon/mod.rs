@@ -87,8 +87,9 @@ const WORKERS: usize = 2;
 /// An orderly stop that takes longer is cut short: checkpoints are taken, the rest is safe to lose.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// For the goodbyes of the links.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// For the goodbyes of the links: as long as a worker may take to say one, since it ends with this process and a peer that heard
+/// none warns. It takes a busy machine, or a peer that is silent, to need that long.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Fresh links that wait to be taken over.
 const ACCEPTED_MAX: usize = 8;

@@ -203,7 +203,7 @@ pub async fn answer(node: &Arc<Node>, peer: &NodeName, request: Request) -> Resu
 }
 
 /// The role, where the peer is one of its nodes: whatever it is granted, it may know who plays it.
-fn named(node: &Node, peer: &NodeName, role: &RoleName) -> Result<Arc<RoleRun>> {
+pub fn named(node: &Node, peer: &NodeName, role: &RoleName) -> Result<Arc<RoleRun>> {
     let ours = node.name();
     let run = node.role(role).ok();
     let run = run.filter(|run| run.role.peers.contains(peer));

@@ -87,6 +87,8 @@ async fn systemctl(arguments: &[&str], limit: Duration) -> Result<Output> {
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     command.env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
+    // What it says of itself would be taken for a word of the daemon's unit.
+    command.env_remove("NOTIFY_SOCKET");
     // Only the question ends with us: what systemd was told to do goes on.
     command.kill_on_drop(true);
     let words = arguments.join(" ");

@@ -5,7 +5,7 @@
 //! anything happened. It hears of the higher term, stops the service, keeps what only it has as a fork, and stands in.
 
 use crate::nodes::{self, two};
-use crate::stage::Stage;
+use crate::stage::{Stage, Start};
 use crate::{Scenario, writer};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -14,6 +14,7 @@ pub const SCENARIO: Scenario = Scenario {
     machines: &["alder", "birch"],
     disks: 1,
     tests: &[],
+    start: Start::Ready,
     play,
 };
 
@@ -22,6 +23,7 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
+    stage.announce(nodes::RETURNS);
     stage.announce("fork");
     let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));
     writer::wait_written(alder, 5);

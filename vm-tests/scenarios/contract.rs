@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::Scenario;
 use crate::image::STANDIN;
-use crate::stage::Stage;
+use crate::stage::{Stage, Start};
 
 /// Emulated, and one after the other.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -18,6 +18,7 @@ pub const SCENARIO: Scenario = Scenario {
     machines: &["alder"],
     disks: 4,
     tests: &["contract"],
+    start: Start::Off,
     play,
 };
 

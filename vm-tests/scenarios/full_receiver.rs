@@ -5,7 +5,7 @@
 
 use crate::Scenario;
 use crate::nodes::two;
-use crate::stage::Stage;
+use crate::stage::{Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "full_receiver",
@@ -13,6 +13,7 @@ pub const SCENARIO: Scenario = Scenario {
     machines: &["alder", "birch"],
     disks: 1,
     tests: &[],
+    start: Start::Ready,
     play,
 };
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::Scenario;
 use crate::nodes::{self, LONG, two};
-use crate::stage::Stage;
+use crate::stage::{Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "link_cut",
@@ -16,6 +16,7 @@ pub const SCENARIO: Scenario = Scenario {
     machines: &["alder", "birch"],
     disks: 1,
     tests: &[],
+    start: Start::Ready,
     play,
 };
 

@@ -6,7 +6,7 @@
 //! failback the role goes home. Every record that was said to be on disk is in the line or in a fork.
 
 use crate::nodes::{self, two};
-use crate::stage::Stage;
+use crate::stage::{Stage, Start};
 use crate::{Scenario, writer};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -15,6 +15,7 @@ pub const SCENARIO: Scenario = Scenario {
     machines: &["alder", "birch"],
     disks: 1,
     tests: &[],
+    start: Start::Ready,
     play,
 };
 
@@ -28,6 +29,7 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
+    stage.announce(nodes::RETURNS);
     stage.announce("fork");
 
     let birch = stage.machine("birch");

@@ -7,7 +7,7 @@
 
 use crate::Scenario;
 use crate::nodes::{self, LONG, two};
-use crate::stage::Stage;
+use crate::stage::{Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "power_cut_receiver",
@@ -15,6 +15,7 @@ pub const SCENARIO: Scenario = Scenario {
     machines: &["alder", "birch"],
     disks: 1,
     tests: &[],
+    start: Start::Ready,
     play,
 };
 

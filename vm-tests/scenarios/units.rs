@@ -5,7 +5,7 @@
 
 use crate::Scenario;
 use crate::nodes::LONG;
-use crate::stage::Stage;
+use crate::stage::{Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "units",
@@ -13,6 +13,7 @@ pub const SCENARIO: Scenario = Scenario {
     machines: &["alder"],
     disks: 0,
     tests: &["play"],
+    start: Start::Off,
     play,
 };
 

@@ -4,7 +4,10 @@
 //! anything else. The few that Debian itself has in an emulated machine are named here, with the reason.
 
 use std::fmt;
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Mutex;
 
 use serde_json::Value;
 
@@ -18,6 +21,7 @@ const KNOWN: [(&str, &str); 1] = [(
     "a timer that is emulated, on a machine that is busy",
 )];
 
+#[derive(Clone)]
 pub struct Line {
     pub priority: u64,
     /// The unit it is from or about, or the name of the program.
@@ -41,12 +45,37 @@ impl fmt::Display for Line {
     }
 }
 
-/// Every whole line so far.
-pub fn read(path: &Path) -> Vec<Line> {
-    let bytes = std::fs::read(path).unwrap_or_default();
-    let lines = bytes.split(|byte| *byte == b'\n');
-    let values = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    values.map(|value| line(&value)).collect()
+/// The journal of one machine, as far as it was read.
+pub struct Journal {
+    path: PathBuf,
+    read: Mutex<(u64, Vec<Line>)>,
+}
+
+impl Journal {
+    pub fn new(path: PathBuf) -> Journal {
+        Journal {
+            path,
+            read: Mutex::default(),
+        }
+    }
+
+    /// Every whole line so far.
+    pub fn lines(&self) -> Vec<Line> {
+        let mut read = self.read.lock().unwrap();
+        let (bytes, lines) = &mut *read;
+        let mut news = Vec::new();
+        if let Ok(mut file) = File::open(&self.path) {
+            file.seek(SeekFrom::Start(*bytes)).unwrap();
+            file.read_to_end(&mut news).unwrap();
+        }
+        let whole = news.iter().rposition(|byte| *byte == b'\n');
+        news.truncate(whole.map_or(0, |last| last + 1));
+        *bytes += news.len() as u64;
+        let words = news.split(|byte| *byte == b'\n');
+        let values = words.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+        lines.extend(values.map(|value| line(&value)));
+        lines.clone()
+    }
 }
 
 fn line(value: &Value) -> Line {
@@ -89,4 +118,9 @@ pub fn crash(console: &str) -> Option<String> {
         .lines()
         .find(|line| signs.iter().any(|sign| line.contains(sign)));
     found.map(str::to_owned)
+}
+
+/// Whether the guest waits for a processor or a timer that QEMU does not give it, told by its console.
+pub fn stalls(console: &str) -> bool {
+    console.contains("detected stalls on CPUs")
 }

@@ -7,34 +7,49 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
-use super::journal::{self, Line};
+use super::TOOLS;
+use super::journal::{self, Journal, Line};
 use super::port::{Port, Running, Said, Silence};
 use super::qemu::{self, Plan};
+use super::saved::Saved;
 use super::wire::Wire;
 use crate::image::Image;
 
 /// Longest wait for a machine that starts: under emulation, with neighbours, on two busy cores.
-const BOOT_LIMIT: Duration = Duration::from_secs(300);
+const BOOT_LIMIT: Duration = Duration::from_secs(400);
 
 /// How often a machine is switched on whose emulator fails.
 const BOOTS_MAX: usize = 4;
 
 /// For a program in a machine, where nothing else is said.
-pub const LIMIT: Duration = Duration::from_secs(240);
+pub const LIMIT: Duration = Duration::from_secs(480);
 
 /// Of a disk, in bytes; it takes room only where it is written.
 const DISK_BYTES: u64 = 6 << 30;
+
+/// What its files are called, after its name.
+const ROOT: &str = "root.qcow2";
+const JOURNAL: &str = "journal";
+const MONITOR: &str = "monitor";
+pub const STATE: &str = "state";
 
 pub struct Machine {
     pub name: &'static str,
     pub number: u8,
     dir: PathBuf,
     kernel: PathBuf,
+    initrd: PathBuf,
     disks: Vec<PathBuf>,
     wire: Wire,
+    journal: Journal,
     power: Option<Power>,
+    /// Where it was saved, and when, if it has not been woken from there yet.
+    asleep: Option<(PathBuf, Timestamp)>,
+    /// By how much its clock is behind that of this machine: what it slept.
+    behind: SignedDuration,
 }
 
 /// While it is on.
@@ -44,35 +59,45 @@ struct Power {
 }
 
 impl Machine {
-    /// Switched off, with a root of its own over the image and `disks` empty disks.
+    /// Switched off, with a root of its own over the image and `disks` empty disks; or asleep, as `saved` has it.
     pub fn new(
         image: &Image,
         dir: &Path,
-        name: &'static str,
-        number: u8,
+        (name, number): (&'static str, u8),
         disks: usize,
         wire: &Wire,
+        saved: Option<&Saved>,
     ) -> Machine {
-        let made = |file: String| dir.join(file);
-        let root = made(format!("{name}.root.qcow2"));
-        let base = image.base();
-        let over = ["-F", "raw", "-b", base.to_str().unwrap()];
-        create(&over, &root, None);
-        let disks: Vec<PathBuf> = (0..disks)
-            .map(|at| made(format!("{name}.disk{at}.qcow2")))
-            .collect();
-        for disk in &disks {
-            create(&[], disk, Some(DISK_BYTES));
-        }
-        Machine {
+        let mut machine = Machine {
             name,
             number,
             dir: dir.to_owned(),
             kernel: image.kernel(),
-            disks,
+            initrd: image.initrd(),
+            disks: Vec::new(),
             wire: wire.clone(),
+            journal: Journal::new(dir.join(format!("{name}.{JOURNAL}"))),
             power: None,
+            asleep: None,
+            behind: SignedDuration::ZERO,
+        };
+        let base = match saved {
+            Some(saved) => (saved.file(name, ROOT), "qcow2"),
+            None => (image.base(), "raw"),
+        };
+        create(Some(base), &machine.file(ROOT), None);
+        for at in 0..disks {
+            let disk = format!("disk{at}.qcow2");
+            let base = saved.map(|saved| (saved.file(name, &disk), "qcow2"));
+            create(base, &machine.file(&disk), Some(DISK_BYTES));
+            machine.disks.push(machine.file(&disk));
         }
+        if let Some(saved) = saved {
+            // What it said before it slept.
+            std::fs::copy(saved.file(name, JOURNAL), machine.file(JOURNAL)).unwrap();
+            machine.asleep = Some((saved.file(name, STATE), saved.when));
+        }
+        machine
     }
 
     pub fn address(&self) -> String {
@@ -88,14 +113,17 @@ impl Machine {
             name: self.name,
             number: self.number,
             kernel: &self.kernel,
-            root: self.file("root.qcow2"),
-            tools: self.dir.join("tools.img"),
+            initrd: &self.initrd,
+            root: self.file(ROOT),
+            tools: self.dir.join(TOOLS),
             disks: self.disks.clone(),
             agent: self.file("agent"),
-            monitor: self.file("monitor"),
+            monitor: self.file(MONITOR),
             console: self.file("console"),
-            journal: self.file("journal"),
+            journal: self.file(JOURNAL),
             wire: self.wire.socket(self.name),
+            clock: Timestamp::now() - self.behind,
+            saved: self.asleep.as_ref().map(|(state, _)| state.as_path()),
         }
     }
 
@@ -119,6 +147,43 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(20));
         };
         self.power = Some(Power { qemu, port });
+        if let Some((_, when)) = self.asleep.take() {
+            self.wake();
+            self.behind = Timestamp::now().duration_since(when);
+        }
+    }
+
+    /// It is in memory again; goes on where it was.
+    fn wake(&self) {
+        self.monitor_until("it is read from its file", "query-status", |answer| {
+            answer["status"] != "inmigrate"
+        });
+        self.resume();
+    }
+
+    /// Stands still for good: what it is goes to a file, and its disks stay as they are now.
+    #[track_caller]
+    pub fn save(&mut self) {
+        let monitor = self.file(MONITOR);
+        let fast = json!({ "max-bandwidth": 8u64 << 30 });
+        qemu::order(&monitor, "migrate-set-parameters", fast);
+        let state = self.file(STATE);
+        let uri = json!({ "uri": format!("file:{}", state.display()) });
+        qemu::order(&monitor, "migrate", uri);
+        self.monitor_until("it is saved", "query-migrate", |answer| {
+            assert_ne!(answer["status"], "failed", "{answer}");
+            answer["status"] == "completed"
+        });
+        qemu::order(&monitor, "quit", json!({}));
+        let mut power = self.power.take().expect("a machine that is on");
+        power.qemu.wait().unwrap();
+    }
+
+    #[track_caller]
+    fn monitor_until(&self, what: &str, command: &str, is_so: impl Fn(&Value) -> bool) {
+        self.wait_until_here(what, || {
+            is_so(&qemu::order(&self.file(MONITOR), command, json!({})))
+        });
     }
 
     /// Waits until all that starts by itself has started.
@@ -154,24 +219,27 @@ impl Machine {
         self.come_up();
     }
 
-    /// As [`Machine::wait_ready`], for a machine that was just switched on. QEMU itself may fail while a guest finds its devices
-    /// (10.0 does, now and then, in `iotlb_to_section`, with several emulated processors): that is no news about what is tested
-    /// here, and it is switched on again.
+    /// As [`Machine::wait_ready`], for a machine that was just switched on. QEMU itself may fail while a guest finds its devices,
+    /// or lose a timer that the guest waits for: that is no news about what is tested here, and it is switched on again.
     #[track_caller]
     pub fn come_up(&mut self) {
         for _ in 1..BOOTS_MAX {
             let words = ["systemctl", "is-system-running", "--wait"];
-            if self.begin(&words, b"", BOOT_LIMIT).end().err() != Some(Silence::Off) {
-                break;
-            }
-            println!(
-                "  QEMU of {} ended by itself; it is started again",
-                self.name
-            );
+            let why = match self.begin(&words, b"", BOOT_LIMIT).end().err() {
+                Some(Silence::Off) => "ended by itself",
+                Some(Silence::Late) if journal::stalls(&self.console()) => "stands still",
+                _ => break,
+            };
+            println!("  QEMU of {} {why}; it is started again", self.name);
             self.cut_power();
             self.switch_on();
         }
         self.wait_ready();
+    }
+
+    fn console(&self) -> String {
+        let console = std::fs::read(self.file("console")).unwrap_or_default();
+        String::from_utf8_lossy(&console).into_owned()
     }
 
     /// Power is gone, from one instruction to the next.
@@ -179,6 +247,49 @@ impl Machine {
         let mut power = self.power.take().expect("a machine that is on");
         power.qemu.kill().unwrap();
         power.qemu.wait().unwrap();
+    }
+
+    /// As by its button: all that runs is stopped in order.
+    #[track_caller]
+    pub fn power_off(&mut self) {
+        drop(self.begin(&["systemctl", "poweroff"], b"", LIMIT));
+        let mut power = self.power.take().expect("a machine that is on");
+        let began = Instant::now();
+        while power.qemu.try_wait().unwrap().is_none() {
+            assert!(
+                began.elapsed() < BOOT_LIMIT,
+                "{} does not go down",
+                self.name
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Keeps its disks as they are now, while it is off.
+    pub fn copy_disks(&self) {
+        assert!(self.power.is_none(), "{} is on", self.name);
+        for disk in self.own_disks() {
+            std::fs::copy(&disk, disk.with_extension("copy")).unwrap();
+        }
+    }
+
+    /// Its disks are those that were kept.
+    pub fn put_disks_back(&self) {
+        assert!(self.power.is_none(), "{} is on", self.name);
+        for disk in self.own_disks() {
+            std::fs::copy(disk.with_extension("copy"), &disk).unwrap();
+        }
+    }
+
+    fn own_disks(&self) -> Vec<PathBuf> {
+        let mut disks = self.disks.clone();
+        disks.push(self.file(ROOT));
+        disks
+    }
+
+    /// In this scenario, or before it slept.
+    pub fn was_on(&self) -> bool {
+        self.file(JOURNAL).exists()
     }
 
     pub fn is_on(&self) -> bool {
@@ -211,23 +322,26 @@ impl Machine {
 
     /// It stands still, and none of its clocks goes on: it cannot notice.
     pub fn pause(&self) {
-        qemu::order(&self.file("monitor"), "stop", json!({}));
+        qemu::order(&self.file(MONITOR), "stop", json!({}));
     }
 
     pub fn resume(&self) {
-        qemu::order(&self.file("monitor"), "cont", json!({}));
+        qemu::order(&self.file(MONITOR), "cont", json!({}));
     }
 
     /// The cable is unplugged, and the machine sees it; or plugged in again.
     pub fn plug(&self, up: bool) {
         let link = json!({ "name": "n0", "up": up });
-        qemu::order(&self.file("monitor"), "set_link", link);
+        qemu::order(&self.file(MONITOR), "set_link", link);
     }
 
-    /// Sets its clock ahead, or back.
-    pub fn skew_clock(&self, seconds: i64) {
-        self.sh(&format!("date --set=@$(( $(date +%s) + {seconds} ))"))
-            .ok();
+    /// Sets its clocks to what this shell expression says, in seconds since 1970; also the one that survives a reboot.
+    #[track_caller]
+    pub fn set_clock(&self, seconds: &str) {
+        self.sh(&format!(
+            "date --set=@$(( {seconds} )); hwclock --utc --systohc"
+        ))
+        .ok();
     }
 
     /// Starts a program; the answer can be waited for later, or never come.
@@ -301,7 +415,7 @@ impl Machine {
 
     /// All it said in this scenario, in all its boots.
     pub fn journal(&self) -> Vec<Line> {
-        journal::read(&self.file("journal"))
+        self.journal.lines()
     }
 
     /// Waits until everything it said before has come out.
@@ -321,9 +435,7 @@ impl Machine {
 
     /// The end of what it said, for a message; and whether its kernel broke down.
     pub fn trouble(&self) -> String {
-        let console = std::fs::read(self.file("console")).unwrap_or_default();
-        let console = String::from_utf8_lossy(&console).into_owned();
-        let crash = journal::crash(&console);
+        let crash = journal::crash(&self.console());
         let crash = crash.map(|line| format!("THE GUEST'S KERNEL CRASHED: {line}\n"));
         let journal = self.journal();
         let ours = journal
@@ -362,13 +474,17 @@ impl Drop for Machine {
     }
 }
 
-fn create(options: &[&str], path: &Path, bytes: Option<u64>) {
+/// A disk of its own, over another one (and its format) or empty.
+fn create(base: Option<(PathBuf, &str)>, path: &Path, bytes: Option<u64>) {
     let mut command = Command::new("qemu-img");
-    command
-        .args(["create", "-q", "-f", "qcow2"])
-        .args(options)
-        .arg(path);
-    command.args(bytes.map(|bytes| bytes.to_string()));
+    command.args(["create", "-q", "-f", "qcow2"]);
+    if let Some((base, format)) = &base {
+        command.args(["-F", format, "-b"]).arg(base);
+    }
+    command.arg(path);
+    if base.is_none() {
+        command.args(bytes.map(|bytes| bytes.to_string()));
+    }
     let made = command.output().unwrap();
     assert!(
         made.status.success(),

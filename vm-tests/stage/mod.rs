@@ -7,17 +7,37 @@ pub mod journal;
 pub mod machine;
 pub mod port;
 pub mod qemu;
+pub mod saved;
 pub mod wire;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use tempfile::TempDir;
 
-use crate::Given;
 use crate::image::{self, Image};
+use crate::nodes;
 use crate::random::Random;
+use crate::{Given, Scenario};
 use machine::Machine;
+use saved::Saved;
 use wire::Wire;
+
+/// The disk with the programs of this build.
+pub const TOOLS: &str = "tools.img";
+
+/// Those that scenarios find ready.
+pub const MACHINES: [&str; 2] = ["alder", "birch"];
+
+/// How a scenario finds its machines.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Switched off, with nothing on their disks.
+    Off,
+    /// As [`saved`] has them: on, installed, paired, with the daemons stopped.
+    Ready,
+}
 
 pub struct Stage {
     pub wire: Wire,
@@ -26,37 +46,56 @@ pub struct Stage {
     machines: Vec<Machine>,
     announced: Vec<&'static str>,
     dir: TempDir,
+    saved: Option<Arc<Saved>>,
 }
 
 impl Stage {
-    /// Machines that are switched off, each with `disks` empty disks; `tests` are test targets they can run from /tools.
-    pub fn set(
-        image: &Image,
-        machines: &[&'static str],
-        disks: usize,
-        tests: &[&str],
-        given: Given,
-    ) -> Stage {
+    /// The machines of a scenario, as it wants to find them.
+    #[track_caller]
+    pub fn set(image: &Image, scenario: &Scenario, given: Given) -> Stage {
+        qemu::probe(&image.kernel());
+        let saved = (scenario.start == Start::Ready).then(|| Saved::get(image, given));
         let dir = tempfile::Builder::new()
             .prefix("standin-vm-")
             .tempdir()
             .unwrap();
-        image::tools(&dir.path().join("tools.img"), tests);
-        qemu::probe(&image.kernel());
+        let tools = dir.path().join(TOOLS);
+        match &saved {
+            Some(saved) => std::os::unix::fs::symlink(saved.path().join(TOOLS), tools).unwrap(),
+            None => image::tools(&tools, scenario.tests),
+        }
         let wire = Wire::new(dir.path());
-        let machines = (1..).zip(machines);
+        let machines = scenario.machines.iter().copied().zip(1..);
+        let from = saved.as_deref();
         let machines = machines
-            .map(|(number, name)| Machine::new(image, dir.path(), name, number, disks, &wire))
+            .map(|who| Machine::new(image, dir.path(), who, scenario.disks, &wire, from))
             .collect();
         let dice = Random::new(given.seed);
-        Stage {
+        let mut stage = Stage {
             wire,
             given,
             dice,
             machines,
             announced: Vec::new(),
             dir,
+            saved,
+        };
+        if stage.saved.is_some() {
+            stage.announce(nodes::STOPPED);
+            stage.machines.iter_mut().for_each(Machine::switch_on);
         }
+        stage
+    }
+
+    /// All machines into files, in one moment; where they are, and when that was.
+    #[track_caller]
+    pub fn save(mut self) -> (TempDir, Timestamp) {
+        self.judge();
+        self.machines.iter().for_each(Machine::pause);
+        let when = Timestamp::now();
+        self.machines.iter_mut().for_each(Machine::save);
+        self.machines.clear();
+        (self.dir, when)
     }
 
     /// Switches all machines on, and waits for them together.
@@ -84,6 +123,23 @@ impl Stage {
         &self.machines
     }
 
+    /// The same on all machines at once.
+    #[track_caller]
+    pub fn everywhere(&self, act: impl Fn(&Machine) + Sync) {
+        std::thread::scope(|scope| {
+            let begun: Vec<_> = self
+                .machines
+                .iter()
+                .map(|machine| scope.spawn(|| act(machine)))
+                .collect();
+            for one in begun {
+                if let Err(panic) = one.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        });
+    }
+
     /// From here on journals may complain with these words: what the scenario does is meant to be noticed.
     pub fn announce(&mut self, words: &'static str) {
         self.announced.push(words);
@@ -98,7 +154,11 @@ impl Stage {
                 machine.flush_journal();
             }
             let lines = machine.journal();
-            assert!(!lines.is_empty(), "{} has no journal", machine.name);
+            assert!(
+                !lines.is_empty() || !machine.was_on(),
+                "{} has no journal",
+                machine.name
+            );
             let complaints = lines.iter().filter(|line| line.is_complaint());
             let news = complaints
                 .filter(|line| !self.announced.iter().any(|words| line.text.contains(words)));
@@ -111,6 +171,9 @@ impl Stage {
     pub fn keep(mut self) -> String {
         let commands: Vec<String> = self.machines.iter().map(Machine::console_command).collect();
         self.machines.clear();
+        if let Some(saved) = &self.saved {
+            saved.keep();
+        }
         let dir = self.dir.keep();
         format!(
             "its disks and journals are in {}\na console (root, no password; Ctrl-A X ends it):\n  {}",
