@@ -79,6 +79,9 @@ fn a_role_with_two_homes() {
     }
     let pair = Pair::new(&["files"], "", MANUAL);
     let (alder, birch) = (&pair.alder, &pair.birch);
+    // Neither hears of the other's, and both are told that it is new.
+    pair.link.refuse();
+    pair.link.cut();
     for (node, peer) in [(alder, "birch"), (birch, "alder")] {
         let path = node.live("db");
         btrfs(&["subvolume", "create", path.to_str().unwrap()]);
@@ -89,7 +92,10 @@ fn a_role_with_two_homes() {
         let dataset = format!("[role.db.dataset.db]\nbtrfs = \"{}\"\n", path.display());
         fs::write(node.config_path(), text + &role + &dataset).unwrap();
         node.run(&["reload"]).ok();
+        node.run(&["resume", "db"]).ok();
     }
+    pair.link.mend();
+    pair.wait_linked();
     for node in [alder, birch] {
         assert_eq!(node.run(&["run", "db"]).code, 15);
         checked(node, 1, &["same `home`", "not the home and only there"]);

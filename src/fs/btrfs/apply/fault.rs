@@ -18,6 +18,8 @@ pub(in crate::fs::btrfs) enum Fault {
     Reserve { needed: u64, free: u64 },
     /// This machine failed: what it was doing, and the error.
     Machine(String, Errno),
+    /// Of a file that waited to be made: the fault is of the command that began it.
+    Earlier(Box<Fault>),
 }
 
 pub(in crate::fs::btrfs) type Applied<T> = Result<T, Fault>;

@@ -109,12 +109,17 @@ impl Fresh {
 
 impl Applier {
     /// Makes the file that waits, if one does.
-    pub(in crate::fs::btrfs) fn make_fresh(&mut self) -> Applied<()> {
+    pub(super) fn make_fresh(&mut self) -> Applied<()> {
         let Some(fresh) = self.fresh.take() else {
             return Ok(());
         };
+        let made = self.make(&fresh);
+        made.map_err(|fault| Fault::Earlier(Box::new(fault)))
+    }
+
+    fn make(&mut self, fresh: &Fresh) -> Applied<()> {
         let path = &fresh.path[..];
-        let at_once = self.create(&fresh)?;
+        let at_once = self.create(fresh)?;
         if !fresh.data.is_empty() {
             self.write(path, 0, &fresh.data)?;
         }

@@ -77,10 +77,10 @@ impl Names {
             Command::Mkfifo { path }
             | Command::Mksock { path }
             | Command::Mknod { path, .. }
-            | Command::Symlink { path, .. } => {
-                if self.base {
-                    self.give(path, made(path));
-                }
+            | Command::Symlink { path, .. }
+                if self.base =>
+            {
+                self.give(path, made(path));
             }
             Command::Rename { from, to } => self.rename(from, to),
             Command::Link { path, existing } => self.link(existing, path),

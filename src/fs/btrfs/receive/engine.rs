@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::super::apply::outside::Outside;
 use super::super::apply::tree::Tree;
 use super::super::apply::{Applier, Fault, Later, Settled};
-use super::super::stream::{Parser, Piece};
+use super::super::stream::{Kind, Parser, Piece};
 use crate::fs::FsError;
 use crate::logic::accept::Accept;
 use crate::logic::transfer::{FileFlags, StreamIdentity};
@@ -102,6 +102,8 @@ pub(super) struct Engine {
     version: u32,
     commands: u64,
     file: Vec<u8>,
+    /// Where the file began that was made last.
+    begun: u64,
 }
 
 impl Engine {
@@ -124,12 +126,13 @@ impl Engine {
         let applier = Applier::new(tree, &identity, outside, flags, later, at.data_bytes);
         Ok(Engine {
             applier: applier
-                .map_err(|fault| trouble(fault, at.offset, "none"))?
+                .map_err(|fault| trouble(fault, at.offset, at.offset, "none"))?
                 .bounded(accept, reserve),
             parser,
             version,
             commands: 0,
             file: Vec::new(),
+            begun: at.offset,
         })
     }
 
@@ -148,8 +151,12 @@ impl Engine {
                 None | Some(Piece::Header { .. }) => {}
                 Some(Piece::Command(command)) => {
                     self.commands += 1;
+                    let begun = self.begun;
+                    if command.kind() == Kind::Mkfile {
+                        self.begun = offset;
+                    }
                     let outcome = self.applier.apply(&command);
-                    outcome.map_err(|fault| trouble(fault, offset, command.kind().name()))?;
+                    outcome.map_err(|fault| trouble(fault, begun, offset, command.kind().name()))?;
                     if let Some(path) = command.data_path() {
                         self.file.clear();
                         self.file.extend_from_slice(path);
@@ -172,15 +179,15 @@ impl Engine {
     }
 
     pub fn later(&mut self) -> Result<&Later, Trouble> {
-        let offset = self.parser.offset();
+        let (begun, offset) = (self.begun, self.parser.offset());
         let later = self.applier.later();
-        later.map_err(|fault| trouble(fault, offset, "checkpoint"))
+        later.map_err(|fault| trouble(fault, begun, offset, "checkpoint"))
     }
 
     pub fn settle(self) -> Result<Settled, Trouble> {
-        let offset = self.parser.offset();
+        let (begun, offset) = (self.begun, self.parser.offset());
         let settled = self.applier.settle();
-        settled.map_err(|fault| trouble(fault, offset, "end"))
+        settled.map_err(|fault| trouble(fault, begun, offset, "end"))
     }
 }
 
@@ -200,14 +207,15 @@ fn refused(error: FsError) -> Trouble {
     }
 }
 
-/// Says where in the stream it was.
-fn trouble(fault: Fault, offset: u64, command: &str) -> Trouble {
+/// Says where in the stream it was; `begun` is where the file began that may have waited to be made.
+fn trouble(fault: Fault, begun: u64, offset: u64, command: &str) -> Trouble {
     let refuse = |why| Trouble::Refused {
         offset,
         command: command.to_owned(),
         why,
     };
     match fault {
+        Fault::Earlier(fault) => trouble(*fault, begun, begun, Kind::Mkfile.name()),
         Fault::Refused(why) => refuse(why),
         Fault::Denied(what, error) => refuse(format!("{what}: {error}")),
         Fault::Full => Trouble::Full,
