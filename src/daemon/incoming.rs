@@ -32,11 +32,7 @@ use crate::peer::message::{Answer, Refusal, Request, plain};
 /// Answers one request; what it cannot do is told to the peer and, where it matters, to our log.
 pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut exchange: Exchange) {
     let what = asked_for(&request);
-    // A role that is new gets into one node's config before it is in the other's: the peer asks again, and there is nothing to do.
-    let early = match &request {
-        Request::Word { role, .. } => words::named(&node, &peer.peer.name, role).is_err(),
-        _ => false,
-    };
+    let early = is_early(&node, &peer.peer.name, &request);
     let result = match request {
         Request::Ping => {
             let now = Timestamp::now();
@@ -77,9 +73,8 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             }
         }
         Request::Drift { names } => {
-            exchange
-                .send(&drift::answer(&node, &peer.peer.name, &names).await)
-                .await
+            let answer = drift::answer(&node, &peer.peer.name, &names).await;
+            exchange.send(&answer).await
         }
         asked @ Request::Find { .. } => match find::answer(&node, &peer.peer.name, asked).await {
             Ok(answer) => exchange.send(&answer).await,
@@ -102,6 +97,14 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             true => node.hub.note(None, text),
             false => node.hub.warn(None, text),
         }
+    }
+}
+
+/// A role that is new gets into one node's config before it is in the other's: the peer asks again, and there is nothing to do.
+fn is_early(node: &Node, peer: &NodeName, request: &Request) -> bool {
+    match request {
+        Request::Word { role, .. } => words::named(node, peer, role).is_err(),
+        _ => false,
     }
 }
 

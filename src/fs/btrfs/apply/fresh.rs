@@ -85,7 +85,10 @@ impl Fresh {
                 }
                 takes
             }
-            Command::Chown { path, uid, gid } if path == self.path && rest => {
+            // Of an owner that cannot be, the fault is the command's own.
+            Command::Chown { path, uid, gid }
+                if path == self.path && rest && uid.max(gid) < u64::from(u32::MAX) =>
+            {
                 self.owner = Some((uid, gid));
                 true
             }

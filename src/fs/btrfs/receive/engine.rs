@@ -156,7 +156,8 @@ impl Engine {
                         self.begun = offset;
                     }
                     let outcome = self.applier.apply(&command);
-                    outcome.map_err(|fault| trouble(fault, begun, offset, command.kind().name()))?;
+                    outcome
+                        .map_err(|fault| trouble(fault, begun, offset, command.kind().name()))?;
                     if let Some(path) = command.data_path() {
                         self.file.clear();
                         self.file.extend_from_slice(path);
