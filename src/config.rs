@@ -162,6 +162,8 @@ pub struct Role {
     pub keep_standby: Keep,
     /// Take a point even when nothing changed. Default false.
     pub snapshot_unchanged: bool,
+    /// When copies are compared by themselves.
+    pub verify_every: Option<Every>,
     /// Free space that receiving for this role never uses, in bytes. Default: the node's.
     pub reserve: u64,
     /// When the base of an absent peer is let go. Default: never.

@@ -49,6 +49,7 @@ const EXAMPLES: [&str; 23] = [
     "hooks.after-start",
     "hooks.before-stop",
     "hooks.after-stop",
+    "verify-every",
     "drill.every",
     "drill.checks",
     "drill.start",

@@ -228,3 +228,27 @@ fn killed_in_the_middle() {
     let (code, one) = verified(&pair.alder, &[]);
     assert_eq!((code, &one["equal"]), (0, &Value::Bool(true)), "{one}");
 }
+
+#[test]
+fn by_itself_when_it_is_due() {
+    let Some(mut pair) = pair("by_itself_when_it_is_due", "") else {
+        return;
+    };
+    fill(&pair.alder.live("files"), 5, 10_000, 1);
+    pair.alder.run(&["run"]).ok();
+    for node in [&pair.alder, &pair.birch] {
+        node.edit("[role.web]\n", "[role.web]\nverify-every = \"1s\"\n");
+    }
+    pair.alder.stop();
+    pair.alder.start_with(&[("STANDIN_HASTE", "100")]);
+    pair.birch.run(&["reload"]).ok();
+    let ended = |node: &TestNode| node.role()["verified"][0]["ended"].clone();
+    pair.alder
+        .wait_for("copies are compared", || ended(&pair.alder) != Value::Null);
+    let first = ended(&pair.alder);
+    pair.alder
+        .wait_for("and again", || ended(&pair.alder) != first);
+    assert_eq!(pair.alder.role()["verified"][0]["equal"], Value::Bool(true));
+    // The node that stands in begins none.
+    assert_eq!(ended(&pair.birch), Value::Null);
+}

@@ -12,7 +12,7 @@ use crate::logic::units;
 
 pub(super) fn drill(found: Found) -> Option<Drill> {
     let mut section = found.section()?;
-    let every = section.get("every").map(|found| every(&found));
+    let every = section.get("every").map(|found| times(&found, "drills"));
     let checks = section.get("checks").map(|found| checks(&found));
     let start = section.get("start").map(|found| argv(&found));
     let stop = section.get("stop").map(|found| argv(&found));
@@ -32,11 +32,14 @@ pub(super) fn drill(found: Found) -> Option<Drill> {
     })
 }
 
-fn every(found: &Found) -> Option<Option<Every>> {
+/// When something of `what` is due; none: only when somebody asks.
+pub(super) fn times(found: &Found, what: &str) -> Option<Option<Every>> {
     match found.parsed(Every::parse)? {
         Every::Manual => Some(None),
         Every::OnChange { .. } => {
-            found.refuse("drills have times: write an interval (\"7d\"), or \"sun 03:30\"");
+            found.refuse(format!(
+                "{what} have times: write an interval (\"7d\"), or \"sun 03:30\""
+            ));
             None
         }
         every => Some(Some(every)),

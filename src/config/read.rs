@@ -332,6 +332,8 @@ fn role<'a>(
         .and_then(keep);
     let keep_standby = section.get("keep-standby").map(self::keep);
     let snapshot_unchanged = section.get("snapshot-unchanged").map(|found| found.flag());
+    let verify_every = section.get("verify-every");
+    let verify_every = verify_every.map(|found| super::drill::times(&found, "comparisons"));
     let reserve = section.get("reserve").map(|found| size(&found));
     let absent = section.get("keep-for-absent-peers").map(absent);
     let mut moving = match is_logs {
@@ -357,6 +359,7 @@ fn role<'a>(
         keep: keep?,
         keep_standby: keep_standby.unwrap_or(keep)?,
         snapshot_unchanged: snapshot_unchanged.unwrap_or(Some(false))?,
+        verify_every: verify_every.unwrap_or(Some(None))?,
         reserve: reserve.unwrap_or(Some(known.reserve))?,
         absent: absent.unwrap_or_else(|| Some(absent::Limits::default()))?,
         seeds: seeds.unwrap_or_else(|| Some(Vec::new()))?,

@@ -110,6 +110,9 @@ pub(super) fn role(role: &Role) -> Table {
     table["keep"] = keep(&role.keep);
     table["keep-standby"] = keep(&role.keep_standby);
     table["snapshot-unchanged"] = value(role.snapshot_unchanged);
+    if let Some(every) = &role.verify_every {
+        table["verify-every"] = value(every.to_string());
+    }
     table["reserve"] = value(units::exact_size(role.reserve));
     if role.absent != absent::Limits::default() {
         table["keep-for-absent-peers"] = absent(&role.absent);

@@ -92,6 +92,7 @@ every = "mon..fri 03:30"
 keep = { last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 6, yearly = 1 }
 keep-standby = { daily = 14 }
 snapshot-unchanged = true
+verify-every = "7d"
 reserve = "2MiB"
 keep-for-absent-peers = { for = "60d", bytes = "50GiB", free = "10%" }
 dataset.files.btrfs = "/srv/web"
@@ -167,6 +168,7 @@ fn what_is_shown_reads_back() {
         keep = { last = 3, hourly = 24, daily = 7, weekly = 4, monthly = 6, yearly = 1 }
         keep-standby = { daily = 14 }
         snapshot-unchanged = true
+        verify-every = "1w"
         reserve = "2MiB"
         keep-for-absent-peers = { for = "8w4d", bytes = "50GiB", free = "10%" }
 
@@ -450,6 +452,11 @@ fn role_lines() {
         "keep = { last = 3 }",
         "keep = { last = 3 }\nsnapshot-unchanged = \"no\"",
         expect![[r#"/c.toml:9: role.web.snapshot-unchanged = "no": is text, not true or false"#]],
+    );
+    role(
+        "keep = { last = 3 }",
+        "keep = { last = 3 }\nverify-every = \"on-change\"",
+        expect![[r#"/c.toml:9: role.web.verify-every = "on-change": comparisons have times: write an interval ("7d"), or "sun 03:30""#]],
     );
 }
 

@@ -161,6 +161,7 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(supervisor::keep(node.clone()));
     tasks.spawn(schedule::keep(node.clone()));
     tasks.spawn(drill::keep(node.clone(), turn));
+    tasks.spawn(verify::keep::keep(node.clone()));
     tasks.spawn(seed::keep(node.clone()));
     tasks.spawn(drift::keep(node.clone()));
     tasks.spawn(retry::keep(node.clone()));

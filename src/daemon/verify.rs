@@ -37,6 +37,7 @@ use crate::peer::exchange::Exchange;
 use crate::peer::message::{Answer, Request, SenderWord};
 
 mod answer;
+pub mod keep;
 mod read;
 
 pub use answer::answer;

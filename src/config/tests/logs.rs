@@ -94,7 +94,7 @@ fn what_is_wrong_about_logs() {
         "[role.syslog.",
         "standby-view = \"/a\"\n[role.syslog.",
         expect![
-            "/c.toml:10: role.syslog.standby-view: unknown key: the keys here are peers, grants, kind, home, services, service, addresses, ports, hooks, drill, every, keep, keep-standby, snapshot-unchanged, reserve, keep-for-absent-peers, dataset"
+            "/c.toml:10: role.syslog.standby-view: unknown key: the keys here are peers, grants, kind, home, services, service, addresses, ports, hooks, drill, every, keep, keep-standby, snapshot-unchanged, verify-every, reserve, keep-for-absent-peers, dataset"
         ],
     );
     logs(
