@@ -34,7 +34,7 @@ fn uncommented(take: impl Fn(&str) -> bool) -> String {
 }
 
 /// Keys of which the sample gives an example, because their default is "none" or another key's value.
-const EXAMPLES: [&str; 23] = [
+const EXAMPLES: [&str; 24] = [
     "advertise",
     "via",
     "bandwidth",

@@ -303,10 +303,8 @@ fn role<'a>(
     known: &Known,
     paths: &mut Paths<'a>,
 ) -> Option<Role> {
-    let peers = match section.get("peers") {
-        Some(found) => role_peers(&found, known),
-        None => Some(Vec::new()),
-    };
+    let peers = section.get("peers");
+    let peers = peers.map_or(Some(Vec::new()), |found| role_peers(&found, known));
     let grants = section
         .get("grants")
         .map(|found| permit::role_grants(found, peers.as_deref()));
@@ -332,8 +330,7 @@ fn role<'a>(
         .and_then(keep);
     let keep_standby = section.get("keep-standby").map(self::keep);
     let snapshot_unchanged = section.get("snapshot-unchanged").map(|found| found.flag());
-    let verify_every = section.get("verify-every");
-    let verify_every = verify_every.map(|found| super::drill::times(&found, "comparisons"));
+    let verify_every = section.get("verify-every").map(|found| verifies(&found));
     let reserve = section.get("reserve").map(|found| size(&found));
     let absent = section.get("keep-for-absent-peers").map(absent);
     let mut moving = match is_logs {
@@ -369,6 +366,10 @@ fn role<'a>(
         drill: moving.drill?,
         dumps: moving.dumps?,
     })
+}
+
+fn verifies(found: &Found) -> Option<Option<Every>> {
+    super::drill::times(found, "comparisons")
 }
 
 fn seeds_of<'a>(

@@ -456,7 +456,9 @@ fn role_lines() {
     role(
         "keep = { last = 3 }",
         "keep = { last = 3 }\nverify-every = \"on-change\"",
-        expect![[r#"/c.toml:9: role.web.verify-every = "on-change": comparisons have times: write an interval ("7d"), or "sun 03:30""#]],
+        expect![[
+            r#"/c.toml:9: role.web.verify-every = "on-change": comparisons have times: write an interval ("7d"), or "sun 03:30""#
+        ]],
     );
 }
 
