@@ -82,6 +82,11 @@ fn a_role_with_two_homes() {
     // Neither hears of the other's, and both are told that it is new.
     pair.link.refuse();
     pair.link.cut();
+    for node in [alder, birch] {
+        node.wait_for("the link is down", || {
+            node.status()["peers"][0]["linked"] == false
+        });
+    }
     for (node, peer) in [(alder, "birch"), (birch, "alder")] {
         let path = node.live("db");
         btrfs(&["subvolume", "create", path.to_str().unwrap()]);
