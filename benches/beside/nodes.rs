@@ -11,7 +11,7 @@ use standin::peer::identity::Identity;
 
 use crate::gauge::Group;
 
-/// The newest of which the benchmark has no more patience with.
+/// Longest wait for a condition.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One node.

@@ -7,9 +7,12 @@
 
 use std::cmp::Ordering;
 
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::accept::{Accept, Dropped, Treatment};
+use super::schedule::{Every, next_due};
 
 /// Entries of one answer; a larger directory is told in pieces.
 pub const ENTRIES_MAX: usize = 8_000;
@@ -19,6 +22,23 @@ pub const NAME_BYTES_MAX: usize = 255;
 
 /// Files that cannot be read, or differ, told by name.
 pub const TOLD_MAX: usize = 1_000;
+
+/// After a comparison that could not be made the next one begins no sooner.
+const AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// Whether a comparison with one peer begins by itself: `ended` is when the last one with it came to its end, `failed` when one
+/// could not be made since.
+pub fn begins(
+    every: &Every,
+    ended: Option<Timestamp>,
+    failed: Option<Timestamp>,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> bool {
+    // A clock that was set back must not keep it away for longer than that.
+    let rests = |at: Timestamp| (at..at + AGAIN_AFTER).contains(&now);
+    next_due(every, ended, now, zone).is_some_and(|due| due <= now) && !failed.is_some_and(rests)
+}
 
 /// A hash, BLAKE3.
 pub type Hash = [u8; 32];
@@ -168,6 +188,33 @@ fn pair(ours: &Entry, theirs: &Entry, found: &mut Found) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Hours before now: when the last one ended and when one failed; none: never.
+    fn begins_after(ended: Option<i64>, failed: Option<i64>) -> bool {
+        let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
+        let ago = |hours: i64| now - SignedDuration::from_hours(hours);
+        let every = Every::parse("7d").unwrap();
+        begins(&every, ended.map(ago), failed.map(ago), now, &TimeZone::UTC)
+    }
+
+    #[test]
+    fn when_it_begins_by_itself() {
+        assert!(begins_after(None, None));
+        assert!(!begins_after(Some(1), None));
+        assert!(begins_after(Some(7 * 24), None));
+        assert!(!begins_after(None, Some(0)));
+        assert!(begins_after(None, Some(1)));
+        assert!(begins_after(Some(8 * 24), Some(2)));
+        assert!(begins_after(None, Some(-5)), "the clock was set back");
+        let never = begins(
+            &Every::Manual,
+            None,
+            None,
+            Timestamp::UNIX_EPOCH,
+            &TimeZone::UTC,
+        );
+        assert!(!never);
+    }
 
     /// `name kind meta data`, kinds by their first letters.
     fn entries(words: &str) -> Vec<Entry> {
