@@ -1,13 +1,13 @@
 //! Who is measured: each carries what is new in a subvolume to another filesystem, and keeps what it needs for the next time.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use crate::gauge::{Group, Reading};
 use crate::ground;
 use crate::nodes::{Node, Role};
+use crate::support::address::free_address;
 use crate::support::fixture::{Loop, run};
 
 /// The contenders, by the words of the report.
@@ -242,11 +242,7 @@ impl Ssh {
             );
         }
         fs::copy(at("key.pub"), at("known")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_address().port();
         fs::create_dir_all("/run/sshd").unwrap();
         let server = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nPidFile none\n\

@@ -1,7 +1,6 @@
 //! standin, as it is used: a daemon for each node, paired over TLS, told by `standin run` to take a point and send it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use serde_json::Value;
 use standin::peer::identity::Identity;
 
 use crate::gauge::Group;
+use crate::support::address::free_address;
 
 /// Longest wait for a condition.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -43,16 +43,9 @@ impl Node {
             .prefix("standin-bench-")
             .tempdir()
             .unwrap();
-        let free = || {
-            TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .to_string()
-        };
         let mut node = Node {
             name: name.to_owned(),
-            address: listen.unwrap_or_else(free),
+            address: listen.unwrap_or_else(|| free_address().to_string()),
             dir,
             daemon: None,
         };

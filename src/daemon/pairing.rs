@@ -82,7 +82,11 @@ fn no_such_peer(node: &Node, peer: &NodeName) -> anyhow::Error {
     let config = node.config();
     let names: Vec<&str> = config.peers.keys().map(NodeName::as_str).collect();
     let failure = Failure::new(Code::NotFound, format!("find peer {peer}"));
-    failure.hint(format!("peers: {}", names.join(", "))).into()
+    let hint = match names.is_empty() {
+        true => "this node has no peers yet: standin pair invite makes it one".to_owned(),
+        false => format!("peers: {}", names.join(", ")),
+    };
+    failure.hint(hint).into()
 }
 
 fn record(node: &Node, invite: &StoredInvite, now: Timestamp) -> Result<()> {

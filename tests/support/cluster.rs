@@ -3,13 +3,14 @@
 //! Everything goes through the program as a user would type it. Waiting is always for a condition, with a deadline.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::address::free_address;
 use super::fixture::Loop;
 use super::pool::{self, Plot};
 use super::proxy::Proxy;
@@ -50,13 +51,6 @@ impl Said {
         assert_eq!(self.code, 0, "{self:?}");
         self
     }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
 }
 
 impl TestNode {

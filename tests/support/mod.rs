@@ -9,6 +9,7 @@
     clippy::print_stderr
 )]
 
+pub mod address;
 pub mod audit;
 pub mod clock;
 pub mod cluster;
