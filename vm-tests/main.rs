@@ -29,7 +29,7 @@ mod writer;
 
 use std::process::ExitCode;
 
-use stage::{Stage, Start};
+use stage::{Kind, Stage, Start};
 
 /// One play.
 pub struct Scenario {
@@ -43,8 +43,37 @@ pub struct Scenario {
     pub tests: &'static [&'static str],
     /// How it finds its machines.
     pub start: Start,
+    /// What data lie on: it is played once on each.
+    pub kinds: &'static [Kind],
     /// Panics when something is not as it should be.
     pub play: fn(&mut Stage),
+}
+
+/// A scenario on one kind of filesystem, as it is asked for by name.
+#[derive(Clone, Copy)]
+pub struct Play {
+    pub scenario: &'static Scenario,
+    pub kind: Kind,
+}
+
+impl Play {
+    /// Those on btrfs first: machines that are saved are of one kind.
+    pub fn all() -> Vec<Play> {
+        let of = |kind| {
+            let plays = SCENARIOS
+                .iter()
+                .filter(move |scenario| scenario.kinds.contains(&kind));
+            plays.map(move |scenario| Play { scenario, kind })
+        };
+        Kind::ALL.iter().copied().flat_map(of).collect()
+    }
+
+    pub fn name(&self) -> String {
+        match self.kind {
+            Kind::Btrfs => self.scenario.name.to_owned(),
+            Kind::Zfs => format!("{}_zfs", self.scenario.name),
+        }
+    }
 }
 
 /// What a person can say to a scenario.

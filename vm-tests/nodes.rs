@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::stage::Stage;
 use crate::stage::machine::Machine;
 use crate::stage::port::Said;
+use crate::stage::{Kind, Stage};
 use crate::writer;
 
 /// Where data live, on the first disk.
@@ -33,14 +33,79 @@ impl Machine {
         .ok();
     }
 
-    /// A btrfs on the first disk at /srv, at every boot.
+    /// On the first disk, at every boot: a btrfs at /srv, or the pool tank.
     #[track_caller]
     pub fn make_filesystem(&self) {
-        self.sh("mkfs.btrfs -q -f /dev/disk/by-id/virtio-disk0
-             echo '/dev/disk/by-id/virtio-disk0 /srv btrfs noatime 0 0' >>/etc/fstab
-             systemctl daemon-reload
-             mount /srv")
-            .ok();
+        let script = match self.kind {
+            Kind::Btrfs => {
+                "mkfs.btrfs -q -f /dev/disk/by-id/virtio-disk0
+                 echo '/dev/disk/by-id/virtio-disk0 /srv btrfs noatime 0 0' >>/etc/fstab
+                 systemctl daemon-reload
+                 mount /srv"
+            }
+            // As Debian's packages leave it, which the image has not.
+            Kind::Zfs => {
+                "echo zfs >/etc/modules-load.d/zfs.conf
+                 echo options zfs zfs_arc_max=67108864 >/etc/modprobe.d/zfs.conf
+                 rm -f /etc/systemd/system/systemd-udev-settle.service
+                 systemctl daemon-reload
+                 systemctl -q enable zfs-import-cache zfs-mount zfs-import.target zfs.target
+                 modprobe zfs
+                 zpool create -f -o cachefile=/etc/zfs/zpool.cache -O mountpoint=none -O atime=off -O xattr=sa -O acltype=posix \
+                     tank /dev/disk/by-id/virtio-disk0"
+            }
+        };
+        self.sh(script).ok();
+    }
+
+    /// The dataset that a role is to be about.
+    #[track_caller]
+    pub fn make_live(&self) {
+        let script = match self.kind {
+            Kind::Btrfs => format!("btrfs -q subvolume create {LIVE}"),
+            Kind::Zfs => format!("zfs create -o mountpoint={LIVE} tank/web"),
+        };
+        self.sh(&script).ok();
+    }
+
+    /// Free bytes where points are received.
+    #[track_caller]
+    pub fn free(&self) -> u64 {
+        let script = match self.kind {
+            Kind::Btrfs => "df --output=avail -B1 /srv | tail -n 1",
+            Kind::Zfs => "zpool sync tank; zfs get -Hpo value available tank",
+        };
+        let said = self.sh(script).ok().text();
+        said.trim().parse().expect("a number of bytes")
+    }
+
+    /// Other programs have room on the same disk.
+    #[track_caller]
+    pub fn write_elsewhere(&self) {
+        let write = "head -c 64M /dev/urandom >/srv/of-others; sync -f /srv; rm /srv/of-others";
+        let script = match self.kind {
+            Kind::Btrfs => write.to_owned(),
+            Kind::Zfs => format!(
+                "zfs create -o mountpoint=/srv tank/others; {write}; zfs destroy tank/others"
+            ),
+        };
+        self.sh(&script).ok();
+    }
+
+    /// Takes this much of the free room, by something that is not standin's; `None` gives it back.
+    #[track_caller]
+    pub fn fill(&self, bytes: Option<u64>) {
+        let script = match (self.kind, bytes) {
+            (Kind::Btrfs, Some(bytes)) => format!("fallocate -l {bytes} /srv/filler; sync -f /srv"),
+            (Kind::Btrfs, None) => "rm /srv/filler; btrfs filesystem sync /srv".to_owned(),
+            (Kind::Zfs, Some(bytes)) => {
+                format!(
+                    "zfs create -o mountpoint=none -o reservation={bytes} tank/filler; zpool sync tank"
+                )
+            }
+            (Kind::Zfs, None) => "zfs destroy tank/filler; zpool sync tank".to_owned(),
+        };
+        self.sh(&script).ok();
     }
 
     /// A verb of the program.
@@ -93,15 +158,26 @@ impl Machine {
 
     #[track_caller]
     pub fn wait_point(&self, short: &str) {
-        let script = format!("ls -d /srv/.standin/web/*Z.{short}/web");
+        let script = match self.kind {
+            Kind::Btrfs => format!("ls -d /srv/.standin/web/*Z.{short}/web"),
+            // The snapshot may be there before all of its point is.
+            Kind::Zfs => format!("standin points web | grep -qw {short}; {}", snapshot(short)),
+        };
         self.wait_until(&format!("{short} is here"), &script);
     }
 
     /// What a point holds, told by find and tar: names, owners, modes, times, links, attributes, data.
     #[track_caller]
     pub fn fingerprint(&self, short: &str) -> String {
+        let into = match self.kind {
+            Kind::Btrfs => format!("cd /srv/.standin/web/*Z.{short}/web"),
+            Kind::Zfs => format!(
+                "at=$(mktemp -d); mount -t zfs -o ro \"$({})\" \"$at\"; trap 'cd /; umount \"$at\"' EXIT; cd \"$at\"",
+                snapshot(short)
+            ),
+        };
         let script = format!(
-            "cd /srv/.standin/web/*Z.{short}/web
+            "{into}
              {{ find . -printf '%p\\t%y %m %U:%G %s links %n at %T@ -> %l\\n' | LC_ALL=C sort
                 tar --sort=name --numeric-owner --acls --xattrs '--xattrs-include=*' --format=posix \
                     --pax-option=delete=atime,delete=ctime --warning=none -cf - . | sha256sum; }} | sha256sum"
@@ -123,13 +199,25 @@ impl Machine {
     }
 }
 
+/// What prints the name of a point's snapshot, and fails where there is none.
+fn snapshot(short: &str) -> String {
+    format!(
+        "zfs list -Ht snapshot -o name -r tank | grep '@standin_.*Z\\.{}$' | head -n 1 | grep .",
+        short.replace('.', "\\.")
+    )
+}
+
 /// The configuration of a node as `standin init` wrote it, and the role; `more` are further lines of [role.web].
 #[track_caller]
 pub fn add_role(machine: &Machine, peers: &[&str], more: &str) {
     let peers: Vec<String> = peers.iter().map(|peer| format!("\"{peer}\"")).collect();
     let text = format!(
-        "\n[role.web]\nhome = \"alder\"\npeers = [{}]\nkeep = {{ last = 100 }}\n{more}\n[role.web.dataset.web]\nbtrfs = \"{LIVE}\"\n",
-        peers.join(", ")
+        "\n[role.web]\nhome = \"alder\"\npeers = [{}]\nkeep = {{ last = 100 }}\n{more}\n[role.web.dataset.web]\n{}\n",
+        peers.join(", "),
+        match machine.kind {
+            Kind::Btrfs => format!("btrfs = \"{LIVE}\""),
+            Kind::Zfs => format!("zfs = \"tank/web\"\npath = \"{LIVE}\""),
+        },
     );
     let words = ["sh", "-c", "cat >>/etc/standin/standin.toml"];
     machine.run_for(&words, text.as_bytes(), LONG).ok();
@@ -161,7 +249,7 @@ pub fn prepare(stage: &mut Stage) {
     stage.boot();
     stage.everywhere(set_up);
     let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));
-    alder.sh(&format!("btrfs -q subvolume create {LIVE}")).ok();
+    alder.make_live();
     pair(alder, birch);
     stage.everywhere(Machine::wait_linked);
     stage.everywhere(|machine| {
@@ -201,13 +289,15 @@ pub fn two(stage: &mut Stage, node: &str, more: &str) {
 pub const WITH_WRITER: &str = "every = \"manual\"\nservices = [\"writer.service\"]";
 
 /// Words with which journals complain when a node is out of reach: its link, and what was to go over it.
-pub const PEER_IS_AWAY: [&str; 8] = [
+pub const PEER_IS_AWAY: [&str; 10] = [
     "link to alder is down",
     "link to birch is down",
     "link to cedar is down",
     "could not exchange with alder: the other side hung up",
     "could not exchange with birch: the other side hung up",
     "could not reach",
+    "could not use the link to",
+    ", checkpoint kept: ",
     "could not send",
     "could not store",
 ];

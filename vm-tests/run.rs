@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::image::Image;
 use crate::stage::{Stage, saved};
-use crate::{GATE, Given, SCENARIOS, Scenario};
+use crate::{GATE, Given, Play};
 
 /// Of every scenario that throws dice, where none is given.
 const SEED: u64 = 1;
@@ -16,7 +16,7 @@ pub enum Asked {
     Target,
     List,
     /// These, and what is given to them.
-    Play(Vec<&'static Scenario>, Given),
+    Play(Vec<Play>, Given),
     Wrong(String),
 }
 
@@ -41,13 +41,13 @@ fn scenarios(words: &[String]) -> Result<Asked, String> {
             "--count" => given.count = Some(number()?),
             "--seed" => given.seed = number()?,
             name => {
-                let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+                let found = Play::all().into_iter().find(|play| play.name() == name);
                 chosen.push(found.ok_or_else(|| format!("there is no scenario {name}"))?);
             }
         }
     }
     if chosen.is_empty() {
-        chosen = SCENARIOS.iter().collect();
+        chosen = Play::all();
     }
     Ok(Asked::Play(chosen, given))
 }
@@ -60,13 +60,13 @@ fn given() -> Given {
 }
 
 pub fn list() -> ExitCode {
-    for scenario in &SCENARIOS {
-        println!("{:20} {}", scenario.name, scenario.about);
+    for play in Play::all() {
+        println!("{:24} {}", play.name(), play.scenario.about);
     }
     ExitCode::SUCCESS
 }
 
-pub fn play(chosen: &[&Scenario], given: Given) -> ExitCode {
+pub fn play(chosen: &[Play], given: Given) -> ExitCode {
     let image = match Image::find() {
         Ok(image) => image,
         Err(why) => {
@@ -75,19 +75,20 @@ pub fn play(chosen: &[&Scenario], given: Given) -> ExitCode {
         }
     };
     let (mut passed, mut failed) = (0, Vec::new());
-    for scenario in chosen {
-        println!("{} ...", scenario.name);
+    for play in chosen {
+        let name = play.name();
+        println!("{name} ...");
         let began = Instant::now();
-        let outcome = one(&image, scenario, given);
+        let outcome = one(&image, *play, given);
         let took = began.elapsed().as_secs();
         match outcome {
             Ok(()) => {
                 passed += 1;
-                println!("{}: passed, {took} s", scenario.name);
+                println!("{name}: passed, {took} s");
             }
             Err(why) => {
-                println!("{}: FAILED, {took} s\n{why}", scenario.name);
-                failed.push(scenario.name);
+                println!("{name}: FAILED, {took} s\n{why}");
+                failed.push(name);
             }
         }
     }
@@ -106,11 +107,11 @@ pub fn play(chosen: &[&Scenario], given: Given) -> ExitCode {
 /// As one test for each scenario.
 pub fn target() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
-    let of_gate = |scenario: &&Scenario| GATE.contains(&scenario.name);
-    let trials = SCENARIOS.iter().filter(of_gate).map(|scenario| {
-        let test = format!("vm_{}", scenario.name);
+    let of_gate = |play: &Play| GATE.contains(&play.name().as_str());
+    let trials = Play::all().into_iter().filter(of_gate).map(|play| {
+        let test = format!("vm_{}", play.name());
         libtest_mimic::Trial::test(test.clone(), move || match Image::find() {
-            Ok(image) => one(&image, scenario, given()).map_err(Into::into),
+            Ok(image) => one(&image, play, given()).map_err(Into::into),
             Err(why) => {
                 println!("SKIPPED {test}: {why}");
                 let must = std::env::var_os("CI").is_some();
@@ -129,18 +130,18 @@ pub fn target() -> ExitCode {
 }
 
 /// Plays it to its end, and judges the journals; why it failed, and where its disks are.
-fn one(image: &Image, scenario: &Scenario, given: Given) -> Result<(), String> {
+fn one(image: &Image, play: Play, given: Given) -> Result<(), String> {
     let mut set = None;
     let played = catch_unwind(AssertUnwindSafe(|| {
-        let stage = set.insert(Stage::set(image, scenario, given));
-        (scenario.play)(stage);
+        let stage = set.insert(Stage::set(image, play, given));
+        (play.scenario.play)(stage);
         stage.judge();
     }));
     played.map_err(|panic| {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()));
         let kept = set.map(Stage::keep).unwrap_or_default();
-        let again = format!("again: scripts/vm {} --seed {}", scenario.name, given.seed);
+        let again = format!("again: scripts/vm {} --seed {}", play.name(), given.seed);
         format!("{}\n{kept}\n{again}", said.unwrap_or_default())
     })
 }

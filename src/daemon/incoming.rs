@@ -33,6 +33,7 @@ use crate::peer::message::{Answer, Refusal, Request, plain};
 pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut exchange: Exchange) {
     let what = asked_for(&request);
     let early = is_early(&node, &peer.peer.name, &request);
+    let repeated = matches!(request, Request::Word { .. });
     let result = match request {
         Request::Ping => {
             let now = Timestamp::now();
@@ -93,7 +94,9 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
     };
     if let Err(error) = result {
         let text = format!("could not {what} for {}: {error:#}", peer.peer.name);
-        match early {
+        // What is asked again with the next link, of a link whose end is told by itself.
+        let over = repeated && Failure::code_of(&error) == Code::Unreachable;
+        match early || over {
             true => node.hub.note(None, text),
             false => node.hub.warn(None, text),
         }

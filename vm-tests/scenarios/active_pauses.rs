@@ -5,7 +5,7 @@
 //! anything happened. It hears of the higher term, stops the service, keeps what only it has as a fork, and stands in.
 
 use crate::nodes::{self, two};
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 use crate::{Scenario, writer};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -15,6 +15,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Ready,
+    kinds: Kind::ALL,
     play,
 };
 

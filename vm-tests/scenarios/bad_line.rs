@@ -5,7 +5,7 @@
 
 use crate::Scenario;
 use crate::nodes::{LONG, two};
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "bad_line",
@@ -14,6 +14,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Ready,
+    kinds: Kind::ALL,
     play,
 };
 

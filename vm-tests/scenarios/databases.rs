@@ -8,7 +8,7 @@
 use crate::Scenario;
 use crate::nodes::{self, LIVE, two};
 use crate::stage::machine::Machine;
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 
 pub const POSTGRES: Scenario = Scenario {
     name: "postgres",
@@ -17,6 +17,7 @@ pub const POSTGRES: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Ready,
+    kinds: Kind::ALL,
     play: |stage| play(stage, &Server::POSTGRES),
 };
 
@@ -27,6 +28,7 @@ pub const MARIADB: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Ready,
+    kinds: Kind::ALL,
     play: |stage| play(stage, &Server::MARIADB),
 };
 

@@ -6,9 +6,9 @@
 //! service is there again, and so is the link. No journal complains of anything but what a person did.
 
 use crate::Scenario;
-use crate::nodes::{LIVE, STOPPED, add_role, pair};
+use crate::nodes::{STOPPED, add_role, pair};
 use crate::stage::machine::Machine;
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "first_boot",
@@ -17,6 +17,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Off,
+    kinds: Kind::ALL,
     play,
 };
 
@@ -32,7 +33,7 @@ fn play(stage: &mut Stage) {
         machine.standin(&["init"]).ok();
         machine.sh("systemctl start standin").ok();
     }
-    alder.sh(&format!("btrfs -q subvolume create {LIVE}")).ok();
+    alder.make_live();
     alder.write("first", 20, 64);
     pair(alder, birch);
     for (machine, peer) in [(alder, "birch"), (birch, "alder")] {

@@ -5,7 +5,7 @@
 
 use crate::Scenario;
 use crate::nodes::two;
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "full_receiver",
@@ -14,6 +14,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Ready,
+    kinds: Kind::ALL,
     play,
 };
 
@@ -29,9 +30,7 @@ fn play(stage: &mut Stage) {
     let before = birch.fingerprint("1.1");
 
     // Of 6 GiB; 1 GiB is kept free.
-    birch
-        .sh("free=$(df --output=avail -B1 /srv | tail -n 1); fallocate -l $((free - 1000 * 1024 * 1024)) /srv/filler; sync -f /srv")
-        .ok();
+    birch.fill(Some(birch.free() - (1000 << 20)));
     alder.write("second", 16, 512);
     let said = alder.standin(&["run", "web"]);
     let words = format!("{} {}", said.text(), said.errors());
@@ -39,11 +38,8 @@ fn play(stage: &mut Stage) {
     assert!(words.contains("birch") && words.contains("free"), "{words}");
     assert_eq!(birch.points(), ["1.1"]);
     assert_eq!(birch.fingerprint("1.1"), before);
-    birch
-        .sh("head -c 64M /dev/urandom >/srv/of-others; sync -f /srv; rm /srv/of-others")
-        .ok();
-
-    birch.sh("rm /srv/filler; btrfs filesystem sync /srv").ok();
+    birch.write_elsewhere();
+    birch.fill(None);
     alder.standin(&["run", "web"]).ok();
     birch.wait_point("1.2");
     assert_eq!(alder.fingerprint("1.2"), birch.fingerprint("1.2"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::Scenario;
 use crate::nodes::{self, LONG, two};
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "link_cut",
@@ -17,6 +17,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Ready,
+    kinds: Kind::ALL,
     play,
 };
 

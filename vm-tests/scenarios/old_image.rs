@@ -7,7 +7,7 @@
 //! person promotes birch. Every record is in the line or in a fork.
 
 use crate::nodes::{self, two};
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 use crate::{Scenario, writer};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -17,6 +17,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Ready,
+    kinds: Kind::ALL,
     play,
 };
 

@@ -6,7 +6,7 @@
 //! failback the role goes home. Every record that was said to be on disk is in the line or in a fork.
 
 use crate::nodes::{self, two};
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 use crate::{Scenario, writer};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -16,6 +16,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Ready,
+    kinds: Kind::ALL,
     play,
 };
 

@@ -7,7 +7,7 @@
 
 use crate::Scenario;
 use crate::nodes::{self, LONG, two};
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "power_cut_receiver",
@@ -16,6 +16,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Ready,
+    kinds: Kind::ALL,
     play,
 };
 

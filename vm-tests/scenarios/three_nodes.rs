@@ -4,9 +4,9 @@
 //! that alder is stopped: birch is promoted. cedar hears of it and takes birch's points. alder returns, hears it from whoever is
 //! first, keeps what only it has as a fork, and stands in.
 
-use crate::nodes::{self, LIVE, add_role, pair};
+use crate::nodes::{self, add_role, pair};
 use crate::stage::machine::Machine;
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 use crate::{Scenario, writer};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -16,6 +16,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Off,
+    kinds: Kind::ALL,
     play,
 };
 
@@ -73,7 +74,7 @@ fn set_up(stage: &mut Stage) {
     stage.boot();
     stage.everywhere(nodes::set_up);
     let [alder, birch, cedar] = ["alder", "birch", "cedar"].map(|name| stage.machine(name));
-    alder.sh(&format!("btrfs -q subvolume create {LIVE}")).ok();
+    alder.make_live();
     let pairs: [(&Machine, &Machine); 3] = [(alder, birch), (alder, cedar), (birch, cedar)];
     for (inviting, accepting) in pairs {
         pair(inviting, accepting);

@@ -5,7 +5,7 @@
 
 use crate::Scenario;
 use crate::nodes::LONG;
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "units",
@@ -14,6 +14,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 0,
     tests: &["play"],
     start: Start::Off,
+    kinds: &[Kind::Btrfs],
     play,
 };
 

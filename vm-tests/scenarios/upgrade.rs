@@ -4,9 +4,9 @@
 //! points from one of before. Then alder is: it finds its state and its part in the role again, and goes on when birch has
 //! answered. The role moves to birch and back. (The program of before is what a person put there: docs/vm-tests.md.)
 
-use crate::nodes::{self, LIVE, STOPPED, add_role, pair};
+use crate::nodes::{self, STOPPED, add_role, pair};
 use crate::stage::machine::Machine;
-use crate::stage::{Stage, Start};
+use crate::stage::{Kind, Stage, Start};
 use crate::{Scenario, image, writer};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -16,6 +16,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Off,
+    kinds: &[Kind::Btrfs],
     play,
 };
 
@@ -40,7 +41,7 @@ fn play(stage: &mut Stage) {
         machine.sh("systemctl enable --now standin").ok();
     });
     let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));
-    alder.sh(&format!("btrfs -q subvolume create {LIVE}")).ok();
+    alder.make_live();
     pair(alder, birch);
     for (machine, peer) in [(birch, "alder"), (alder, "birch")] {
         add_role(machine, &[peer], nodes::WITH_WRITER);

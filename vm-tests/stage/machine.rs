@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::TOOLS;
 use super::journal::{self, Journal, Line};
 use super::port::{Port, Running, Said, Silence};
 use super::qemu::{self, Plan};
 use super::saved::Saved;
 use super::wire::Wire;
+use super::{Kind, TOOLS};
 use crate::image::Image;
 
 /// Longest wait for a machine that starts: under emulation, with neighbours, on two busy cores.
@@ -38,6 +38,8 @@ pub const STATE: &str = "state";
 
 pub struct Machine {
     pub name: &'static str,
+    /// What its first disk is to have.
+    pub kind: Kind,
     pub number: u8,
     dir: PathBuf,
     kernel: PathBuf,
@@ -63,6 +65,7 @@ impl Machine {
     pub fn new(
         image: &Image,
         dir: &Path,
+        kind: Kind,
         (name, number): (&'static str, u8),
         disks: usize,
         wire: &Wire,
@@ -70,6 +73,7 @@ impl Machine {
     ) -> Machine {
         let mut machine = Machine {
             name,
+            kind,
             number,
             dir: dir.to_owned(),
             kernel: image.kernel(),

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::image::{self, Image};
 use crate::nodes;
 use crate::random::Random;
-use crate::{Given, Scenario};
+use crate::{Given, Play};
 use machine::Machine;
 use saved::Saved;
 use wire::Wire;
@@ -39,7 +39,19 @@ pub enum Start {
     Ready,
 }
 
+/// What data of roles lie on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Btrfs,
+    Zfs,
+}
+
+impl Kind {
+    pub const ALL: &'static [Kind] = &[Kind::Btrfs, Kind::Zfs];
+}
+
 pub struct Stage {
+    pub kind: Kind,
     pub wire: Wire,
     pub given: Given,
     pub dice: Random,
@@ -52,9 +64,10 @@ pub struct Stage {
 impl Stage {
     /// The machines of a scenario, as it wants to find them.
     #[track_caller]
-    pub fn set(image: &Image, scenario: &Scenario, given: Given) -> Stage {
+    pub fn set(image: &Image, play: Play, given: Given) -> Stage {
+        let Play { scenario, kind } = play;
         qemu::probe(&image.kernel());
-        let saved = (scenario.start == Start::Ready).then(|| Saved::get(image, given));
+        let saved = (scenario.start == Start::Ready).then(|| Saved::get(image, kind, given));
         let dir = tempfile::Builder::new()
             .prefix("standin-vm-")
             .tempdir()
@@ -68,10 +81,11 @@ impl Stage {
         let machines = scenario.machines.iter().copied().zip(1..);
         let from = saved.as_deref();
         let machines = machines
-            .map(|who| Machine::new(image, dir.path(), who, scenario.disks, &wire, from))
+            .map(|who| Machine::new(image, dir.path(), kind, who, scenario.disks, &wire, from))
             .collect();
         let dice = Random::new(given.seed);
         let mut stage = Stage {
+            kind,
             wire,
             given,
             dice,

@@ -18,6 +18,9 @@ pub const QEMU: &str = "qemu-system-x86_64";
 /// How long a kernel may take to find out that it has no root, where virtualisation works.
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
 
+/// For a monitor to be there, and to answer.
+const MONITOR_LIMIT: Duration = Duration::from_secs(60);
+
 /// What one start of a machine needs to know.
 pub struct Plan<'a> {
     pub name: &'a str,
@@ -265,11 +268,24 @@ fn counted(said: &str) -> Option<u64> {
     Some((mhz * 1000.0) as u64)
 }
 
+/// QEMU makes its monitor's socket after others, by which it may have been found already.
+fn connect(monitor: &Path) -> UnixStream {
+    let began = Instant::now();
+    loop {
+        match UnixStream::connect(monitor) {
+            Ok(stream) => return stream,
+            Err(_) if began.elapsed() < MONITOR_LIMIT => {
+                std::thread::sleep(Duration::from_millis(20))
+            }
+            Err(error) => panic!("the monitor {}: {error}", monitor.display()),
+        }
+    }
+}
+
 /// One command to a machine's monitor.
 pub fn order(monitor: &Path, command: &str, arguments: Value) -> Value {
-    let mut stream = UnixStream::connect(monitor).unwrap();
-    let limit = Some(Duration::from_secs(60));
-    stream.set_read_timeout(limit).unwrap();
+    let mut stream = connect(monitor);
+    stream.set_read_timeout(Some(MONITOR_LIMIT)).unwrap();
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     for order in [
         json!({ "execute": "qmp_capabilities" }),

@@ -13,14 +13,14 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::machine::STATE;
-use super::{MACHINES, Start};
+use super::{Kind, MACHINES, Start};
 use crate::image::Image;
 use crate::nodes;
 use crate::stage::Stage;
-use crate::{Given, Scenario};
+use crate::{Given, Play, Scenario};
 
 /// As the scenarios find them.
-static SAVED: Mutex<Option<Arc<Saved>>> = Mutex::new(None);
+static SAVED: Mutex<Option<(Kind, Arc<Saved>)>> = Mutex::new(None);
 
 pub struct Saved {
     dir: Option<TempDir>,
@@ -30,11 +30,19 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Those of this process; made at the first call.
-    pub fn get(image: &Image, given: Given) -> Arc<Saved> {
+    /// Those of this process; made at the first call for a kind, which is that of the calls that follow.
+    pub fn get(image: &Image, kind: Kind, given: Given) -> Arc<Saved> {
         let mut saved = SAVED.lock().unwrap_or_else(|broken| broken.into_inner());
-        let made = saved.get_or_insert_with(|| Arc::new(make(image, given)));
-        Arc::clone(made)
+        match saved.as_ref() {
+            Some((of, made)) if *of == kind => Arc::clone(made),
+            _ => {
+                // Room first: they have all their memory in files.
+                *saved = None;
+                let made = Arc::new(make(image, kind, given));
+                *saved = Some((kind, Arc::clone(&made)));
+                made
+            }
+        }
     }
 
     pub fn file(&self, name: &str, what: &str) -> PathBuf {
@@ -71,22 +79,29 @@ impl Drop for Saved {
     }
 }
 
-fn make(image: &Image, given: Given) -> Saved {
+/// Not played for itself.
+const PREPARED: Scenario = Scenario {
+    name: "(two machines for all)",
+    about: "",
+    machines: &MACHINES,
+    disks: 1,
+    tests: &[],
+    start: Start::Off,
+    kinds: Kind::ALL,
+    play: nodes::prepare,
+};
+
+fn make(image: &Image, kind: Kind, given: Given) -> Saved {
     let began = Instant::now();
-    let scenario = Scenario {
-        name: "(two machines for all)",
-        about: "",
-        machines: &MACHINES,
-        disks: 1,
-        tests: &[],
-        start: Start::Off,
-        play: nodes::prepare,
+    let play = Play {
+        scenario: &PREPARED,
+        kind,
     };
-    let mut stage = Stage::set(image, &scenario, given);
-    (scenario.play)(&mut stage);
+    let mut stage = Stage::set(image, play, given);
+    (PREPARED.play)(&mut stage);
     let (dir, when) = stage.save();
     println!(
-        "  two machines stand ready, {} s",
+        "  two machines with {kind:?} stand ready, {} s",
         began.elapsed().as_secs()
     );
     Saved {
