@@ -153,7 +153,8 @@ pub async fn ready(
     let run = permitted(node, peer, role, Grant::Send)?;
     let ours = node.name();
     let Some(record) = node.record(&run)? else {
-        return Ok(vec![format!("{ours} has no point of it yet")]);
+        let way = format!("standin run {role} on {peer} sends one");
+        return Ok(vec![format!("{ours} has no point of it yet ({way})")]);
     };
     words::same_role(node, &record, id, role)?;
     let mut problems = Vec::new();

@@ -33,7 +33,6 @@ use crate::peer::message::{Answer, Refusal, Request, plain};
 pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut exchange: Exchange) {
     let what = asked_for(&request);
     let early = is_early(&node, &peer.peer.name, &request);
-    let repeated = matches!(request, Request::Word { .. });
     let result = match request {
         Request::Ping => {
             let now = Timestamp::now();
@@ -63,7 +62,12 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
         }
         asked @ (Request::Word { .. } | Request::Grant { .. }) => {
             match words::answer(&node, &peer.peer.name, asked).await {
-                Ok(answer) => exchange.send(&answer).await,
+                // A peer that does not wait for it any more, or whose link ended, asks again.
+                Ok(answer) => exchange.send(&answer).await.or_else(|error| {
+                    let text = format!("did not {what} to {}: {error:#}", peer.peer.name);
+                    node.hub.note(None, text);
+                    Ok(())
+                }),
                 Err(error) => refuse(&mut exchange, error).await,
             }
         }
@@ -94,9 +98,7 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
     };
     if let Err(error) = result {
         let text = format!("could not {what} for {}: {error:#}", peer.peer.name);
-        // What is asked again with the next link, of a link whose end is told by itself.
-        let over = repeated && Failure::code_of(&error) == Code::Unreachable;
-        match early || over {
+        match early {
             true => node.hub.note(None, text),
             false => node.hub.warn(None, text),
         }

@@ -128,8 +128,8 @@ pub fn facts(run: &RoleRun, newest: Option<&Stored>, reason: Reason) -> Result<F
     })
 }
 
-/// The manifest of a point about to be taken. Its sequence is at least `sequence`, was never used, and never will be again:
-/// that is on disk before the snapshot is.
+/// The manifest of a point about to be taken. Its sequence is at least `sequence`, was never used, here or in the line, and
+/// never will be again: that is on disk before the snapshot is.
 pub fn draft(
     node: &Node,
     run: &RoleRun,
@@ -153,6 +153,7 @@ pub fn draft_under(
     let lying = damaged.iter().map(|damaged| damaged.name.sequence + 1);
     let sequence = sequence.max(node.state.sequence(&run.name)? + 1);
     let sequence = sequence.max(lying.max().unwrap_or(0));
+    let sequence = sequence.max(record.line.counted() + 1);
     node.state.record_sequence(&run.name, sequence)?;
     freeze("sequence-recorded");
     let mut manifest = unnumbered(node, run, record, term, reason);

@@ -78,6 +78,13 @@ impl Line {
             .as_ref()
     }
 
+    /// The highest sequence from which a term went on, 0 where none did: who was away, or was set back to an older disk, may
+    /// not know the points up to it, and must not give their numbers to others.
+    pub fn counted(&self) -> u64 {
+        let bases = self.turns.iter().filter_map(|turn| turn.base.as_ref());
+        bases.map(|base| base.sequence).max().unwrap_or(0)
+    }
+
     /// Whether a point is of the line. True where nothing is known of the line at all.
     pub fn contains(&self, point: &PointId) -> bool {
         let known = self.turns.iter().any(|turn| turn.term == point.term);
@@ -200,6 +207,16 @@ mod tests {
         assert_eq!(left("1a.7"), None);
         assert_eq!(left("2b.11"), Some(point("2b.9")));
         assert_eq!(line.base_of(&term("3a")), Some(&point("2b.9")));
+    }
+
+    #[test]
+    fn numbers_that_are_taken() {
+        let check =
+            |words: &str, counted: u64| assert_eq!(line(words).counted(), counted, "{words}");
+        check("", 0);
+        check("1a", 0);
+        check("1a 2b<1a.7", 7);
+        check("1a 2b<1a.7 3a<1a.5", 7);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The role moves while the machine is busy with it, there and back.
 //!
 //! On alder the service writes records, a second one writes files as fast as the disk takes them, and the line is that of an
-//! office. A person hands the role to birch: what is there is copied ahead, both are stopped, the rest goes over, and they go
+//! office. There is a point, and a person hands the role to birch: what is there is copied ahead, both are stopped, the rest goes over, and they go
 //! on at birch. Then the same back by failback. Every record is in the line, once, and no fork was made.
 
 use crate::nodes::two;
@@ -43,6 +43,7 @@ fn play(stage: &mut Stage) {
     let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));
     writer::wait_written(alder, 5);
     alder.wait_until("files are written", "ls /srv/web/load.15");
+    alder.standin(&["run", "web"]).ok();
     alder.standin(&["handover", "web", "--to", "birch"]).ok();
     moved(alder, birch);
     birch.wait_until(
