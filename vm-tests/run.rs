@@ -111,6 +111,10 @@ pub fn target() -> ExitCode {
     let trials = Play::all().into_iter().filter(of_gate).map(|play| {
         let test = format!("vm_{}", play.name());
         libtest_mimic::Trial::test(test.clone(), move || match Image::find() {
+            _ if is_late() => {
+                println!("SKIPPED {test}: no time is left for it (STANDIN_VM_UNTIL)");
+                Ok(())
+            }
             Ok(image) => one(&image, play, given()).map_err(Into::into),
             Err(why) => {
                 println!("SKIPPED {test}: {why}");
@@ -127,6 +131,13 @@ pub fn target() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials);
     saved::forget();
     conclusion.exit_code()
+}
+
+/// Whether the time is over by which scenarios may begin: `STANDIN_VM_UNTIL`, in seconds since 1970; not given: never.
+fn is_late() -> bool {
+    let until = std::env::var("STANDIN_VM_UNTIL").ok();
+    let until = until.and_then(|until| until.parse::<i64>().ok());
+    until.is_some_and(|until| jiff::Timestamp::now().as_second() > until)
 }
 
 /// Plays it to its end, and judges the journals; why it failed, and where its disks are.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::bracket::Services;
 use super::cycle;
 use super::forks;
+use super::heard;
 use super::node::{Node, RoleRun, blocking};
 use super::supervisor::Beside;
 use super::take::{self, Taken};
@@ -246,7 +247,7 @@ fn draft(
     if !spend {
         return Ok(take::unnumbered(node, run, record, term, reason));
     }
-    let next = node.state.sequence(&run.name)? + 1;
+    let next = heard::counted(node, run, term)? + 1;
     take::draft_under(node, run, record, term, next, reason)
 }
 

@@ -96,11 +96,18 @@ pub fn receive(core: &Arc<Core>, receipt: &Receipt) -> Result<Opened> {
             free: room,
             reserve: core.limits.reserve,
         };
-        return Err(FsError::NoSpace {
-            path: core.place(dataset)?.zfs.clone().into(),
+        let zfs = core.place(dataset)?.zfs.clone();
+        let error = FsError::NoSpace {
+            path: zfs.clone().into(),
             shortage,
-        }
-        .into());
+        };
+        return Err(short_of_space(
+            error.into(),
+            dataset,
+            manifest,
+            &zfs,
+            shortage,
+        ));
     }
     let transfer = same.unwrap_or_else(|| Transfer {
         manifest: manifest.clone(),
@@ -276,7 +283,20 @@ impl Receiving {
         let refused = command::refused("zfs", &["receive"], said);
         let dataset = self.transfer.dataset.clone();
         let path = self.transfer.into.clone().unwrap_or_default();
-        explained(refused, dataset, path, self.core.limits.reserve)
+        let error = explained(refused, dataset, path.clone(), self.core.limits.reserve);
+        match error.downcast_ref() {
+            Some(FsError::NoSpace { shortage, .. }) => {
+                let (transfer, shortage) = (&self.transfer, *shortage);
+                short_of_space(
+                    error,
+                    &transfer.dataset,
+                    &transfer.manifest,
+                    &path,
+                    shortage,
+                )
+            }
+            _ => error,
+        }
     }
 }
 
@@ -329,6 +349,28 @@ pub fn give_up(into: &str) -> Result<()> {
                 .into()
         }),
     }
+}
+
+/// What a person reads where a pool has too little room.
+fn short_of_space(
+    error: anyhow::Error,
+    dataset: &DatasetName,
+    manifest: &Manifest,
+    zfs: &str,
+    shortage: Shortage,
+) -> anyhow::Error {
+    let state = match shortage.free {
+        0 => "is full",
+        _ => "has too little space",
+    };
+    let what = format!(
+        "store {dataset} of {}: {zfs} {state} ({shortage})",
+        manifest.point
+    );
+    error.context(Failure::new(Code::NoSpace, what).hint(
+        "free some space in its pool, remove old points (standin prune), or lower `reserve`; what was stored so far is kept, \
+         and the transfer goes on by itself when there is room",
+    ))
 }
 
 fn explained(refused: Refused, dataset: DatasetName, path: String, reserve: u64) -> anyhow::Error {
