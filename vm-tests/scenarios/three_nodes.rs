@@ -50,7 +50,7 @@ fn play(stage: &mut Stage) {
     birch.wait_state("active");
     writer::wait_written(birch, 5);
     birch.standin(&["run", "web"]);
-    let newest = birch.points().first().expect("a point of birch's").clone();
+    let newest = birch.points().last().expect("a point of birch's").clone();
     assert_ne!(newest, point);
     cedar.wait_point(&newest);
     assert_eq!(birch.fingerprint(&newest), cedar.fingerprint(&newest));
@@ -61,7 +61,7 @@ fn play(stage: &mut Stage) {
     alder.wait_state("standby");
     writer::assert_runs(alder, false);
     birch.standin(&["run", "web"]).ok();
-    let newest = birch.points().first().expect("a point of birch's").clone();
+    let newest = birch.points().last().expect("a point of birch's").clone();
     for name in ["alder", "cedar"] {
         stage.machine(name).wait_point(&newest);
     }
