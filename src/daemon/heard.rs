@@ -14,10 +14,8 @@ use super::cycle::our_lineage;
 use super::node::{Node, RoleRun, lock};
 use super::{measured, words};
 use crate::host::part::RoleRecord;
-use crate::logic::claim;
 use crate::logic::lineage::Entry;
 use crate::logic::name::NodeName;
-use crate::logic::point::Term;
 use crate::logic::role::State;
 use crate::peer::message::{RoleFigures, RoleWord, plain};
 
@@ -136,22 +134,6 @@ pub fn figures(
         quiet_ms: quiet.map(whole_ms),
         rise_ms: measured::rise(node, run).map(whole_ms),
     }
-}
-
-/// The highest number of a point of `term` that is known here or that a peer said it holds: a node that was set back to an
-/// older disk has given out numbers that it does not know. A peer's word counts as far as its offers would.
-pub fn counted(node: &Node, run: &RoleRun, term: &Term) -> Result<u64> {
-    let known = node.state.sequence(&run.name)?;
-    let mut highest = known;
-    for peer in &run.role.peers {
-        let newest = last(node, run, peer)?.and_then(|heard| heard.word.newest);
-        let newest = newest.filter(|newest| newest.term == *term);
-        let said = newest.map_or(0, |newest| newest.sequence);
-        if said.saturating_sub(known) <= claim::SEQUENCES_AHEAD_MAX {
-            highest = highest.max(said);
-        }
-    }
-    Ok(highest)
 }
 
 /// The newest point here.

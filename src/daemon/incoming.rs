@@ -62,12 +62,10 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
         }
         asked @ (Request::Word { .. } | Request::Grant { .. }) => {
             match words::answer(&node, &peer.peer.name, asked).await {
-                // A peer that does not wait for it any more, or whose link ended, asks again.
-                Ok(answer) => exchange.send(&answer).await.or_else(|error| {
-                    let text = format!("did not {what} to {}: {error:#}", peer.peer.name);
-                    node.hub.note(None, text);
-                    Ok(())
-                }),
+                Ok(answer) => {
+                    let said = exchange.send(&answer).await;
+                    said.or_else(|error| unheard(&node, &peer.peer.name, &what, &error))
+                }
                 Err(error) => refuse(&mut exchange, error).await,
             }
         }
@@ -103,6 +101,13 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
             false => node.hub.warn(None, text),
         }
     }
+}
+
+/// A peer that does not wait for a word any more, or whose link ended, asks again.
+fn unheard(node: &Node, peer: &NodeName, what: &str, error: &anyhow::Error) -> Result<()> {
+    let text = format!("did not {what} to {peer}: {error:#}");
+    node.hub.note(None, text);
+    Ok(())
 }
 
 /// A role that is new gets into one node's config before it is in the other's: the peer asks again, and there is nothing to do.

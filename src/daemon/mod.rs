@@ -42,6 +42,7 @@ mod handover;
 mod heard;
 mod hub;
 mod incoming;
+mod kept;
 mod links;
 mod load;
 mod logs;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::bracket::Services;
 use super::cycle;
 use super::forks;
-use super::heard;
+use super::kept;
 use super::node::{Node, RoleRun, blocking};
 use super::supervisor::Beside;
 use super::take::{self, Taken};
@@ -247,7 +247,7 @@ fn draft(
     if !spend {
         return Ok(take::unnumbered(node, run, record, term, reason));
     }
-    let next = heard::counted(node, run, term)? + 1;
+    let next = kept::number(node, run, term)?;
     take::draft_under(node, run, record, term, next, reason)
 }
 
@@ -372,6 +372,7 @@ async fn keep(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
             return Ok(Beside::default());
         }
     }
+    let term = kept::term(node, run, &stored, &term)?;
     let manifest = draft(node, run, &record, &term, true)?;
     let fs = run.fs.clone();
     let kept = blocking(move || fs.snapshot(manifest)).await;
@@ -397,6 +398,7 @@ async fn aside(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
     {
         let _catalogue = run.catalogue.lock().await;
         let stored = points(run).await?;
+        let term = kept::term(node, run, &stored, &term)?;
         for dataset in outer_first(run).into_iter().rev() {
             if lives(run, &dataset).await?.is_none() {
                 continue;
@@ -450,11 +452,27 @@ fn off(record: &RoleRecord, stored: &[Stored]) -> Vec<PointId> {
 /// The caller holds the catalogue.
 async fn leave_the_rest(node: &Arc<Node>, run: &Arc<RoleRun>, why: Why) -> Result<()> {
     let record = known(node, run)?;
-    let off = off(&record, &points(run).await?);
+    let stored = points(run).await?;
+    let off = off(&record, &stored);
     let Some(oldest) = off.first() else {
         return Ok(());
     };
-    let base = record.line.left_at(oldest).cloned();
+    // Where the line left it, if that is here: a disk that was set back knows of that point only by name.
+    let here = |point: &&PointId| stored.iter().any(|stored| stored.manifest.point == **point);
+    let before = |point: &&PointId| record.line.contains(point) && point.rank() < oldest.rank();
+    let newest = || {
+        stored
+            .iter()
+            .rev()
+            .map(|stored| &stored.manifest.point)
+            .find(before)
+    };
+    let base = record
+        .line
+        .left_at(oldest)
+        .filter(here)
+        .or_else(newest)
+        .cloned();
     forks::sort_out(node, run, off, why, base).await?;
     freeze("move-forked");
     Ok(())

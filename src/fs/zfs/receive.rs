@@ -89,25 +89,8 @@ pub fn receive(core: &Arc<Core>, receipt: &Receipt) -> Result<Opened> {
         .as_ref()
         .and_then(|known| known.token(family))
         .map(str::to_owned);
-    let room = take::space(core, dataset)?.room;
-    if token.is_none() && room < receipt.data_bytes {
-        let shortage = Shortage {
-            needed: receipt.data_bytes,
-            free: room,
-            reserve: core.limits.reserve,
-        };
-        let zfs = core.place(dataset)?.zfs.clone();
-        let error = FsError::NoSpace {
-            path: zfs.clone().into(),
-            shortage,
-        };
-        return Err(short_of_space(
-            error.into(),
-            dataset,
-            manifest,
-            &zfs,
-            shortage,
-        ));
+    if token.is_none() {
+        expect_room(core, receipt)?;
     }
     let transfer = same.unwrap_or_else(|| Transfer {
         manifest: manifest.clone(),
@@ -349,6 +332,30 @@ pub fn give_up(into: &str) -> Result<()> {
                 .into()
         }),
     }
+}
+
+/// Refuses what cannot fit.
+fn expect_room(core: &Arc<Core>, receipt: &Receipt) -> Result<()> {
+    let (dataset, needed) = (&receipt.dataset, receipt.data_bytes);
+    let free = take::space(core, dataset)?.room;
+    if free >= needed {
+        return Ok(());
+    }
+    let shortage = Shortage {
+        needed,
+        free,
+        reserve: core.limits.reserve,
+    };
+    let zfs = core.place(dataset)?.zfs.clone();
+    let path = zfs.clone().into();
+    let error = FsError::NoSpace { path, shortage };
+    Err(short_of_space(
+        error.into(),
+        dataset,
+        &receipt.manifest,
+        &zfs,
+        shortage,
+    ))
 }
 
 /// What a person reads where a pool has too little room.
