@@ -28,6 +28,8 @@ fn play(stage: &mut Stage) {
     }
     stage.announce(nodes::RETURNS);
     stage.announce(nodes::STOPPED);
+    stage.announce("kept as fork");
+    stage.announce("the base so far is of no use");
     writer::wait_written(stage.machine("alder"), 5);
     stage.machine("alder").standin(&["run", "web"]).ok();
     image(stage);
