@@ -99,12 +99,14 @@ pub async fn look(node: &Arc<Node>, run: &Arc<RoleRun>, stored: &[Stored]) -> Re
             (Verdict::Release { why }, Some(base)) => {
                 node.state.release_base(&run.name, peer, &base, &why)?;
                 released = true;
-                let text =
-                    format!("let base {base} of {peer} go: {why}; {peer} will need a full send");
+                let follows = follows(run, peer);
+                let text = format!("let base {base} of {peer} go: {why}; {follows}");
                 node.hub.warn(Some(&run.name), text);
-                Some(gone(peer, &base, &why))
+                Some(gone(run, peer, &base, &why))
             }
-            (_, None) => absence.released.map(|(base, why)| gone(peer, &base, &why)),
+            (_, None) => absence
+                .released
+                .map(|(base, why)| gone(run, peer, &base, &why)),
             (Verdict::Keep { step: 0, .. }, Some(_)) => None,
             (
                 Verdict::Keep {
@@ -128,8 +130,16 @@ pub async fn look(node: &Arc<Node>, run: &Arc<RoleRun>, stored: &[Stored]) -> Re
     Ok(released)
 }
 
-fn gone(peer: &NodeName, base: &PointId, why: &str) -> String {
-    format!("{peer} will need a full send: base {base} was let go, because {why}")
+fn follows(run: &RoleRun, peer: &NodeName) -> String {
+    match run.fs.leaves_remnants() {
+        true => format!("{peer} can go on from a bookmark of it"),
+        false => format!("{peer} will need a full send"),
+    }
+}
+
+fn gone(run: &RoleRun, peer: &NodeName, base: &PointId, why: &str) -> String {
+    let follows = follows(run, peer);
+    format!("{follows}: base {base} was let go, because {why}")
 }
 
 fn held(peer: &NodeName, base: &PointId, facts: &Facts, limits: &str, percent: u64) -> String {

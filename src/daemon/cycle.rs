@@ -453,5 +453,6 @@ pub async fn our_lineage(run: &Arc<RoleRun>) -> Result<(Lineage, Inspection)> {
     found.points.retain(|stored| !foreign(stored));
     let manifests = found.points.iter().map(|stored| &stored.manifest);
     let lineage = Lineage::new(manifests.map(Entry::of).collect()).with_damaged(&found.damaged);
+    let lineage = lineage.with_remnants(found.remnants.clone());
     Ok((lineage, found))
 }

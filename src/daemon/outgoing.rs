@@ -152,7 +152,7 @@ async fn measure(run: &RoleRun, job: &Job, version_max: u32) -> Result<Measured>
 }
 
 fn base_name(ours: &Lineage, base: Option<&PointId>) -> Option<PointName> {
-    let entry = ours.get(base?)?;
+    let entry = ours.base(base?)?;
     Some(PointName::of(&entry.point, entry.taken))
 }
 

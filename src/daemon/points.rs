@@ -24,6 +24,7 @@ pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points>
             Inspection {
                 points: stored,
                 damaged,
+                ..
             },
             aside,
             forks,

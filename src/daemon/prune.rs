@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::absent;
 use super::api::VerdictView;
 use super::node::{Node, RoleRun, blocking};
-use crate::fs::FsError;
+use crate::fs::{Bases, FsError};
 use crate::logic::manifest::Stored;
 use crate::logic::point::PointId;
 use crate::logic::retention::{self, Candidate, Pin};
@@ -34,6 +34,9 @@ pub async fn prune(
         absent::look(node, run, &stored)
             .await
             .context("look after absent peers")?;
+    }
+    if !dry_run {
+        guard(node, run, &stored).await?;
     }
     let candidates = candidates(node, run, &stored)?;
     let role = &run.role;
@@ -76,6 +79,30 @@ pub async fn prune(
         super::view::refresh(node, run).await;
     }
     Ok(views)
+}
+
+/// Has the filesystem guard the bases of peers, and on a standby the point that its peer has just sent.
+async fn guard(node: &Node, run: &Arc<RoleRun>, stored: &[Stored]) -> Result<()> {
+    let mut bases = Bases {
+        held: node.state.bases(&run.name)?,
+        let_go: Vec::new(),
+    };
+    let newest = stored.last();
+    let received =
+        newest.and_then(|stored| Some((stored.local.from.clone()?, stored.manifest.point.clone())));
+    bases.held.extend(received);
+    bases.held.retain(|(peer, _)| run.role.peers.contains(peer));
+    for peer in &run.role.peers {
+        let released = node.state.absence(&run.name, peer)?.released;
+        bases.let_go.extend(released.map(|(base, _)| base));
+    }
+    let _catalogue = run.catalogue.lock().await;
+    let fs = run.fs.clone();
+    if let Err(error) = blocking(move || fs.guard(&bases)).await {
+        // What is due goes on: the bases are pinned in any case, and the next prune tries again.
+        tracing::warn!("could not {error:#}");
+    }
+    Ok(())
 }
 
 /// Why it could not go now; `None` when it is gone.

@@ -14,6 +14,7 @@ use crate::logic::accept::Accept;
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
 use crate::logic::fork::Fork;
+use crate::logic::lineage::Entry;
 use crate::logic::manifest::{LocalDataset, LocalFacts, Manifest, Stored};
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{PointId, PointName};
@@ -154,6 +155,17 @@ pub struct Inspection {
     pub points: Vec<Stored>,
     /// What is not used any more, and why.
     pub damaged: Vec<Damaged>,
+    /// Of points that are not held whole any more, what can still be the base of a send (see `Filesystem::guard`).
+    pub remnants: Vec<Entry>,
+}
+
+/// The points on which peers go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bases {
+    /// A peer may have several.
+    pub held: Vec<(NodeName, PointId)>,
+    /// Those that need not be held any more, but would serve as bases.
+    pub let_go: Vec<PointId>,
 }
 
 /// A damaged point that was moved out of the way. Nothing removes it but a person.
@@ -300,6 +312,19 @@ pub trait Filesystem: Send + Sync {
     /// Repeating it is safe.
     fn condemn(&self, point: &PointId, why: &str) -> Result<()> {
         anyhow::bail!("call {point} damaged ({why}): this filesystem's points cannot be marked")
+    }
+
+    /// Keeps people and other programs from destroying the bases, as far as the filesystem can, and leaves what a send needs of
+    /// them when they are gone nevertheless. What was guarded before and is not named is not guarded any more. Cheap where
+    /// nothing is to do.
+    fn guard(&self, bases: &Bases) -> Result<()> {
+        let _ = bases;
+        Ok(())
+    }
+
+    /// Whether a base that was let go can still be sent from.
+    fn leaves_remnants(&self) -> bool {
+        false
     }
 
     /// Moves a damaged point out of the way, whole, and remembers why. One that is whole is refused, one that is not there

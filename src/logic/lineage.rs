@@ -40,13 +40,14 @@ impl Entry {
 
 /// Points of one role on one node, oldest first by rank, each id once. In whatever order a peer spells it.
 ///
-/// Beside what is held whole it knows what is held damaged: of no use, but part of the history. Only the former is
-/// serialized; the latter goes beside it, with the reasons.
+/// Beside what is held whole it knows what is held damaged: of no use, but part of the history; and of this node's own points
+/// what is left of them. Only the first is serialized; what is damaged goes beside it, with the reasons.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<Entry>", into = "Vec<Entry>")]
 pub struct Lineage {
     entries: Vec<Entry>,
     damaged: Vec<Entry>,
+    remnants: Vec<Entry>,
 }
 
 impl Lineage {
@@ -56,6 +57,7 @@ impl Lineage {
         Lineage {
             entries,
             damaged: Vec::new(),
+            remnants: Vec::new(),
         }
     }
 
@@ -69,6 +71,27 @@ impl Lineage {
         self
     }
 
+    /// The same, with points that are gone, of which enough is left to send something on top of them.
+    #[must_use]
+    pub fn with_remnants(mut self, remnants: Vec<Entry>) -> Lineage {
+        self.remnants = remnants;
+        self
+    }
+
+    /// What something can be sent on top of, oldest first: what is held, and what is left of what was.
+    pub fn bases(&self) -> Vec<&Entry> {
+        let mut bases: Vec<&Entry> = self.entries.iter().chain(&self.remnants).collect();
+        bases.sort_by_key(|entry| entry.point.rank());
+        bases.dedup_by(|later, earlier| later.point == earlier.point);
+        bases
+    }
+
+    /// The name of a base.
+    pub fn base(&self, point: &PointId) -> Option<&Entry> {
+        let left = || self.remnants.iter().find(|entry| entry.point == *point);
+        self.get(point).or_else(left)
+    }
+
     /// Held, but of no use any more.
     pub fn damaged(&self) -> &[Entry] {
         &self.damaged
@@ -76,12 +99,15 @@ impl Lineage {
 
     /// Whether this very point is held, damaged or not.
     pub fn knows(&self, entry: &Entry) -> bool {
-        self.holds(entry) || self.damaged.contains(entry)
+        self.holds(entry) || self.damaged.contains(entry) || self.remnants.contains(entry)
     }
 
     /// Everything known, in no order.
     pub fn known(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().chain(&self.damaged)
+        self.entries
+            .iter()
+            .chain(&self.damaged)
+            .chain(&self.remnants)
     }
 
     /// Oldest first.
@@ -156,5 +182,17 @@ mod tests {
         assert_eq!(lineage.get(&entry(1, 2).point), Some(&entry(1, 2)));
         assert_eq!(lineage.get(&entry(1, 3).point), None);
         assert!(lineage.holds(&entry(2, 3)));
+    }
+
+    #[test]
+    fn what_is_left_of_a_point_is_a_base() {
+        let lineage = Lineage::new(vec![entry(1, 1), entry(1, 4)]);
+        let lineage = lineage.with_remnants(vec![entry(1, 2), entry(1, 4)]);
+        let ranks: Vec<_> = lineage.bases().iter().map(|e| e.point.sequence).collect();
+        assert_eq!(ranks, [1, 2, 4]);
+        assert_eq!(lineage.base(&entry(1, 2).point), Some(&entry(1, 2)));
+        assert_eq!(lineage.get(&entry(1, 2).point), None);
+        assert!(lineage.knows(&entry(1, 2)) && !lineage.holds(&entry(1, 2)));
+        assert_eq!(lineage.newest(), Some(&entry(1, 4)));
     }
 }

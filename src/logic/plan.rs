@@ -58,11 +58,8 @@ pub fn plan(ours: &Lineage, theirs: &Lineage, partials: &[Partial]) -> Plan {
     let Some(newest) = ours.newest() else {
         return Plan::Nothing;
     };
-    let common: Vec<&Entry> = ours
-        .entries()
-        .iter()
-        .filter(|entry| theirs.holds(entry))
-        .collect();
+    let mut common = ours.bases();
+    common.retain(|entry| theirs.holds(entry));
     let Some(base) = common.last().copied() else {
         // A base that was removed or changed behind our back ends no history, as long as theirs is known here.
         let related = ours.known().filter(|entry| theirs.knows(entry));
@@ -96,7 +93,7 @@ pub fn plan(ours: &Lineage, theirs: &Lineage, partials: &[Partial]) -> Plan {
 /// where it holds anything that this node never had.
 pub fn anew(ours: &Lineage, theirs: &Lineage, partials: &[Partial]) -> Option<Step> {
     let newest = ours.newest()?;
-    let common = ours.entries().iter().any(|entry| theirs.holds(entry));
+    let common = ours.bases().iter().any(|entry| theirs.holds(entry));
     let ours_once = |id: &PointId| {
         let same_term = |entry: &&Entry| entry.point.term == id.term;
         ours.get(id).is_none()
@@ -311,11 +308,14 @@ mod tests {
         }
     }
 
-    /// A word with a `~` behind it is held damaged.
+    /// A word with a `~` behind it is held damaged, one with a `#` is a bookmark of what is gone.
     fn lineage(words: &str) -> Lineage {
-        let (damaged, whole): (Vec<&str>, Vec<&str>) = words
+        let (left, words): (Vec<&str>, Vec<&str>) = words
             .split_whitespace()
-            .partition(|word| word.ends_with('~'));
+            .partition(|word| word.ends_with('#'));
+        let left = left.iter().map(|word| entry(word.trim_end_matches('#')));
+        let (damaged, whole): (Vec<&str>, Vec<&str>) =
+            words.into_iter().partition(|word| word.ends_with('~'));
         let damaged: Vec<Damaged> = damaged
             .iter()
             .map(|word| {
@@ -327,7 +327,9 @@ mod tests {
                 }
             })
             .collect();
-        Lineage::new(whole.into_iter().map(entry).collect()).with_damaged(&damaged)
+        Lineage::new(whole.into_iter().map(entry).collect())
+            .with_damaged(&damaged)
+            .with_remnants(left.collect())
     }
 
     fn letter(id: &PointId) -> char {
@@ -414,6 +416,16 @@ mod tests {
         check("a b | a b", "nothing");
         check("b | a b", "nothing");
         check("| a b", "nothing");
+    }
+
+    #[test]
+    fn on_top_of_what_is_left() {
+        check("a b# c | a b", "b -> c");
+        check("b# c | a b", "b -> c");
+        check("a b# c | a", "a -> c");
+        check("a# b# d | b c", "diverged after b: ours d, theirs c");
+        check("a b~ b# c | a b", "b -> c");
+        check("a b#+db c+db | a b", "a -> c, db full");
     }
 
     #[test]

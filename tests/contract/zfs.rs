@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "zfs/guards.rs"]
+mod guards;
 #[path = "zfs/keys.rs"]
 mod keys;
 
@@ -81,6 +83,11 @@ impl Drop for Plot {
         if std::env::var_os("STANDIN_TEST_KEEP").is_some() {
             return;
         }
+        // What is held is not destroyed.
+        let release = "zfs list -H -r -t snapshot -o name \"$1\" | xargs -r zfs holds -H | while read -r snap tag _; do zfs release \"$tag\" \"$snap\"; done";
+        let _ = Command::new("sh")
+            .args(["-c", release, "sh", &self.name])
+            .status();
         let destroyed = Command::new("zfs")
             .args(["destroy", "-R", &self.name])
             .status();

@@ -21,6 +21,7 @@ mod support;
 mod verdict;
 #[allow(dead_code)]
 mod watch;
+mod zfs_verbs;
 
 /// Points are taken when a test asks, or a move does.
 const MANUAL: &str = "every = \"manual\"\nkeep = { last = 100 }";

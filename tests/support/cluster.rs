@@ -107,11 +107,7 @@ impl TestNode {
             let live = self.live(dataset);
             let place = match &self.plot {
                 None => format!("btrfs = \"{}\"", live.display()),
-                Some(plot) => format!(
-                    "zfs = \"{}\"\npath = \"{}\"",
-                    plot.dataset(dataset),
-                    live.display()
-                ),
+                Some(plot) => plot.place(dataset, &live),
             };
             text += &format!("[role.web.dataset.{dataset}]\n{place}\n");
         }

@@ -1,5 +1,6 @@
 //! ZFS in place of btrfs under the nodes of a test: where `STANDIN_TEST_POOLS` names pools, which only a machine sets that is
-//! there for tests. Each node has a dataset of its own, the nodes take turns with the pools.
+//! there for tests. Each node has a dataset of its own, the nodes take turns with the pools. Where `STANDIN_TEST_KEY` names a file
+//! that holds a passphrase, live data are encrypted with it.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,6 +20,10 @@ pub fn is_given() -> bool {
     std::env::var_os("STANDIN_TEST_POOLS").is_some()
 }
 
+fn key() -> Option<String> {
+    std::env::var("STANDIN_TEST_KEY").ok()
+}
+
 impl Plot {
     /// None where no pools are given.
     pub fn new() -> Option<Plot> {
@@ -36,10 +41,29 @@ impl Plot {
         format!("{}/{name}", self.name)
     }
 
+    /// Lines of a dataset in the config of a node.
+    pub fn place(&self, name: &str, at: &Path) -> String {
+        let place = format!(
+            "zfs = \"{}\"\npath = \"{}\"",
+            self.dataset(name),
+            at.display()
+        );
+        match key() {
+            Some(key) => format!("{place}\nkey-file = \"{key}\""),
+            None => place,
+        }
+    }
+
     pub fn create(&self, name: &str, at: &Path) {
         let mountpoint = format!("mountpoint={}", at.display());
         let dataset = self.dataset(name);
-        let words = ["create", "-o", "atime=off", "-o", &mountpoint, &dataset];
+        let mut words = vec!["create", "-o", "atime=off", "-o", &mountpoint];
+        let location = key().map(|key| format!("keylocation=file://{key}"));
+        if let Some(location) = &location {
+            words.extend(["-o", "encryption=on", "-o", "keyformat=passphrase"]);
+            words.extend(["-o", location]);
+        }
+        words.push(&dataset);
         run("zfs", words);
     }
 }
@@ -50,6 +74,11 @@ impl Drop for Plot {
             eprintln!("{} stays", self.name);
             return;
         }
+        // What is held is not destroyed.
+        let release = "zfs list -H -r -t snapshot -o name \"$1\" | xargs -r zfs holds -H | while read -r snap tag _; do zfs release \"$tag\" \"$snap\"; done";
+        let _ = Command::new("sh")
+            .args(["-c", release, "sh", &self.name])
+            .status();
         let _ = Command::new("zfs")
             .args(["destroy", "-R", &self.name])
             .status();

@@ -12,7 +12,7 @@ use std::sync::PoisonError;
 use anyhow::bail;
 
 use super::core::{Core, Part, Scene};
-use super::store;
+use super::{aside, guard, store};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Inspection, Result};
 use crate::logic::damage::{self, Damaged, Harm, SnapshotFacts};
@@ -61,6 +61,7 @@ impl Scene<'_> {
                 }
             }
         }
+        inspection.remnants = guard::remnants(self, &inspection.points)?;
         inspection
             .points
             .sort_by_key(|stored| stored.manifest.point.rank());
@@ -158,6 +159,9 @@ impl Scene<'_> {
         if manifest.name() != *name || manifest.role_name != self.core.role {
             let other = format!("{} of {}", manifest.name(), manifest.role_name);
             return Err(Harm::OtherManifest(other).into());
+        }
+        if let Some(why) = aside::condemned(self, name)? {
+            return Err(Harm::Condemned(why).into());
         }
         let mut datasets = BTreeMap::new();
         for (dataset, facts) in &manifest.datasets {

@@ -22,13 +22,15 @@ pub fn guid(identity: Uuid) -> Option<u64> {
     (space == GUIDS).then_some(guid)
 }
 
-const COLUMNS: &str =
-    "name,type,guid,createtxg,origin,receive_resume_token,standin:settled,encryption,mounted";
+const COLUMNS: &str = "name,type,guid,createtxg,origin,receive_resume_token,standin:settled,encryption,mounted,userrefs";
+
+/// What follows the `@` of a snapshot that was set aside begins so; the guid of a copy that came in its place is the same.
+pub const ASIDE: &str = "standin-aside_";
 
 /// Whether a row is of a live dataset or its room. Snapshots of what is nested in the live dataset are nobody's.
 fn is_of(line: &str, live: &str, room: &str) -> bool {
     let name = line.split('\t').next().unwrap_or_default();
-    let (dataset, snapshot) = match name.split_once('@') {
+    let (dataset, snapshot) = match name.split_once(['@', '#']) {
         Some((dataset, _)) => (dataset, true),
         None => (name, false),
     };
@@ -63,11 +65,32 @@ pub struct Snapshot {
     pub guid: u64,
     /// Orders the snapshots of one pool.
     pub txg: u64,
+    /// Somebody keeps it from being destroyed (`zfs hold`).
+    pub held: bool,
+}
+
+/// What can be the base of a send after its snapshot has gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bookmark {
+    /// `tank/www#standin_...`
+    pub name: String,
+    /// Of its snapshot.
+    pub guid: u64,
 }
 
 impl Snapshot {
     pub fn name(&self) -> String {
         format!("{}@{}", self.dataset, self.short)
+    }
+
+    /// What a bookmark of it is called.
+    pub fn bookmark_name(&self) -> String {
+        format!("{}#{}", self.dataset, self.short)
+    }
+
+    /// Whether it was set aside: then it stands for nothing.
+    pub fn is_aside(&self) -> bool {
+        self.short.starts_with(ASIDE)
     }
 }
 
@@ -76,13 +99,14 @@ pub struct Family {
     pub trees: Vec<Tree>,
     /// By the order in which they were made.
     pub snapshots: Vec<Snapshot>,
+    pub bookmarks: Vec<Bookmark>,
 }
 
 impl Family {
-    /// Looks at live datasets, each with its room: at the snapshots of both, and at every filesystem in them. What is not there
-    /// has nothing. One run of the program for all: it takes longer than what it does.
+    /// Looks at live datasets, each with its room: at the snapshots and bookmarks of both, and at every filesystem in them. What is
+    /// not there has nothing. One run of the program for all: it takes longer than what it does.
     pub fn look(of: &[(&str, &str)]) -> Result<Vec<Family>> {
-        let mut arguments = vec!["list", "-Hp", "-r", "-t", "filesystem,snapshot"];
+        let mut arguments = vec!["list", "-Hp", "-r", "-t", "filesystem,snapshot,bookmark"];
         arguments.extend(["-o", COLUMNS]);
         arguments.extend(of.iter().flat_map(|(live, room)| [*live, *room]));
         let listed = zfs_found(&arguments)?;
@@ -110,6 +134,7 @@ impl Family {
                 settled,
                 encryption,
                 mounted,
+                holds,
             ] = &row[..]
             else {
                 continue;
@@ -121,6 +146,11 @@ impl Family {
                     short: short.to_owned(),
                     guid,
                     txg: text::number(txg)?.unwrap_or(0),
+                    held: text::number(holds)?.is_some_and(|holds| holds > 0),
+                }),
+                ("bookmark", None) => self.bookmarks.push(Bookmark {
+                    name: name.to_owned(),
+                    guid,
                 }),
                 ("filesystem", None) => self.trees.push(Tree {
                     name: name.to_owned(),
@@ -142,7 +172,14 @@ impl Family {
     }
 
     pub fn by_guid(&self, guid: u64) -> Option<&Snapshot> {
-        self.snapshots.iter().find(|found| found.guid == guid)
+        self.snapshots
+            .iter()
+            .find(|found| found.guid == guid && !found.is_aside())
+    }
+
+    pub fn bookmark(&self, identity: Uuid) -> Option<&Bookmark> {
+        let guid = guid(identity)?;
+        self.bookmarks.iter().find(|found| found.guid == guid)
     }
 
     /// The snapshot of an identity.
@@ -186,16 +223,22 @@ mod tests {
     fn a_family() {
         let mut family = Family::default();
         family
-            .add("t/www\tfilesystem\t11\t5\tt/.standin/web/www/in-1@standin_a\t-\t-\toff\tyes\nt/www@standin_b\tsnapshot\t13\t9\t-\t-\t-\toff\t-\nt/www/sub\tfilesystem\t12\t6\t-\t-\t-\toff\tyes\n".lines())
+            .add("t/www\tfilesystem\t11\t5\tt/.standin/web/www/in-1@standin_a\t-\t-\toff\tyes\t-\nt/www@standin_b\tsnapshot\t13\t9\t-\t-\t-\toff\t-\t1\nt/www#standin_c\tbookmark\t14\t8\t-\t-\t-\t-\t-\t-\nt/www/sub\tfilesystem\t12\t6\t-\t-\t-\toff\tyes\t-\n".lines())
             .unwrap();
         family
-            .add("t/.standin/web/www/in-1\tfilesystem\t21\t3\t-\t1-ab\tyes\taes-256-gcm\tno\nt/.standin/web/www/in-1@standin_a\tsnapshot\t18446744073709551615\t4\t-\t-\t-\taes-256-gcm\t-\n".lines())
+            .add("t/.standin/web/www/in-1\tfilesystem\t21\t3\t-\t1-ab\tyes\taes-256-gcm\tno\t-\nt/.standin/web/www/in-1@standin_a\tsnapshot\t18446744073709551615\t4\t-\t-\t-\taes-256-gcm\t-\t0\nt/.standin/web/www/in-1@standin-aside_1\tsnapshot\t15\t4\t-\t-\t-\taes-256-gcm\t-\t0\n".lines())
             .unwrap();
         let old = family.by_guid(u64::MAX).unwrap();
         assert_eq!(old.name(), "t/.standin/web/www/in-1@standin_a");
         let clones: Vec<_> = family.clones(old).map(|tree| &tree.name).collect();
         assert_eq!(clones, ["t/www"]);
         assert_eq!(family.newest("t/www").unwrap().guid, 13);
+        assert!(family.by_guid(13).unwrap().held && !old.held);
+        assert_eq!(family.by_guid(15), None, "it was set aside");
+        assert_eq!(
+            family.bookmark(identity(14)).unwrap().name,
+            "t/www#standin_c"
+        );
         assert_eq!(family.inside("t/www").count(), 1);
         let holder = family.tree("t/.standin/web/www/in-1").unwrap();
         assert!(holder.settled && holder.encrypted && !holder.mounted);
@@ -217,6 +260,7 @@ mod tests {
         for name in [
             "t/www",
             "t/www@a",
+            "t/www#a",
             "t/www/sub",
             "t/.standin/r/www",
             "t/.standin/r/www/in-1@a",
@@ -226,6 +270,7 @@ mod tests {
         for name in [
             "t/www2",
             "t/www/sub@a",
+            "t/www/sub#a",
             "t/.standin/r/www2/in-1",
             "t",
             "t@a",

@@ -55,6 +55,12 @@ pub fn look(core: &Core) -> Vec<Ground> {
         }
     };
     found.push(version(&said));
+    if !rustix::process::geteuid().is_root() {
+        found.push(problem(
+            "the daemon is not root: Linux mounts ZFS for root only, whatever is delegated (zfs allow)".to_owned(),
+            "run the daemon as root",
+        ));
+    }
     let pools: BTreeSet<&str> = core.places.values().map(|p| take::pool(&p.zfs)).collect();
     for pool in pools {
         match health(pool) {

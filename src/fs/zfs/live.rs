@@ -253,13 +253,11 @@ fn judge(scene: &Scene<'_>, dataset: &DatasetName, live: &Tree, keep: &Manifest)
     let family = scene.family(dataset)?;
     let is_point = |snapshot: &Snapshot, points: &[Stored]| {
         let uuid = identity(snapshot.guid);
-        points.iter().any(|stored| {
-            stored
-                .local
-                .datasets
-                .get(dataset)
-                .is_some_and(|local| local.uuid == uuid)
-        })
+        let is = |stored: &Stored| {
+            let local = stored.local.datasets.get(dataset);
+            local.is_some_and(|local| local.uuid == uuid)
+        };
+        !snapshot.is_aside() && points.iter().any(is)
     };
     let points = scene.list()?;
     let newest = family
@@ -316,8 +314,7 @@ fn judge(scene: &Scene<'_>, dataset: &DatasetName, live: &Tree, keep: &Manifest)
 fn unmount(core: &Core, dataset: &DatasetName, live: &Tree) -> Result<()> {
     let unmounted = zfs(&["unmount", &live.name]);
     let Err(error) = unmounted else { return Ok(()) };
-    let said = format!("{error:#}");
-    if said.contains("not currently mounted") || said.contains("not mounted") {
+    if trouble_of(&error) == Some(Trouble::NotMounted) {
         return Ok(());
     }
     if trouble_of(&error) == Some(Trouble::Busy) {
@@ -337,7 +334,7 @@ fn mount(core: &Core, dataset: &DatasetName) -> Result<()> {
     key::load(core, dataset)?;
     let mounted = zfs(&["mount", &place.zfs]);
     let Err(error) = mounted else { return Ok(()) };
-    if format!("{error:#}").contains("already mounted") {
+    if trouble_of(&error) == Some(Trouble::Mounted) {
         return Ok(());
     }
     let hint = match trouble_of(&error) {

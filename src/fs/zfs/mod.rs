@@ -5,7 +5,7 @@
 //! crash at each step leaves: docs/decisions, "On ZFS a point is a set of guids in a small file".
 //!
 //! The pieces: `command` runs the programs, `text` knows their words; `store` holds small files, `family` finds snapshots by guid,
-//! `core` puts both together; `catalogue` lists, `take`, `remove`, `forks`, `live` and `publish` change; `send` and `receive`
+//! `core` puts both together; `catalogue` lists, `take`, `remove`, `aside`, `forks`, `live` and `publish` change; `guard` keeps bases; `send` and `receive`
 //! (with `header`) move bytes; `key` opens what is encrypted, `ground` is what `check` asks; `show` mounts; `compare` compares; `watch` waits for
 //! changes.
 
@@ -20,8 +20,9 @@ use self::core::Core;
 pub use self::core::Place;
 use crate::error::{Code, Failure};
 use crate::fs::{
-    AfterReboot, Bracket, Browsed, Filesystem, FsError, Ground, Held, Inspection, Kept, KeptAside,
-    Limits, Live, Measured, Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
+    AfterReboot, Bases, Bracket, Browsed, Filesystem, FsError, Ground, Held, Inspection, Kept,
+    KeptAside, Limits, Live, Measured, Opened, Outgoing, Receipt, Restored, Result, Scan, Space,
+    View, Watch,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
@@ -31,6 +32,7 @@ use crate::logic::name::{DatasetName, NodeName, RoleName, is_zfs_filesystem};
 use crate::logic::point::{PointId, PointName};
 use crate::logic::transfer::{Kind, Partial};
 
+mod aside;
 mod catalogue;
 mod command;
 mod compare;
@@ -38,6 +40,7 @@ mod core;
 mod family;
 mod forks;
 mod ground;
+mod guard;
 mod header;
 mod key;
 mod live;
@@ -127,13 +130,25 @@ impl Filesystem for Zfs {
         inspected.with_context(|| format!("inspect the points of {}", self.core.role))
     }
 
+    fn condemn(&self, point: &PointId, why: &str) -> Result<()> {
+        aside::condemn(&self.core, point, why).with_context(|| format!("call {point} damaged"))
+    }
+
+    fn guard(&self, bases: &Bases) -> Result<()> {
+        guard::guard(&self.core, bases)
+            .with_context(|| format!("guard the bases of {}", self.core.role))
+    }
+
+    fn leaves_remnants(&self) -> bool {
+        true
+    }
+
     fn set_aside(&self, damaged: &Damaged) -> Result<()> {
-        remove::set_aside(&self.core, damaged)
-            .with_context(|| format!("set {} aside", damaged.name))
+        aside::set_aside(&self.core, damaged).with_context(|| format!("set {} aside", damaged.name))
     }
 
     fn kept_aside(&self) -> Result<Vec<KeptAside>> {
-        remove::kept_aside(&self.core)
+        aside::kept_aside(&self.core)
     }
 
     /// The whole dataset is never looked through: ZFS carries everything but nested datasets, which are known at once.

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use jiff::Timestamp;
 
+use super::aside;
 use super::core::{Core, Part, Scene};
 use super::receive::Transfer;
-use super::remove;
 use super::store;
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
@@ -153,7 +153,7 @@ pub fn publish(core: &Core, manifest: &Manifest, from: &NodeName) -> Result<Stor
             return Err(Failure::new(Code::Diverged, what).into());
         }
         // It gives way, and nothing of it is lost.
-        Err(error) => remove::move_aside(&scene, &scene.damaged(name, &error))?,
+        Err(error) => aside::move_aside(&scene, &scene.damaged(name, &error))?,
     }
     let stored = Timestamp::now();
     let mut whole = Vec::new();
@@ -185,6 +185,8 @@ pub fn publish(core: &Core, manifest: &Manifest, from: &NodeName) -> Result<Stor
     }
     freeze("publish-gathered");
     for (part, local) in whole {
+        // Of a copy that was set aside.
+        store::remove_file(&aside::mark(part, core, &name))?;
         let manifest = manifest.clone();
         store::write_file(&part.point_file(core, &name), &Stored { manifest, local })?;
         freeze("publish-shown");

@@ -312,8 +312,11 @@ fn continued(
     }
     if take::written(&tree.name, &found.name())? != Some(0) {
         // Nobody writes here but the kernel (access times of the time when it was live, files that were deleted while open).
-        zfs(&["rollback", &found.name()])
-            .with_context(|| format!("make {} as its snapshot is", tree.name))?;
+        // Where that is refused, as over a bookmark of a newer one that was lost, a new dataset does.
+        if let Err(error) = zfs(&["rollback", &found.name()]) {
+            tracing::debug!("{} is not gone on with: {error:#}", tree.name);
+            return Ok(None);
+        }
     }
     Ok(Some(tree.name.clone()))
 }

@@ -10,7 +10,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::command::{trouble_of, zfs};
@@ -19,12 +18,10 @@ use super::family::{Family, Tree};
 use super::receive::{Transfer, give_up};
 use super::store;
 use super::text::Trouble;
-use super::{forks, live, look, publish, show, take};
-use crate::error::{Code, Failure};
+use super::{aside, forks, guard, live, look, publish, show, take};
 use crate::fs::btrfs::freeze::freeze;
 use crate::fs::btrfs::uses::Used;
-use crate::fs::{FsError, KeptAside, Result};
-use crate::logic::damage::Damaged;
+use crate::fs::{FsError, Result};
 use crate::logic::manifest::Stored;
 use crate::logic::name::DatasetName;
 use crate::logic::point::PointId;
@@ -61,6 +58,7 @@ pub fn destroy(core: &Core, id: &PointId) -> Result<()> {
                 store::move_file(&file, &trash)?;
                 hidden.push((file, trash));
             }
+            store::remove_file(&aside::mark(part, core, &name))?;
         }
         freeze("destroy-hidden");
         for (at, (_, trash)) in hidden.iter().enumerate() {
@@ -117,10 +115,13 @@ fn empty(scene: &Scene<'_>, trash: &Path) -> Result<Emptied> {
         for found in family
             .snapshots
             .iter()
-            .filter(|found| Some(found.guid) == guid)
+            .filter(|found| Some(found.guid) == guid && !found.is_aside())
         {
             show::let_go(scene.core, found.guid);
             look::take_away(found)?;
+            if found.held {
+                guard::release(&found.name())?;
+            }
             match remove_snapshot(family, &found.name(), &found.short, found.guid)? {
                 Emptied::Gone => any = true,
                 // What went cannot come back: the rest waits.
@@ -381,66 +382,4 @@ fn is_spent(core: &Core, family: &Family, tree: &Tree, room: &str) -> bool {
 /// Clones that last.
 fn keeps(tree: &Tree, live: &str, room: &str) -> bool {
     tree.name == live || matches!(kind(tree, room), Some("in" | "old"))
-}
-
-/// See `Filesystem::set_aside`.
-pub fn set_aside(core: &Core, damaged: &Damaged) -> Result<()> {
-    let _turn = core.turn();
-    let scene = core.look()?;
-    let _alone = core.alone(&damaged.name.to_string())?;
-    if matches!(scene.read(&damaged.name), Ok(Some(_))) {
-        let what = format!("point {} is whole: it is not set aside", damaged.name);
-        return Err(Failure::new(Code::Refused, what).into());
-    }
-    move_aside(&scene, damaged)
-}
-
-/// What is kept of a point that was set aside.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-struct Aside {
-    kept: KeptAside,
-    /// The file as it was, where it could be read.
-    point: Option<Stored>,
-}
-
-pub fn move_aside(scene: &Scene<'_>, damaged: &Damaged) -> Result<()> {
-    let core = scene.core;
-    for part in &scene.parts {
-        let file = part.point_file(core, &damaged.name);
-        if !file.exists() {
-            continue;
-        }
-        let name = format!("{}.{}", damaged.name, Uuid::new_v4().simple());
-        let dir = part.store.hidden(".aside", &core.role);
-        let kept = KeptAside {
-            damaged: damaged.clone(),
-            at: Timestamp::now(),
-            path: format!("{} (dataset {})", name, part.store.name),
-        };
-        let point = store::read_file(&file).ok().flatten();
-        store::write_file(
-            &dir.join(format!("{name}.why.json")),
-            &Aside { kept, point },
-        )?;
-        store::move_file(&file, &dir.join(name))?;
-        tracing::warn!("point {} {}; it is kept aside", damaged.name, damaged.why);
-    }
-    Ok(())
-}
-
-/// See `Filesystem::kept_aside`.
-pub fn kept_aside(core: &Core) -> Result<Vec<KeptAside>> {
-    let mut found = Vec::new();
-    for part in core.parts()? {
-        let dir = part.store.hidden(".aside", &core.role);
-        for name in store::names(&dir)?
-            .iter()
-            .filter(|name| name.ends_with(".why.json"))
-        {
-            if let Ok(Some(aside)) = store::read_file::<Aside>(&dir.join(name)) {
-                found.push(aside.kept);
-            }
-        }
-    }
-    Ok(found)
 }

@@ -13,7 +13,8 @@ use anyhow::Context;
 
 use super::command::{self, trouble_of, zfs, zfs_told};
 use super::core::{Core, Scene};
-use super::family::Snapshot;
+use super::family::{Bookmark, Snapshot};
+use super::guard;
 use super::text::{self, Trouble};
 use crate::fs::btrfs::uses::Use;
 use crate::fs::{FsError, Measured, Outgoing, Result};
@@ -24,10 +25,26 @@ use crate::logic::transfer::{FileFlags, StreamIdentity};
 /// The stream of this engine. Peers of one role have one kind of filesystem; within it the number says what a stream may use.
 pub const VERSION_MAX: u32 = 2;
 
+/// What it is sent on top of.
+enum Base {
+    Held(Snapshot),
+    /// What is left of a point.
+    Left(Bookmark),
+}
+
+impl Base {
+    fn guid(&self) -> u64 {
+        match self {
+            Base::Held(snapshot) => snapshot.guid,
+            Base::Left(bookmark) => bookmark.guid,
+        }
+    }
+}
+
 /// What is sent.
 struct Sides {
     point: Snapshot,
-    base: Option<Snapshot>,
+    base: Option<Base>,
     /// Of the manifests.
     identity: StreamIdentity,
     encrypted: bool,
@@ -68,7 +85,14 @@ fn sides(
                 dataset: dataset.clone(),
                 why,
             };
-            Some(side(base)?.ok_or_else(|| bad(format!("point {base} is not here")))?)
+            let held = side(base)?.map(|(snapshot, identity)| (Base::Held(snapshot), identity));
+            let left = match held {
+                Some(_) => None,
+                None => guard::remnant(scene, dataset, base)?,
+            };
+            let left = left.map(|(bookmark, identity)| (Base::Left(bookmark), identity));
+            let found = held.or(left);
+            Some(found.ok_or_else(|| bad(format!("point {base} is not here")))?)
         }
     };
     let tree = scene.family(dataset)?.tree(&to.dataset);
@@ -79,7 +103,7 @@ fn sides(
             version: VERSION_MAX,
         },
         point: to,
-        base: from.map(|(snapshot, _)| snapshot),
+        base: from.map(|(base, _)| base),
         encrypted: tree.is_some_and(|tree| tree.encrypted),
         origin: tree.and_then(|tree| tree.origin.clone()),
         held,
@@ -106,21 +130,20 @@ impl Sides {
     }
 
     /// The programs take a snapshot of another dataset as a base only where it is the origin; a bookmark may lie anywhere.
-    fn base_word(&self, base: &Snapshot) -> Result<String> {
+    fn base_word(&self, base: &Base) -> Result<String> {
+        let base = match base {
+            Base::Held(snapshot) => snapshot,
+            Base::Left(bookmark) => return Ok(bookmark.name.clone()),
+        };
         if base.dataset == self.point.dataset {
             return Ok(format!("@{}", base.short));
         }
         if self.origin.as_deref() == Some(&base.name()) {
             return Ok(base.name());
         }
-        let bookmark = format!("{}#{}", base.dataset, base.short);
-        let made = zfs(&["bookmark", &base.name(), &bookmark]);
-        match made.as_ref().err().and_then(trouble_of) {
-            None | Some(Trouble::Exists) => Ok(bookmark),
-            Some(_) => made
-                .map(|_| bookmark)
-                .with_context(|| format!("make a bookmark of {}", base.name())),
-        }
+        let bookmark = base.bookmark_name();
+        guard::make(&base.name(), &bookmark)?;
+        Ok(bookmark)
     }
 }
 
@@ -173,7 +196,7 @@ pub fn resume(
     let sides = sides(&scene, dataset, base, point)?;
     let told = text::token(&zfs_told(&["send", "-nvP", "-t", token])?);
     let meant = told.is_some_and(|told| {
-        let from = sides.base.as_ref().map_or(0, |base| base.guid);
+        let from = sides.base.as_ref().map_or(0, Base::guid);
         told.to == sides.point.guid && told.from == from
     });
     if !meant {

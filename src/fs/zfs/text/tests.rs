@@ -42,9 +42,8 @@ fn what_zfs_says() {
         "cannot receive incremental stream: most recent snapshot of p2/H does not\nmatch incremental source\n",
         Base,
     );
-    // 2.1 breaks the line elsewhere.
     means(
-        "cannot receive incremental stream: most recent snapshot of p2/H does not match incremental source\n",
+        "cannot receive incremental stream: IV set guid mismatch. See the 'zfs receive' man page section\n discussing the limitations of raw encrypted send streams.\n",
         Base,
     );
     means(
@@ -79,7 +78,41 @@ fn what_zfs_says() {
     means("Key load error: Incorrect key provided for 'p2/C'.\n", Key);
     means("cannot create 'p1/x': permission denied\n", Denied);
     means("warning: cannot send 'p1/a@b': Input/output error\n", Io);
+    means("cannot unmount 'p1/D': not currently mounted\n", NotMounted);
+    means("cannot mount 'p1/D': filesystem already mounted\n", Mounted);
+    means("cannot create bookmark 'p1/D#b': bookmark exists\n", Exists);
+    means(
+        "cannot hold snapshot 'p1/D@s': tag already exists on this dataset\n",
+        Exists,
+    );
+    means(
+        "cannot release hold from snapshot 'p1/D@s': no such tag on this dataset\n",
+        Missing,
+    );
     means("cannot do it: something new\n", Other);
+}
+
+/// The same refusal in the words of each version.
+#[test]
+fn what_differs_between_versions() {
+    use Trouble::*;
+    // A snapshot with holds: 2.1, 2.2 and 2.3.2; then newer 2.3.
+    means("cannot destroy snapshot p1/D@s: dataset is busy\n", Busy);
+    means(
+        "cannot destroy snapshot p1/D@s: it's being held. Run 'zfs holds -r p1/D@s' to see holders.\n",
+        Held,
+    );
+    // A stream that goes on, for a dataset that is there and waits for none: 2.1; then from 2.2.
+    means("cannot receive resume stream: dataset is busy\n", Busy);
+    means(
+        "cannot receive resume stream: Resuming recv on existing dataset without force\n",
+        Exists,
+    );
+    // What 2.1 and its packages print of their version.
+    assert_eq!(version("zfs-2.1.11-1+deb12u1"), Some((2, 1)));
+    assert_eq!(version("zfs-kmod-2.1.5-1ubuntu6~22.04.5"), Some((2, 1)));
+    assert_eq!(version("zfs-kmod-2.2.2-0ubuntu9.1"), Some((2, 2)));
+    assert_eq!(version("zfs-2.3.2-2~bpo12+2"), Some((2, 3)));
 }
 
 #[test]
