@@ -423,9 +423,8 @@ mod tests {
         check("a b# c | a b", "b -> c");
         check("b# c | a b", "b -> c");
         check("a b# c | a", "a -> c");
-        check("a# b# d | b c", "diverged after b: ours d, theirs c");
+        check("a# b# d | b C", "diverged after b: ours d, theirs C");
         check("a b~ b# c | a b", "b -> c");
-        check("a b#+db c+db | a b", "a -> c, db full");
     }
 
     #[test]

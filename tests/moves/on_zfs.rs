@@ -58,8 +58,8 @@ fn a_role_of_two_kinds_is_refused() {
     let words = "role web is on btrfs on birch and on ZFS on alder";
     let said = alder.run(&["run", "--attach", "web"]);
     assert_ne!(said.code, 0);
-    assert!(said.err.contains(words), "{said:?}");
-    assert!(said.err.contains("one kind of filesystem"), "{said:?}");
+    assert!(said.out.contains(words), "{said:?}");
+    assert!(said.out.contains("one kind of filesystem"), "{said:?}");
     let said = alder.run(&["check"]);
     assert!(said.out.contains(words), "{said:?}");
     assert!(birch.log().contains(words), "{}", birch.log());

@@ -129,7 +129,7 @@ fn points_are_used_by_people() {
     // Rehearse, on the node that stands in.
     birch.edit(
         "keep = ",
-        "drill.checks = [[\"sh\", \"-c\", \"grep -q three */conf\"]]\nkeep = ",
+        "drill.checks = [[\"sh\", \"-c\", \"grep -q three $STANDIN_DRILL/files/conf\"]]\nkeep = ",
     );
     birch.run(&["reload"]).ok();
     check(birch, &["drill", "web"], 0, &[]);
@@ -139,10 +139,10 @@ fn points_are_used_by_people() {
     check(birch, &["check"], 0, &["OpenZFS"]);
 }
 
-/// Verify, and fetch again what was called damaged.
+/// Verify; what is equal is not fetched again, whoever asks for it. What differs is, as tests/contract tells.
 #[test]
-fn a_copy_is_verified_and_mended() {
-    if !given("a_copy_is_verified_and_mended") {
+fn copies_are_verified() {
+    if !given("copies_are_verified") {
         return;
     }
     let stage = Stage::new(&["alder", "birch"], &[], MANUAL);
@@ -151,24 +151,16 @@ fn a_copy_is_verified_and_mended() {
     run(alder);
     let two = run(alder);
     check(alder, &["verify", "web", "--full"], 0, &[]);
-    let words = [
-        "verify", "web", "--point", &two, "--peer", "alder", "--repair", "--yes",
-    ];
-    check(birch, &words, 0, &[]);
-    assert_eq!(birch.points().pop().unwrap(), two);
-    let points = birch.run(&["points", "web", "--json"]).ok().json();
-    let aside = &points["roles"][0]["aside"][0];
-    assert_eq!(aside["why"], "differs from alder's copy", "{points}");
-    assert!(snapshots(birch).contains("@standin-aside_"));
-    check(alder, &["verify", "web", "--full"], 0, &[]);
-    run(alder);
-    check(alder, &["verify", "web", "--full"], 0, &[]);
-    assert_eq!(
-        alder.log().matches(" whole to ").count(),
-        1,
-        "{}",
-        alder.log()
+    let words = ["verify", "web", "--point", &two, "--peer", "alder"];
+    check(
+        birch,
+        &[&words[..], &["--repair", "--yes"]].concat(),
+        0,
+        &[],
     );
+    let points = birch.run(&["points", "web", "--json"]).ok().json();
+    let aside = points["roles"][0]["aside"].as_array().unwrap();
+    assert!(aside.is_empty(), "{points}");
 }
 
 /// A base is held; where a person insists, a bookmark of it serves.
@@ -177,10 +169,9 @@ fn a_base_that_a_person_destroys() {
     if !given("a_base_that_a_person_destroys") {
         return;
     }
-    let stage = Stage::new(&["alder", "birch"], &[], MANUAL);
-    let alder = stage.node("alder");
-    fill(&alder.live(FILES), 20, 50_000, 1);
-    let base = run(alder);
+    let mut stage = Stage::new(&["alder", "birch"], &[], MANUAL);
+    fill(&stage.node("alder").live(FILES), 20, 50_000, 1);
+    let base = run(stage.node("alder"));
     let held = |node: &TestNode| {
         let all = snapshots(node);
         let ours = all
@@ -198,9 +189,15 @@ fn a_base_that_a_person_destroys() {
             .status();
         assert!(!destroyed.unwrap().success());
     }
-    let (name, _) = held(alder);
+    // While nobody has it open, and nobody holds it again.
+    stage.die("alder");
+    let (name, _) = held(stage.node("alder"));
     fixture::run("zfs", ["release", "standin:birch", &name]);
     fixture::run("zfs", ["destroy", &name]);
+    stage.node_mut("alder").start();
+    stage.wait_state("alder", "active");
+    stage.wait_linked();
+    let alder = stage.node("alder");
     let next = run(alder);
     assert_eq!(stage.node("birch").points().pop().unwrap(), next);
     assert!(!held(stage.node("birch")).0.is_empty());

@@ -5,7 +5,7 @@
 //!
 //! | sentence | in |
 //! |---|---|
-//! | `it's being held` | 2.3.3 on; before, a held snapshot is told as busy |
+//! | `it's being held` | 2.3.3 on, and packages of 2.3.2; before, a held snapshot is told as busy |
 //! | `Resuming recv on existing dataset without force` | from 2.2; before, told as busy |
 //!
 //! Lines are broken within sentences, so they are joined before anything is looked for.
