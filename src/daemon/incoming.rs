@@ -60,9 +60,13 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
                 Err(error) => refuse(&mut exchange, error).await,
             }
         }
-        asked @ (Request::Word { .. } | Request::Grant { .. }) => {
+        asked @ Request::Word { .. } => {
             say_word(&node, &peer.peer.name, asked, &what, &mut exchange).await
         }
+        asked @ Request::Grant { .. } => match words::answer(&node, &peer.peer.name, asked).await {
+            Ok(answer) => exchange.send(&answer).await,
+            Err(error) => refuse(&mut exchange, error).await,
+        },
         Request::Ready { role, role_id } => {
             match handover::ready(&node, &peer.peer.name, &role, role_id).await {
                 Ok(problems) => exchange.send(&Answer::Ready { problems }).await,
