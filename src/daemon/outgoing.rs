@@ -78,6 +78,8 @@ pub async fn send_dataset(
     let measured = measure(run, &job, version_max)
         .await
         .with_context(|| format!("measure {} of {}", job.dataset, job.manifest.point))?;
+    // What measuring kept is there until the end.
+    let _kept = measured.kept;
     let offer = Offer {
         manifest: job.manifest.clone(),
         dataset: job.dataset.clone(),
@@ -259,6 +261,7 @@ async fn watch(
                 ..
             } => {
                 tracked.done(data_bytes, &file);
+                pace.tell_receiver(waiting >= TARGET_BUSY);
                 let side = if waiting < TARGET_BUSY {
                     Bottleneck::Target
                 } else if pace.handing_share() > 0.5 {

@@ -278,9 +278,9 @@ fn apply(
         match piece {
             Some(Piece::Frame(frame)) => {
                 // The link's worker unpacks; a frame that is still packed does not get here.
-                let bytes = frame.data().context("a frame came without data")?;
-                incoming.write(bytes)?;
-                let standing = incoming.standing();
+                let bytes = frame.into_data().context("a frame came without data")?;
+                incoming.take(bytes)?;
+                let standing = incoming.progress();
                 // What a checkpoint bounds, to the frame: the campaigns hold the next attempt to it.
                 let (offset, safe) = (standing.offset, standing.checkpoint);
                 tracing::trace!("applied {} to byte {offset}, safe to {safe}", shared.what);

@@ -81,6 +81,7 @@ impl Said for SenderWord {
 pub(super) async fn outgoing(link: Link, lane: UnixStream) {
     let (read, write) = lane.into_split();
     let mut reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
+    reader.expect_whole();
     let opened = async {
         match reader.next().await? {
             Some(request @ Frame::Message(_)) => link.open_frame(&request).await,
@@ -97,7 +98,8 @@ pub(super) async fn outgoing(link: Link, lane: UnixStream) {
 /// An exchange that the peer opened.
 pub(super) async fn incoming(request: Request, exchange: Exchange, lane: UnixStream) {
     let (read, write) = lane.into_split();
-    let reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
+    let mut reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
+    reader.expect_whole();
     let mut writer = FrameWriter::new(write);
     let carried = match writer.message(&request).await {
         Ok(()) => carry::<SenderWord>(exchange, reader, writer).await,
