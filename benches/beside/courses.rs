@@ -86,7 +86,7 @@ impl Course {
         room: &Room,
         size: &Size,
         rounds: usize,
-        (wanted, who): (&dyn Fn(&str) -> bool, &[Who]),
+        (wanted, who): (impl Fn(&str) -> bool, &[Who]),
         runs: &mut Vec<Run>,
     ) {
         let takes_part = |one: &&Who| who.is_empty() || who.contains(one);

@@ -37,8 +37,7 @@ pub fn measure(
         let passed = spool.passed(|| pass(job.clone(), version, keeping));
         let flags = flags
             .join()
-            .map_err(|_| anyhow!("the thread that reads flags panicked"))
-            .flatten();
+            .unwrap_or_else(|_| Err(anyhow!("the thread that reads flags panicked")));
         (passed, flags)
     });
     Ok(Measured {
