@@ -95,6 +95,10 @@ pub trait Incoming: Send {
     fn take(&mut self, bytes: Vec<u8>) -> Result<()> {
         self.write(&bytes)
     }
+    /// Waits until all that was taken is applied, and tells what was wrong with it.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Makes everything applied so far durable and resumable (at the last whole command).
     fn checkpoint(&mut self) -> Result<()>;
     /// Throws away everything received and starts at offset 0 (the sender's prefix differs).

@@ -264,6 +264,11 @@ impl Incoming for Held {
         self.told(outcome)
     }
 
+    fn settle(&mut self) -> Result<()> {
+        let outcome = self.incoming.settle();
+        self.told(outcome)
+    }
+
     fn checkpoint(&mut self) -> Result<()> {
         let outcome = self.incoming.checkpoint();
         self.told(outcome)

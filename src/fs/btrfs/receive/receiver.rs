@@ -338,6 +338,12 @@ impl Incoming for Receiver {
         self.noting(outcome)
     }
 
+    fn settle(&mut self) -> Result<()> {
+        self.usable()?;
+        let outcome = self.catch_up();
+        self.noting(outcome)
+    }
+
     fn checkpoint(&mut self) -> Result<()> {
         self.usable()?;
         let outcome = self.take_checkpoint();
@@ -345,6 +351,8 @@ impl Incoming for Receiver {
     }
 
     fn restart(&mut self) -> Result<()> {
+        // Nothing is applied any more where it is cleared; what was wrong with it is of no interest now.
+        let _ = self.catch_up();
         let Setting { work, identity, .. } = &self.setting;
         let outcome = work
             .clear()
