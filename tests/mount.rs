@@ -352,6 +352,41 @@ fn who_may_look() {
     check(Some("0:4711"), nobodys, true);
 }
 
+/// Two filesystems with points of one name: what goes from one stays shown of the other.
+#[test]
+fn a_point_of_the_same_name_elsewhere_goes() {
+    if !ready("a_point_of_the_same_name_elsewhere_goes") {
+        return;
+    }
+    let (mine, other) = (node(MANUAL), node(MANUAL));
+    let dir = Dir::of(&mine, "look");
+    mine.run(&["mount", dir.text()]).ok();
+    let names = |node: &TestNode| {
+        let points = fs::read_dir(node.disk.path().join(".standin/web")).unwrap();
+        let mut names: Vec<_> = points.map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    // Named by the second: sooner or later both are taken within one.
+    let both = || {
+        take(&mine, "mine");
+        take(&other, "other");
+        names(&mine).pop() == names(&other).pop()
+    };
+    assert!((0..50).any(|_| both()));
+    let newest = mine.points().pop().unwrap();
+    let shown = dir.at(&newest).join("db");
+    assert_eq!(state(&shown), "mine");
+    // One more here, so that the same-named there is not its newest.
+    let before = names(&other).pop();
+    take(&other, "other");
+    other.edit(MANUAL, "every = \"manual\"\nkeep = { last = 1 }");
+    other.run(&["reload"]).ok();
+    other.run(&["prune", "web"]).ok();
+    assert!(!names(&other).contains(&before.unwrap()));
+    assert_eq!(state(&shown), "mine");
+}
+
 /// A daemon that is killed while it mounts leaves a tree that the next one completes.
 #[test]
 fn killed_while_mounting() {

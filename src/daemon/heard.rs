@@ -1,17 +1,18 @@
 //! What peers said last of a role, and what this node says of itself beside what is decided by.
 //!
-//! Promise: nothing is decided by it; it is for operators, so that they see on any node how things were when a peer last
-//! spoke. The last word of each peer survives a restart. A crash loses words of the last minute that said nothing new.
+//! Promise: it is for operators, so that they see on any node how things were when a peer last spoke, and for the name of what
+//! is kept at the end of a term (`kept`); nothing else is decided by it. The last word of each peer survives a restart. A crash
+//! loses words of the last minute that said nothing new, and none that [`remember`] wrote down.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::cycle::our_lineage;
-use super::node::{Node, RoleRun, lock};
+use super::node::{Node, RoleRun, blocking, lock};
 use super::{measured, words};
 use crate::host::part::RoleRecord;
 use crate::logic::lineage::Entry;
@@ -81,6 +82,20 @@ pub fn note(node: &Node, run: &RoleRun, peer: &NodeName, word: &RoleWord) {
         written,
     };
     heard.insert(peer.clone(), now);
+}
+
+/// The same, on disk when this returns.
+pub async fn remember(
+    node: &Arc<Node>,
+    run: &RoleRun,
+    peer: &NodeName,
+    word: &RoleWord,
+) -> Result<()> {
+    let mut word = word.clone();
+    word.state = plain(&word.state);
+    let text = serde_json::to_string(&word).context("write a peer's word")?;
+    let (state, role, peer) = (node.state.clone(), run.name.clone(), peer.clone());
+    blocking(move || state.record_heard(&role, &peer, Timestamp::now(), &text)).await
 }
 
 /// The last word of a peer; of before a restart, where there is none since.

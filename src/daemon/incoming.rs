@@ -60,15 +60,13 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
                 Err(error) => refuse(&mut exchange, error).await,
             }
         }
-        asked @ (Request::Word { .. } | Request::Grant { .. }) => {
-            match words::answer(&node, &peer.peer.name, asked).await {
-                Ok(answer) => {
-                    let said = exchange.send(&answer).await;
-                    said.or_else(|error| unheard(&node, &peer.peer.name, &what, &error))
-                }
-                Err(error) => refuse(&mut exchange, error).await,
-            }
+        asked @ Request::Word { .. } => {
+            say_word(&node, &peer.peer.name, asked, &what, &mut exchange).await
         }
+        asked @ Request::Grant { .. } => match words::answer(&node, &peer.peer.name, asked).await {
+            Ok(answer) => exchange.send(&answer).await,
+            Err(error) => refuse(&mut exchange, error).await,
+        },
         Request::Ready { role, role_id } => {
             match handover::ready(&node, &peer.peer.name, &role, role_id).await {
                 Ok(problems) => exchange.send(&Answer::Ready { problems }).await,
@@ -103,10 +101,22 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
     }
 }
 
-/// A peer that does not wait for a word any more, or whose link ended, asks again.
-fn unheard(node: &Node, peer: &NodeName, what: &str, error: &anyhow::Error) -> Result<()> {
-    let text = format!("did not {what} to {peer}: {error:#}");
-    node.hub.note(None, text);
+/// Answers a word. A peer that does not wait for it any more, or whose link ended, asks again.
+async fn say_word(
+    node: &Arc<Node>,
+    peer: &NodeName,
+    asked: Request,
+    what: &str,
+    exchange: &mut Exchange,
+) -> Result<()> {
+    let answer = match words::answer(node, peer, asked).await {
+        Ok(answer) => answer,
+        Err(error) => return refuse(exchange, error).await,
+    };
+    if let Err(error) = exchange.send(&answer).await {
+        let text = format!("did not {what} to {peer}: {error:#}");
+        node.hub.note(None, text);
+    }
     Ok(())
 }
 

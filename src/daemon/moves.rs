@@ -372,7 +372,7 @@ async fn keep(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
             return Ok(Beside::default());
         }
     }
-    let term = kept::term(node, run, &stored, &term)?;
+    let term = kept::term(node, run, &stored, newest_own(&stored), &term)?;
     let manifest = draft(node, run, &record, &term, true)?;
     let fs = run.fs.clone();
     let kept = blocking(move || fs.snapshot(manifest)).await;
@@ -398,7 +398,7 @@ async fn aside(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Beside> {
     {
         let _catalogue = run.catalogue.lock().await;
         let stored = points(run).await?;
-        let term = kept::term(node, run, &stored, &term)?;
+        let term = kept::term(node, run, &stored, newest_own(&stored), &term)?;
         for dataset in outer_first(run).into_iter().rev() {
             if lives(run, &dataset).await?.is_none() {
                 continue;
@@ -457,22 +457,8 @@ async fn leave_the_rest(node: &Arc<Node>, run: &Arc<RoleRun>, why: Why) -> Resul
     let Some(oldest) = off.first() else {
         return Ok(());
     };
-    // Where the line left it, if that is here: a disk that was set back knows of that point only by name.
-    let here = |point: &&PointId| stored.iter().any(|stored| stored.manifest.point == **point);
-    let before = |point: &&PointId| record.line.contains(point) && point.rank() < oldest.rank();
-    let newest = || {
-        stored
-            .iter()
-            .rev()
-            .map(|stored| &stored.manifest.point)
-            .find(before)
-    };
-    let base = record
-        .line
-        .left_at(oldest)
-        .filter(here)
-        .or_else(newest)
-        .cloned();
+    let here: Vec<&PointId> = stored.iter().map(|stored| &stored.manifest.point).collect();
+    let base = record.line.grown_from(oldest, &here).cloned();
     forks::sort_out(node, run, off, why, base).await?;
     freeze("move-forked");
     Ok(())

@@ -130,6 +130,10 @@ async fn take_in(
     let ahead = word.newest.as_ref().is_some_and(|newest| {
         Some(&newest.term) == part.held.as_ref() && newest.sequence > sequence
     });
+    if ahead {
+        // What the role falls for is on disk before the fall is: what is kept then is named by it.
+        heard::remember(node, run, peer, word).await?;
+    }
     let lower = word.seen.epoch < part.seen.epoch;
     let news = ahead || waits || word.seen != part.seen || record.line.term() != Some(&part.seen);
     if waking || news && !lower {

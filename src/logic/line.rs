@@ -78,6 +78,16 @@ impl Line {
             .as_ref()
     }
 
+    /// The newest of the points `here`, oldest first, from which a point that is not of the line can have grown: the one where
+    /// the line left it, if that is here. A disk that was set back knows of that only by name.
+    pub fn grown_from<'a>(&self, point: &PointId, here: &[&'a PointId]) -> Option<&'a PointId> {
+        let left = self.left_at(point);
+        let is_left = |at: &&&PointId| Some(**at) == left;
+        let before = |at: &&&PointId| self.contains(at) && at.rank() < point.rank();
+        let found = here.iter().find(is_left);
+        found.or_else(|| here.iter().rev().find(before)).copied()
+    }
+
     /// The highest sequence from which a term went on, 0 where none did: who was away, or was set back to an older disk, may
     /// not know the points up to it, and must not give their numbers to others.
     pub fn counted(&self) -> u64 {
@@ -207,6 +217,21 @@ mod tests {
         assert_eq!(left("1a.7"), None);
         assert_eq!(left("2b.11"), Some(point("2b.9")));
         assert_eq!(line.base_of(&term("3a")), Some(&point("2b.9")));
+    }
+
+    #[test]
+    fn where_a_fork_grew() {
+        let check = |words: &str, fork: &str, here: &str, base: Option<&str>| {
+            let here: Vec<PointId> = here.split_whitespace().map(point).collect();
+            let here: Vec<&PointId> = here.iter().collect();
+            let found = line(words).grown_from(&point(fork), &here).cloned();
+            assert_eq!(found, base.map(point), "{fork} of {words}");
+        };
+        check("1a 2b<1a.7", "1a.8", "1a.6 1a.7", Some("1a.7"));
+        check("1a 2b<1a.7", "1a.8", "1a.2 1a.3", Some("1a.3"));
+        check("1a 2b<1a.7", "1a.8", "", None);
+        // Apart: the line never had its term.
+        check("1a", "1z.8", "1a.2 1a.7 1a.9", Some("1a.7"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod drift;
 pub mod drill;
 pub mod dump;
 pub mod fork;
+pub mod kept;
 pub mod line;
 pub mod lineage;
 pub mod locate;

@@ -197,28 +197,11 @@ async fn until_dead<T>(link: &Link, step: impl Future<Output = Result<T>>) -> Re
     }
 }
 
-/// A stream says so when its connection ends, or its peer lets go of it.
-fn is_broken(error: &anyhow::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    error.chain().any(|cause| {
-        let cause = cause.downcast_ref::<std::io::Error>();
-        cause.is_some_and(|error| {
-            matches!(
-                error.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset
-            )
-        })
-    })
-}
-
 /// An error on a link that is dead is the death of the link, not a puzzle about streams.
 async fn explained<T>(link: &Link, result: Result<T>) -> Result<T> {
     let Err(error) = result else { return result };
-    // The streams notice before the task that reads the connection has said why; on a machine with much to do, long before.
-    let moment = match is_broken(&error) {
-        true => Duration::from_secs(2),
-        false => Duration::from_millis(100),
-    };
+    // The streams notice before the task that reads the connection has said why.
+    let moment = Duration::from_millis(100);
     match tokio::time::timeout(moment, link.closed()).await {
         Ok(why) => {
             let what = format!("use the link to {}: it is down: {why}", link.peer());

@@ -25,6 +25,8 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn play(stage: &mut Stage) {
+    // What nobody can delete while it is sent is tried.
+    stage.announce("attempt to delete subvolume");
     stage.boot();
     let alder = stage.machine("alder");
     // Where the tests look for the program that they start.

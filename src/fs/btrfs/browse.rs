@@ -16,6 +16,7 @@ use rustix::mount::{MountAttrFlags, MoveMountFlags};
 
 use super::catalogue::Catalogue;
 use super::layout::Part;
+use super::mountinfo::Mount;
 use super::{forks, mountinfo, remount, top};
 use crate::fs::Result;
 use crate::fs::browse::{Branch, Browsed, FORKS, bring, showing};
@@ -84,9 +85,12 @@ fn show(part: &Part, root: &Path, at: &Path) -> Result<()> {
 pub fn take_away(part: &Part, dir: &Path) -> Result<()> {
     let root = Path::new("/").join(part.relative(dir));
     let mounts = mountinfo::read()?;
-    for at in showing(&mounts, |mount| {
-        mount.kind == "btrfs" && mount.root.starts_with(&root)
-    }) {
+    let is_meant = |mount: &Mount| {
+        mount.kind == "btrfs"
+            && mount.root.starts_with(&root)
+            && part.is_seen_at(&mount.point).unwrap_or(true)
+    };
+    for at in showing(&mounts, is_meant) {
         remount::detach(&at)?;
     }
     Ok(())

@@ -12,7 +12,6 @@
 //! It deliberately does not know what happens in the copy.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +23,7 @@ use super::copyout::still_whole;
 use super::freeze::freeze;
 use super::layout::Part;
 use super::subvolume::{self, Access};
-use super::{disk, ioctl, mountinfo, remount, send, top};
+use super::{disk, mountinfo, remount, send, top};
 use crate::fs::Result;
 use crate::logic::name::DatasetName;
 use crate::logic::point::PointId;
@@ -79,19 +78,14 @@ fn show(part: &Part, dataset: &DatasetName, copy: &Path, at: &Path) -> Result<()
 pub fn mounts(catalogue: &Catalogue<'_>) -> Result<Vec<PathBuf>> {
     let mut mounts = mountinfo::read()?;
     mounts.retain(|mount| mount.kind == "btrfs");
+    // What cannot be looked at is not ours.
     let ours = |part: &&Part, mount: &mountinfo::Mount| {
         let room = Path::new("/").join(part.relative(&part.drill()));
-        mount.root.starts_with(room) && is_on(part, &mount.point)
+        mount.root.starts_with(room) && part.is_seen_at(&mount.point).unwrap_or(false)
     };
     let found = mounts.into_iter().rev();
     let found = found.filter(|mount| catalogue.parts.iter().any(|part| ours(&part, mount)));
     Ok(found.map(|mount| mount.point).collect())
-}
-
-/// What cannot be looked at is not ours.
-fn is_on(part: &Part, path: &Path) -> bool {
-    let info = File::open(path).and_then(ioctl::fs_info);
-    info.is_ok_and(|info| info.fsid == part.top.fsid)
 }
 
 /// See `Filesystem::end_drill`.

@@ -22,9 +22,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk;
 use super::place::Place;
 use super::top::Top;
+use super::{disk, ioctl};
 use crate::fs::Result;
 use crate::logic::name::{DatasetName, RoleName};
 
@@ -67,6 +67,13 @@ impl Part {
 
     pub fn holds(&self, dataset: &DatasetName) -> bool {
         self.places.iter().any(|place| place.dataset == *dataset)
+    }
+
+    /// Whether what is seen at `path` lies on this filesystem; none: it cannot be looked at. The table of mounts says of a
+    /// mount where it begins in its filesystem, and points of other filesystems have the same paths and names.
+    pub fn is_seen_at(&self, path: &Path) -> Option<bool> {
+        let dir = std::fs::File::open(path).ok()?;
+        Some(ioctl::fs_info(dir).ok()?.fsid == self.top.fsid)
     }
 
     /// Complete points.

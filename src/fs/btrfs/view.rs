@@ -20,7 +20,7 @@ use super::catalogue::Catalogue;
 use super::layout::{Part, STANDIN};
 use super::mountinfo::{self, Mount};
 use super::place::{self, Occupant, Place};
-use super::{ioctl, remount, send, subvolume, top};
+use super::{remount, send, subvolume, top};
 use crate::error::{Code, Failure};
 use crate::fs::{Result, View};
 use crate::logic::name::DatasetName;
@@ -82,14 +82,9 @@ pub fn shown_at(part: &Part, name: &str) -> Result<Option<PathBuf>> {
     let is_ours = |mount: &&Mount| {
         mount.kind == "btrfs"
             && mount.root.starts_with(&root)
-            && is_on(part, &mount.point).unwrap_or(true)
+            && part.is_seen_at(&mount.point).unwrap_or(true)
     };
     Ok(mounts.iter().find(is_ours).map(|mount| mount.point.clone()))
-}
-
-fn is_on(part: &Part, path: &Path) -> Option<bool> {
-    let dir = std::fs::File::open(path).ok()?;
-    Some(ioctl::fs_info(dir).ok()?.fsid == part.top.fsid)
 }
 
 /// The path with symbolic links above it resolved: it is compared with the table of mounts.
