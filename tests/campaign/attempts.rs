@@ -192,7 +192,13 @@ pub fn tested() -> Result<(), String> {
         None,
     )?;
     check(&[APPLIED], 900, None)?;
-    check(&[BEGUN, APPLIED, &KEPT.replace("900", "905")], 905, None)
+    // What was on its way to the applier is applied as well, but no more than that; and nothing is taken back.
+    let kept_at = |at: u64| KEPT.replace("900", &at.to_string());
+    let most = 900 + ON_THE_WAY;
+    check(&[BEGUN, APPLIED, &kept_at(905)], 905, Some(0))?;
+    check(&[BEGUN, APPLIED, &kept_at(most)], most, Some(0))?;
+    check(&[BEGUN, APPLIED, &kept_at(most + 1)], most + 1, None)?;
+    check(&[BEGUN, APPLIED, &kept_at(899)], 899, None)
 }
 
 fn after<'a>(line: &'a str, word: &str) -> Option<&'a str> {
