@@ -17,7 +17,7 @@ use standin::logic::manifest::{MANIFEST_VERSION, Manifest, Reason};
 use standin::logic::name::{DatasetName, NodeName, RoleName};
 use standin::logic::point::{PointId, RoleId, Term};
 use support::fixture::{Loop, ready, run};
-use support::receiving::{applying, sent};
+use support::receiving::{applying, data_bytes, sent};
 use support::tree::{Names, Tree};
 
 /// What the program logs, to see when filling gave up.
@@ -52,6 +52,9 @@ impl Write for Log {
     }
 }
 
+/// Most bytes taken at a time: the longest frame of a link.
+const PIECE_BYTES_MAX: usize = 256 << 10;
+
 struct Stage {
     disk: Loop,
     fs: Btrfs,
@@ -76,7 +79,8 @@ impl Stage {
         let role = RoleName::parse("web").unwrap();
         let fs = Btrfs::new(role, datasets, limits)
             .unwrap()
-            .applying(applying());
+            .applying(applying())
+            .spooling(disk.path().to_owned());
         fs.prepare().unwrap();
         Stage {
             disk,
@@ -137,6 +141,24 @@ impl Stage {
         all
     }
 
+    /// The same from the commands that measuring kept, in pieces as they come.
+    fn kept(&self, base: Option<&PointId>, point: &PointId, version: u32) -> Vec<u8> {
+        let measured = self.fs.measure(&dataset(), base, point, version).unwrap();
+        let mut stream = self.fs.send(&dataset(), base, point, version).unwrap();
+        let mut all = Vec::new();
+        loop {
+            let piece = stream.piece(PIECE_BYTES_MAX).unwrap();
+            assert!(piece.len() <= PIECE_BYTES_MAX);
+            if piece.is_empty() {
+                break;
+            }
+            all.extend_from_slice(&piece);
+        }
+        stream.finish().unwrap();
+        assert_eq!(measured.data_bytes, data_bytes(&all));
+        all
+    }
+
     #[track_caller]
     fn same(
         &self,
@@ -147,7 +169,7 @@ impl Stage {
         what: &str,
     ) {
         let filled = self.filled(base, point, version, piece);
-        let again = self.filled(base, point, version, 300_000);
+        let again = self.kept(base, point, version);
         assert!(filled == again, "{what}: not the same twice");
         let base = base.map(|base| self.path(base));
         let kernels = sent(base.as_deref(), &self.path(point), version, &[]);
@@ -294,6 +316,62 @@ fn the_kernel_goes_on() {
     stage.same(Some(&first), &second, 1, 1 << 20, "many names");
     // The second time the kernel made it from the beginning.
     assert_eq!(log.given_up(), 1);
+}
+
+/// More commands than have room in memory, kept once for two who measure at the same time.
+#[test]
+fn many_commands_are_kept() {
+    if !ready("many_commands_are_kept") {
+        return;
+    }
+    let (log, _watching) = Log::watch();
+    let mut stage = Stage::new(1024);
+    for dir in 0..40 {
+        let dir = stage.live().join(dir.to_string());
+        std::fs::create_dir(&dir).unwrap();
+        for number in 0..500 {
+            std::fs::write(dir.join(format!("file {number}")), vec![7; number]).unwrap();
+        }
+    }
+    let point = stage.take();
+    let fs = &stage.fs;
+    std::thread::scope(|scope| {
+        let measure = || fs.measure(&dataset(), None, &point, 2).unwrap();
+        let measured = [scope.spawn(measure), scope.spawn(measure)].map(|one| one.join().unwrap());
+        assert_eq!(measured[0], measured[1]);
+        stage.same(None, &point, 2, 1 << 20, "many files");
+    });
+    assert_eq!(log.given_up(), 0);
+}
+
+/// A pass that was kept does not protect the snapshot, as the kernel's own stream does.
+#[test]
+fn changed_while_it_is_sent() {
+    if !ready("changed_while_it_is_sent") {
+        return;
+    }
+    let mut stage = Stage::new(512);
+    write(&stage.live().join("file"), "text");
+    let point = stage.take();
+    let measured = stage.fs.measure(&dataset(), None, &point, 2).unwrap();
+    let mut stream = stage.fs.send(&dataset(), None, &point, 2).unwrap();
+    while !stream.piece(PIECE_BYTES_MAX).unwrap().is_empty() {}
+    let path = stage.path(&point);
+    let property = |value| {
+        let path = path.to_str().unwrap();
+        run("btrfs", ["property", "set", "-f", path, "ro", value]);
+    };
+    property("false");
+    write(&path.join("file"), "other");
+    property("true");
+    let error = stream.finish().unwrap_err();
+    assert!(
+        format!("{error:#}").contains("changed meanwhile"),
+        "{error:#}"
+    );
+    // It is not sent again either.
+    assert!(stage.fs.send(&dataset(), None, &point, 2).is_err());
+    drop(measured);
 }
 
 /// Nobody reads to the end: the threads end, and the point can be destroyed.

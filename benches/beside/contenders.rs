@@ -11,7 +11,7 @@ use crate::support::address::free_address;
 use crate::support::fixture::{Loop, run};
 
 /// The contenders, by the words of the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Who {
     /// `btrfs send | btrfs receive`, no network.

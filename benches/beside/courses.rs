@@ -80,23 +80,25 @@ impl Course {
         wanted(self.first) || self.then.iter().any(|(workload, _)| wanted(workload))
     }
 
-    /// All rounds; each gives every contender its turn, beginning with another one.
+    /// All rounds; each gives every contender (of `who`, where it names any) its turn, beginning with another one.
     pub fn run(
         &self,
         room: &Room,
         size: &Size,
         rounds: usize,
-        wanted: &dyn Fn(&str) -> bool,
+        (wanted, who): (impl Fn(&str) -> bool, &[Who]),
         runs: &mut Vec<Run>,
     ) {
+        let takes_part = |one: &&Who| who.is_empty() || who.contains(one);
+        let all: Vec<Who> = self.who.iter().filter(takes_part).copied().collect();
         let most = size.file_bytes * 3 + (2 << 30);
         let source = room.filesystem("source", most, self.mount);
         let pristine = source.join("pristine");
         ground::subvolume(&pristine);
         (self.make)(&pristine, size);
         for round in 0..rounds {
-            for turn in 0..self.who.len() {
-                let who = self.who[(turn + round) % self.who.len()];
+            for turn in 0..all.len() {
+                let who = all[(turn + round) % all.len()];
                 let disks = (0..self.destinations)
                     .map(|n| room.filesystem(&format!("destination{n}"), most, self.mount));
                 let mut contender = Contender::new(who, source.path(), &pristine, disks.collect());

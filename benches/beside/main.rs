@@ -1,6 +1,6 @@
 //! standin beside its peers: the same work, turn about in one run, on this machine.
 //!
-//! `scripts/bench [--quick] [--only a,c] [--rounds N] [--disk DIR] [--json FILE] [--svg FILE]`, as root. What the workloads are, and what was measured
+//! `scripts/bench [--quick] [--only a,c] [--who pipe,standin] [--rounds N] [--disk DIR] [--json FILE] [--svg FILE]`, as root. What the workloads are, and what was measured
 //! last, is in docs/benchmarks.md.
 //!
 //! Promise: contenders take turns within each round and the ratios are of pairs of one round; every contender begins with a
@@ -23,6 +23,7 @@ mod report;
 use std::path::PathBuf;
 
 use clap::Parser;
+use contenders::Who;
 
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
@@ -33,6 +34,9 @@ struct Args {
     /// Only these workloads, with commas between: a, b, c, d, e-packed, e-plain, f, g-none, g-all, h, i
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Only these contenders, with commas between: pipe, pipe2, zstd-ssh, btrbk, standin
+    #[arg(long, value_delimiter = ',')]
+    who: Vec<Who>,
     /// How often each is run [default: 5, or 1 with --quick]
     #[arg(long)]
     rounds: Option<usize>,
@@ -73,7 +77,7 @@ fn main() {
     let wanted = |workload: &str| chosen.is_empty() || chosen.iter().any(|only| only == workload);
     let mut runs = Vec::new();
     for course in courses::COURSES.iter().filter(|course| course.has(&wanted)) {
-        course.run(&room, &size, rounds, &wanted, &mut runs);
+        course.run(&room, &size, rounds, (&wanted, &args.who), &mut runs);
     }
     if wanted("g-none") || wanted("g-all") {
         many::run(&room, &size, rounds, &mut runs);

@@ -6,6 +6,7 @@
 //! A reload replaces config and runs; work in flight keeps the values it started with and ends in its own time.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -344,7 +345,10 @@ impl Node {
             let old = self.role(&role.name).ok();
             let run = match old {
                 Some(old) if *old.role == *role && self.config().node == config.node => old,
-                old => Arc::new(RoleRun::new(role.clone(), limits(role))?.after(old.as_deref())),
+                old => {
+                    let new = RoleRun::new(role.clone(), limits(role), &config.node.state_dir)?;
+                    Arc::new(new.after(old.as_deref()))
+                }
             };
             roles.insert(role.name.clone(), run);
         }
@@ -379,7 +383,7 @@ impl Node {
 }
 
 /// The filesystem of the role's kind; the config has no role of both.
-fn engine(role: &Role, limits: Limits) -> Result<Arc<dyn Filesystem>> {
+fn engine(role: &Role, limits: Limits, state_dir: &Path) -> Result<Arc<dyn Filesystem>> {
     let (mut paths, mut places) = (BTreeMap::new(), BTreeMap::new());
     for (name, dataset) in &role.datasets {
         match dataset.clone() {
@@ -396,7 +400,7 @@ fn engine(role: &Role, limits: Limits) -> Result<Arc<dyn Filesystem>> {
     if !places.is_empty() {
         return Ok(Arc::new(Zfs::new(role.name.clone(), places, limits)?));
     }
-    let fs = Btrfs::new(role.name.clone(), paths, limits)?;
+    let fs = Btrfs::new(role.name.clone(), paths, limits)?.spooling(state_dir.to_owned());
     // This very program, even when its file has been replaced since.
     Ok(Arc::new(
         fs.applying(Applying::Child("/proc/self/exe".into())),
@@ -404,8 +408,9 @@ fn engine(role: &Role, limits: Limits) -> Result<Arc<dyn Filesystem>> {
 }
 
 impl RoleRun {
-    pub fn new(role: Role, limits: Limits) -> Result<RoleRun> {
-        let fs = engine(&role, limits)
+    /// `state_dir`: where nameless files may lie.
+    pub fn new(role: Role, limits: Limits, state_dir: &Path) -> Result<RoleRun> {
+        let fs = engine(&role, limits, state_dir)
             .with_context(|| format!("open the datasets of role {}", role.name))?;
         Ok(RoleRun {
             name: role.name.clone(),

@@ -4,6 +4,7 @@
 //! reading. Promise: `Ok` means that the peer said `stored`; anything else leaves the peer's checkpoint in place and costs
 //! nothing but time.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ const QUEUE_FRAMES: usize = 8;
 
 /// A peer that stops answering inside an exchange, link alive, is given up after this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long a peer that takes nothing any more has to say why.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// A receiver that waited less than this share of the time is what holds the transfer up.
 const TARGET_BUSY: f64 = 0.3;
@@ -78,6 +82,8 @@ pub async fn send_dataset(
     let measured = measure(run, &job, version_max)
         .await
         .with_context(|| format!("measure {} of {}", job.dataset, job.manifest.point))?;
+    // What measuring kept is there until the end.
+    let _kept = measured.kept;
     let offer = Offer {
         manifest: job.manifest.clone(),
         dataset: job.dataset.clone(),
@@ -203,9 +209,10 @@ async fn carry(
         }
     };
     let moved = tokio::select! {
-        moved = async { tokio::try_join!(write(sender, queue, peer, tracked), watch(receiver, &sending, tracked, &pace)) } => {
-            moved.map(|_| ())
-        }
+        moved = write_and_watch(
+            write(sender, queue, peer, tracked),
+            watch(receiver, &sending, tracked, &pace),
+        ) => moved,
         why = stop => {
             let what = format!("send {dataset} to {}: {why}", peer.peer.name);
             Err(Failure::new(Code::Interrupted, what).into())
@@ -219,6 +226,29 @@ async fn carry(
         }
         Ok(_) => moved,
         Err(error) => bail!("the reading thread ended without an answer: {error}"),
+    }
+}
+
+/// Both to their ends. A peer that refuses goes on reading for nobody: that nothing can be written any more may be known here
+/// before its reason has been read.
+async fn write_and_watch(
+    write: impl Future<Output = Result<()>>,
+    watch: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let (mut write, mut watch) = (pin!(write), pin!(watch));
+    let error = tokio::select! {
+        watched = &mut watch => {
+            watched?;
+            return write.await;
+        }
+        written = &mut write => match written {
+            Ok(()) => return watch.await,
+            Err(error) => error,
+        },
+    };
+    match tokio::time::timeout(LAST_WORD, watch).await {
+        Ok(Err(told)) if told.is::<Failure>() => Err(told),
+        _ => Err(error),
     }
 }
 
@@ -259,6 +289,7 @@ async fn watch(
                 ..
             } => {
                 tracked.done(data_bytes, &file);
+                pace.tell_receiver(waiting >= TARGET_BUSY);
                 let side = if waiting < TARGET_BUSY {
                     Bottleneck::Target
                 } else if pace.handing_share() > 0.5 {

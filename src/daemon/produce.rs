@@ -1,9 +1,9 @@
 //! The reading thread of a transfer: stream in, hashed, skipped to where the peer is, compressed, handed over.
 //!
-//! Blocks; runs on a thread of its own. It never holds more than one chunk beside what the queue holds, and ends at the
+//! Blocks; runs on a thread of its own. It never holds more than one piece beside what the queue holds, and ends at the
 //! next hand-over when the queue is gone or `halt` was cancelled.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::outgoing::Job;
 use crate::fs::{Filesystem, Outgoing};
+use crate::logic::packing::{Packing, Spans};
 use crate::logic::prefix::PrefixHash;
 use crate::peer::bulk::Packer;
-use crate::peer::frame::Frame;
+use crate::peer::frame::{DATA_BYTES_MAX, Frame};
 use crate::peer::message::SenderWord;
 
-/// Stream bytes read and packed at a time.
+/// Stream bytes skipped at a time.
 const CHUNK_BYTES: usize = 128 * 1024;
 
 /// zstd level of the wire.
@@ -34,6 +35,8 @@ pub enum Piece {
 pub struct Pace {
     reading: AtomicU64,
     handing: AtomicU64,
+    /// The receiver has no time to wait for us, as far as it told.
+    receiver_busy: AtomicBool,
 }
 
 impl Pace {
@@ -46,6 +49,15 @@ impl Pace {
         } else {
             handing / (reading + handing)
         }
+    }
+
+    /// What the receiver told of itself.
+    pub fn tell_receiver(&self, waits: bool) {
+        self.receiver_busy.store(!waits, Ordering::Relaxed);
+    }
+
+    fn receiver_waits(&self) -> bool {
+        !self.receiver_busy.load(Ordering::Relaxed)
     }
 
     fn add(slot: &AtomicU64, spent: Duration) {
@@ -162,9 +174,7 @@ impl Producer<'_> {
     }
 
     fn read(&self, outgoing: &mut dyn Outgoing, buffer: &mut [u8]) -> Result<usize> {
-        if self.halt.is_cancelled() {
-            return Err(HandedOff.into());
-        }
+        self.expect_wanted()?;
         let begun = Instant::now();
         let got = outgoing.read(buffer).context("read the stream")?;
         Pace::add(&self.pace.reading, begun.elapsed());
@@ -194,22 +204,37 @@ impl Producer<'_> {
     /// Reads to the end of the stream, a frame at a time.
     fn pump(&self, outgoing: &mut dyn Outgoing, hash: &mut PrefixHash) -> Result<()> {
         let mut packer = Packer::new(ZSTD_LEVEL)?;
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut packing = Packing::default();
         loop {
-            let mut filled = 0;
-            // Whole chunks compress better, and the kernel fills its pipe in small pieces.
-            while filled < CHUNK_BYTES {
-                let got = self.read(outgoing, &mut buffer[filled..])?;
-                if got == 0 {
-                    break;
-                }
-                filled += got;
-            }
-            if filled == 0 {
+            self.expect_wanted()?;
+            let begun = Instant::now();
+            let piece = outgoing.piece(DATA_BYTES_MAX).context("read the stream")?;
+            Pace::add(&self.pace.reading, begun.elapsed());
+            if piece.is_empty() {
                 return Ok(());
             }
-            hash.update(&buffer[..filled]);
-            self.give(Piece::Frame(packer.pack(&buffer[..filled])?))?;
+            let reading = begun.elapsed();
+            hash.update(&piece);
+            let begun = Instant::now();
+            let frame = match packing.packs() {
+                true => packer.pack_whole(piece)?,
+                false => Frame::Raw(piece),
+            };
+            let (packed, begun) = (begun.elapsed(), Instant::now());
+            self.give(Piece::Frame(frame))?;
+            let spans = Spans {
+                reading,
+                packing: packed,
+                handing: begun.elapsed(),
+            };
+            packing.note(spans, self.pace.receiver_waits());
+        }
+    }
+
+    fn expect_wanted(&self) -> Result<()> {
+        match self.halt.is_cancelled() {
+            true => Err(HandedOff.into()),
+            false => Ok(()),
         }
     }
 }

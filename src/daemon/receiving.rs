@@ -271,16 +271,25 @@ fn apply(
     shared: &Shared,
 ) -> Result<()> {
     loop {
-        let begun = Instant::now();
-        let piece = queue.blocking_recv();
-        let waited = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        shared.waited_us.fetch_add(waited, Ordering::Relaxed);
+        let piece = match queue.try_recv() {
+            Ok(piece) => Some(piece),
+            Err(_) => {
+                // Nothing is there to go on with: what is wrong with the last pieces is told now, and not when more comes.
+                incoming.settle()?;
+                *lock(&shared.standing) = incoming.progress();
+                let begun = Instant::now();
+                let piece = queue.blocking_recv();
+                let waited = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                shared.waited_us.fetch_add(waited, Ordering::Relaxed);
+                piece
+            }
+        };
         match piece {
             Some(Piece::Frame(frame)) => {
                 // The link's worker unpacks; a frame that is still packed does not get here.
-                let bytes = frame.data().context("a frame came without data")?;
-                incoming.write(bytes)?;
-                let standing = incoming.standing();
+                let bytes = frame.into_data().context("a frame came without data")?;
+                incoming.take(bytes)?;
+                let standing = incoming.progress();
                 // What a checkpoint bounds, to the frame: the campaigns hold the next attempt to it.
                 let (offset, safe) = (standing.offset, standing.checkpoint);
                 tracing::trace!("applied {} to byte {offset}, safe to {safe}", shared.what);

@@ -4,7 +4,6 @@
 //! Everything here blocks; callers run it on threads of their own. Nothing in here knows peers, config or the network.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -25,12 +24,14 @@ pub mod browse;
 pub mod btrfs;
 mod fault;
 mod kept;
+mod outgoing;
 pub mod tree;
 pub mod zfs;
 
 pub use browse::Browsed;
 pub use fault::FsError;
 pub use kept::Kept;
+pub use outgoing::{Measured, Outgoing, Remembered};
 
 /// Result of an edge: context chains, with [`FsError`] inside where a caller branches.
 pub type Result<T> = anyhow::Result<T>;
@@ -63,26 +64,10 @@ impl Bracket for NoBracket {
     }
 }
 
-/// What a send will carry, known before its first byte.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Measured {
-    pub identity: StreamIdentity,
-    /// File data in the stream, in bytes: exact, from the no-data pass.
-    pub data_bytes: u64,
-    /// Flags of new files that the stream itself does not carry.
-    pub flags: FileFlags,
-}
-
-/// A stream being produced. `read` gives the stream's bytes; 0 is the end.
-pub trait Outgoing: Read + Send {
-    /// Whether the source ended well. Only after `read` returned 0. An error names the dataset and, for EIO, the file.
-    fn finish(self: Box<Self>) -> Result<()>;
-}
-
 /// Where an incoming transfer stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// Stream bytes applied (or, after `receive`, found in the newest checkpoint).
+    /// Stream bytes known to be applied (or, after `receive`, found in the newest checkpoint).
     pub offset: u64,
     /// File data applied, in bytes.
     pub data_bytes: u64,
@@ -99,8 +84,21 @@ pub struct Standing {
 /// A stream being received into staging. Dropping it leaves the last checkpoint, nothing else is promised.
 pub trait Incoming: Send {
     fn standing(&self) -> Standing;
-    /// Applies the next bytes of the stream, cut anywhere. May take a checkpoint.
+    /// The same, perhaps without the prefix hash, which takes a while: for showing it.
+    fn progress(&self) -> Standing {
+        self.standing()
+    }
+    /// Takes the next bytes of the stream, cut anywhere. May take a checkpoint. Not all of it need be applied when this returns:
+    /// what is wrong with it may be told by a later call.
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// The same of bytes that the caller does not need any more.
+    fn take(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.write(&bytes)
+    }
+    /// Waits until all that was taken is applied, and tells what was wrong with it.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Makes everything applied so far durable and resumable (at the last whole command).
     fn checkpoint(&mut self) -> Result<()>;
     /// Throws away everything received and starts at offset 0 (the sender's prefix differs).

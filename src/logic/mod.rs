@@ -25,6 +25,7 @@ pub mod manifest;
 pub mod moment;
 pub mod name;
 pub mod outlook;
+pub mod packing;
 pub mod plan;
 pub mod play;
 pub mod point;

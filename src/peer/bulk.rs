@@ -64,23 +64,35 @@ impl Packer {
 
     /// Packs 1 to [`DATA_BYTES_MAX`] bytes into a frame; 128 KiB is a good size.
     pub fn pack(&mut self, data: &[u8]) -> io::Result<Frame> {
+        let packed = self.try_pack(data)?;
+        Ok(packed.unwrap_or_else(|| Frame::Raw(data.to_vec())))
+    }
+
+    /// The same of data that nobody else needs: they are not copied where they go raw.
+    pub fn pack_whole(&mut self, data: Vec<u8>) -> io::Result<Frame> {
+        let packed = self.try_pack(&data)?;
+        Ok(packed.unwrap_or(Frame::Raw(data)))
+    }
+
+    /// None where it is to go raw.
+    fn try_pack(&mut self, data: &[u8]) -> io::Result<Option<Frame>> {
         if data.is_empty() || data.len() > DATA_BYTES_MAX {
             let what = format!("{} bytes do not make a frame", data.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         if self.skip > 0 {
             self.skip -= 1;
-            return Ok(Frame::Raw(data.to_vec()));
+            return Ok(None);
         }
         let packed = self.compress(data)?;
         if data.len() >= TELLING_BYTES {
             self.judge(data.len(), packed.len());
         }
         // Even a poor result is sent as it is: the encoder has these bytes in its window, so the decoder needs them too.
-        Ok(Frame::Zstd {
+        Ok(Some(Frame::Zstd {
             unpacked: data.len() as u32,
             packed,
-        })
+        }))
     }
 
     fn compress(&mut self, data: &[u8]) -> io::Result<Vec<u8>> {
@@ -219,6 +231,7 @@ mod tests {
     /// Packs and unpacks, and gives the bytes that travelled.
     fn round_trip(data: &[u8], piece: usize, level: i32) -> usize {
         let mut packer = Packer::new(level).unwrap();
+        let mut whole = Packer::new(level).unwrap();
         let mut unpacker = Unpacker::new().unwrap();
         let mut wire = 0;
         for chunk in data.chunks(piece) {
@@ -226,6 +239,9 @@ mod tests {
             wire += frame.wire_bytes();
             frame.encode(&mut Vec::new()).unwrap();
             assert_eq!(unpacker.unpack(&frame).unwrap(), chunk);
+            // Both ways to pack are one.
+            let again = whole.pack_whole(chunk.to_vec()).unwrap();
+            assert_eq!(again, frame);
         }
         wire
     }

@@ -5,7 +5,7 @@
 //!
 //! It deliberately does not know what the stream is, nor what the messages mean.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -33,6 +33,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     pub fn set_dialect(&mut self, dialect: Dialect) {
         self.decoder.set_dialect(dialect);
+    }
+
+    /// See [`Decoder::expect_whole`].
+    pub fn expect_whole(&mut self) {
+        self.decoder.expect_whole();
     }
 
     pub fn set_message_max(&mut self, message_max: usize) {
@@ -95,11 +100,15 @@ pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Unreadable> {
     })
 }
 
+/// Of a frame that is written in parts, the first has this many bytes: on a stream of a link it fills a piece of its own
+/// (`link::SPLIT_BYTES`), and the payload is cut as if it were written at once.
+const FIRST_BYTES: usize = 16 * 1024 - 12;
+
 /// Writes frames. Not cancel-safe: a write that is dropped half-way leaves the stream useless.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     stream: W,
-    /// Kept between frames for its capacity.
+    /// Beginnings of frames; kept between them for its capacity.
     wire: Vec<u8>,
 }
 
@@ -113,8 +122,19 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 
     pub async fn frame(&mut self, frame: &Frame) -> Result<()> {
         self.wire.clear();
-        frame.encode(&mut self.wire)?;
-        self.stream.write_all(&self.wire).await.context("write")?;
+        let mut payload = frame.encode_head(&mut self.wire)?;
+        let written = if self.stream.is_write_vectored() {
+            both(&mut self.stream, &self.wire, payload).await
+        } else {
+            let together = payload.len().min(FIRST_BYTES - self.wire.len());
+            self.wire.extend_from_slice(&payload[..together]);
+            payload = &payload[together..];
+            match self.stream.write_all(&self.wire).await {
+                Ok(()) => self.stream.write_all(payload).await,
+                failed => failed,
+            }
+        };
+        written.context("write")?;
         self.stream.flush().await.context("write")
     }
 
@@ -134,8 +154,29 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     }
 }
 
+/// One after the other, in one call where the stream takes as much.
+async fn both<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    mut head: &[u8],
+    mut payload: &[u8],
+) -> std::io::Result<()> {
+    while !head.is_empty() {
+        let parts = [IoSlice::new(head), IoSlice::new(payload)];
+        let written = stream.write_vectored(&parts).await?;
+        if written == 0 {
+            return Err(ErrorKind::WriteZero.into());
+        }
+        let of_head = written.min(head.len());
+        head = &head[of_head..];
+        payload = &payload[written - of_head..];
+    }
+    stream.write_all(payload).await
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio_util::compat::{FuturesAsyncWriteCompatExt, TokioAsyncWriteCompatExt};
+
     use super::super::message::{Request, SMALL_BYTES_MAX};
     use super::*;
 
@@ -168,6 +209,50 @@ mod tests {
             assert_eq!(reader.next().await.unwrap(), None);
         };
         tokio::join!(writing, reading);
+    }
+
+    /// Of every size, over a stream that takes little at a time, with and without vectored writes.
+    #[tokio::test]
+    async fn frames_of_every_size() {
+        let edge = FIRST_BYTES - 5;
+        let sizes = [1, 4, 5, 6, 100, edge - 1, edge, edge + 1, 100_000, 262_144];
+        let frames: Vec<Frame> = sizes
+            .iter()
+            .map(|size| Frame::Raw(vec![3; *size]))
+            .collect();
+        async fn check(
+            frames: &[Frame],
+            near: impl AsyncWrite + Unpin,
+            far: impl AsyncRead + Unpin,
+        ) {
+            let (mut writer, mut reader) = (
+                FrameWriter::new(near),
+                FrameReader::new(far, SMALL_BYTES_MAX),
+            );
+            let writing = async {
+                for frame in frames {
+                    writer.frame(frame).await.unwrap();
+                }
+            };
+            let reading = async {
+                for frame in frames {
+                    assert_eq!(reader.next().await.unwrap().as_ref(), Some(frame));
+                }
+            };
+            tokio::join!(writing, reading);
+        }
+        for most in [3, 64, 40_000] {
+            let (near, far) = tokio::io::duplex(most);
+            check(&frames, near, far).await;
+            // As a stream of a link is.
+            let (near, far) = tokio::io::duplex(most);
+            let near = near.compat_write().compat_write();
+            assert!(!near.is_write_vectored());
+            check(&frames, near, far).await;
+        }
+        let (near, far) = tokio::net::UnixStream::pair().unwrap();
+        assert!(near.is_write_vectored());
+        check(&frames, near, far).await;
     }
 
     #[tokio::test]

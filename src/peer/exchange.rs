@@ -64,6 +64,9 @@ impl Exchange {
         let permit = Arc::new(permit);
         let mut reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
         reader.set_dialect(link.dialect());
+        if link.dialect() == Dialect::Inside {
+            reader.expect_whole();
+        }
         Exchange {
             sending: Sending {
                 writer: FrameWriter::new(write),

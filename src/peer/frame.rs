@@ -9,8 +9,8 @@
 //!
 //! Between nodes kind 5 is refused; from a worker kind 3 is ([`Dialect`]), so that the daemon never unpacks.
 //!
-//! Promise: whatever bytes arrive, the decoder neither panics nor allocates more than about twice what has arrived, up
-//! to the limit of the frame's kind; a frame that breaks a limit is refused when its head is read.
+//! Promise: whatever bytes arrive, the decoder neither panics nor allocates more than about twice what has arrived (from a
+//! process of this node: one frame of data more), up to the limit of the frame's kind; a frame that breaks a limit is refused when its head is read.
 //!
 //! It deliberately does not know sockets, nor what the JSON or the data mean.
 
@@ -94,6 +94,14 @@ impl Frame {
         }
     }
 
+    /// As [`Frame::data`], for whoever keeps it.
+    pub fn into_data(self) -> Option<Vec<u8>> {
+        match self {
+            Frame::Raw(data) | Frame::Unpacked { data, .. } => Some(data),
+            Frame::Message(_) | Frame::Zstd { .. } | Frame::End => None,
+        }
+    }
+
     /// Bytes of data this frame carries, unpacked.
     pub fn data_bytes(&self) -> usize {
         match self {
@@ -105,6 +113,13 @@ impl Frame {
 
     /// Appends the frame to `out`. A frame the other side would refuse is refused here.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), BadFrame> {
+        let payload = self.encode_head(out)?;
+        out.extend_from_slice(payload);
+        Ok(())
+    }
+
+    /// The same without the payload, which is given: it need not be copied to be written.
+    pub fn encode_head(&self, out: &mut Vec<u8>) -> Result<&[u8], BadFrame> {
         let (kind, unpacked, payload): (u8, Option<u32>, &[u8]) = match self {
             Frame::Message(payload) => (MESSAGE, None, payload),
             Frame::Raw(payload) => (RAW, None, payload),
@@ -114,15 +129,14 @@ impl Frame {
         };
         let length = payload.len() + unpacked.map_or(0, |_| UNPACKED_BYTES);
         check_length(kind, length, MESSAGE_BYTES_MAX)?;
-        out.reserve(HEAD_BYTES + length);
+        out.reserve(HEAD_BYTES + UNPACKED_BYTES);
         out.push(kind);
         out.extend_from_slice(&(length as u32).to_be_bytes());
         if let Some(unpacked) = unpacked {
             check_further(kind, unpacked as usize)?;
             out.extend_from_slice(&unpacked.to_be_bytes());
         }
-        out.extend_from_slice(payload);
-        Ok(())
+        Ok(payload)
     }
 }
 
@@ -188,6 +202,8 @@ pub struct Decoder {
     dialect: Dialect,
     message_max: usize,
     head: [u8; HEAD_BYTES + UNPACKED_BYTES],
+    /// The first allocation for a payload.
+    first: usize,
     /// Bytes of `head` that have arrived.
     head_bytes: usize,
     /// Bytes of `payload` that have arrived.
@@ -213,11 +229,17 @@ impl Decoder {
             dialect: Dialect::Wire,
             message_max: message_max.min(MESSAGE_BYTES_MAX),
             head: [0; HEAD_BYTES + UNPACKED_BYTES],
+            first: FIRST_BYTES,
             head_bytes: 0,
             arrived: 0,
             payload: Vec::new(),
             body: None,
         }
+    }
+
+    /// Has room made for a whole frame of data when its head has come: for what comes from this node's own processes.
+    pub fn expect_whole(&mut self) {
+        self.first = PACKED_BYTES_MAX;
     }
 
     /// From the next head on.
@@ -242,7 +264,7 @@ impl Decoder {
             return &mut self.head[self.head_bytes..want];
         };
         if self.arrived == self.payload.len() {
-            let grown = (self.payload.len() * 2).max(FIRST_BYTES).min(body.bytes);
+            let grown = (self.payload.len() * 2).max(self.first).min(body.bytes);
             self.payload.reserve_exact(grown - self.payload.len());
             self.payload.resize(grown, 0);
         }

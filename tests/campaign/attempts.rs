@@ -7,6 +7,9 @@
 /// The end command of a stream (ten bytes) takes no checkpoint of its own.
 const END_COMMAND: u64 = 10;
 
+/// The most of a stream that a receiver has taken and not applied: four pieces of 64 KiB and the one that it holds.
+const ON_THE_WAY: u64 = 5 * (64 << 10);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// `files of 1.2`.
@@ -122,9 +125,12 @@ pub fn read(log: &str, interval: u64) -> Result<Attempts, String> {
                 .find(|attempt| attempt.what == what);
             let attempt = attempt.ok_or_else(|| format!("interrupted, but not begun: {line}"))?;
             attempt.kept = true;
-            if attempt.until != number(at) {
+            // What was told of is applied for sure, and what is on its way to the applier is applied before the end.
+            let at = number(at);
+            if at < attempt.until || at > attempt.until + ON_THE_WAY {
                 return Err(format!("{} applied, but: {line}", attempt.until));
             }
+            attempt.until = at;
         }
     }
     Ok(found)
@@ -186,7 +192,13 @@ pub fn tested() -> Result<(), String> {
         None,
     )?;
     check(&[APPLIED], 900, None)?;
-    check(&[BEGUN, APPLIED, &KEPT.replace("900", "905")], 905, None)
+    // What was on its way to the applier is applied as well, but no more than that; and nothing is taken back.
+    let kept_at = |at: u64| KEPT.replace("900", &at.to_string());
+    let most = 900 + ON_THE_WAY;
+    check(&[BEGUN, APPLIED, &kept_at(905)], 905, Some(0))?;
+    check(&[BEGUN, APPLIED, &kept_at(most)], most, Some(0))?;
+    check(&[BEGUN, APPLIED, &kept_at(most + 1)], most + 1, None)?;
+    check(&[BEGUN, APPLIED, &kept_at(899)], 899, None)
 }
 
 fn after<'a>(line: &'a str, word: &str) -> Option<&'a str> {

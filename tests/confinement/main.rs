@@ -14,7 +14,7 @@ mod policy;
 use std::path::{Path, PathBuf};
 
 use standin::fs::btrfs::stream::{Cloned, Command, Encoded, Encoder, Moment};
-use standin::fs::{FsError, Limits};
+use standin::fs::{FsError, Incoming, Limits};
 use support::audit::{Audit, assert_unchanged, audit};
 use support::fixture::{Loop, ready};
 use support::receiving::{
@@ -524,6 +524,12 @@ fn rules_of_the_stream() {
     );
 }
 
+/// The error of these bytes, which may be told when they are waited for.
+fn refused(incoming: &mut dyn Incoming, bytes: &[u8]) -> anyhow::Error {
+    let taken = incoming.write(bytes);
+    taken.and_then(|()| incoming.checkpoint()).unwrap_err()
+}
+
 /// Before, and instead of, the subvolume's name.
 #[test]
 fn beginnings() {
@@ -538,7 +544,7 @@ fn beginnings() {
         }
         let place = place(ground.target.path(), &format!("first.{number}"));
         let mut incoming = open(&place, &identity(US, None, 2), None).unwrap();
-        let error = incoming.write(stream.bytes()).unwrap_err();
+        let error = refused(incoming.as_mut(), stream.bytes());
         assert!(error.to_string().contains(words), "{error:#}");
         assert!(incoming.write(b"x").is_err() && incoming.checkpoint().is_err());
     };
@@ -574,6 +580,6 @@ fn beginnings() {
     let version_1 = Encoder::new(1);
     let place = place(ground.target.path(), "version");
     let mut incoming = open(&place, &identity(US, None, 2), None).unwrap();
-    let error = incoming.write(version_1.bytes()).unwrap_err();
+    let error = refused(incoming.as_mut(), version_1.bytes());
     assert!(error.to_string().contains("version 1, not 2"), "{error:#}");
 }

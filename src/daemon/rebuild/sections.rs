@@ -135,6 +135,7 @@ async fn problems(node: &Arc<Node>, from: &NodeName, text: &str) -> Result<Vec<S
             return Ok(told.collect());
         }
     };
+    let state_dir = before.node.state_dir.clone();
     let new = config.roles.into_values();
     let new: Vec<_> = new
         .filter(|role| !before.roles.contains_key(&role.name))
@@ -147,7 +148,7 @@ async fn problems(node: &Arc<Node>, from: &NodeName, text: &str) -> Result<Vec<S
                 accept: Accept::default(),
                 ..Limits::default()
             };
-            let run = RoleRun::new(role, limits)?;
+            let run = RoleRun::new(role, limits, &state_dir)?;
             for (dataset, path) in run.fs.datasets() {
                 if let Err(error) = run.fs.space(dataset) {
                     let path = path.display();

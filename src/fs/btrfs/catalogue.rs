@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 
-use super::fill::Doubts;
+use super::fill::{Doubts, Spools};
 use super::layout::{CONDEMNED, DESTROYED, LOCAL, LOCAL_BYTES_MAX, MANIFEST, Part};
 use super::place::Place;
 use super::{disk, subvolume};
@@ -42,6 +42,8 @@ pub struct Catalogue<'a> {
     pub reported: &'a Mutex<BTreeSet<String>>,
     /// Of what the kernel alone makes streams.
     pub doubts: &'a Doubts,
+    /// What is kept of passes that measured.
+    pub spools: &'a Spools,
 }
 
 /// A complete point and its directory name.

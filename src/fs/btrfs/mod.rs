@@ -54,6 +54,7 @@ mod fstab;
 mod ioctl;
 mod layout;
 mod look;
+mod measure;
 pub(in crate::fs) mod mountinfo;
 mod nested;
 mod place;
@@ -118,6 +119,7 @@ pub struct Btrfs {
     tops: Mutex<Vec<Arc<Top>>>,
     reported: Mutex<BTreeSet<String>>,
     doubts: fill::Doubts,
+    spools: fill::Spools,
 }
 
 impl Btrfs {
@@ -146,7 +148,15 @@ impl Btrfs {
             tops: Mutex::default(),
             reported: Mutex::default(),
             doubts: fill::Doubts::default(),
+            spools: fill::Spools::default(),
         })
+    }
+
+    /// Lets what is to be sent be kept in nameless files in `dir`, where it has no room in memory.
+    #[must_use]
+    pub fn spooling(self, dir: PathBuf) -> Btrfs {
+        let spools = fill::Spools::new(dir);
+        Btrfs { spools, ..self }
     }
 
     /// Has streams applied so instead of in this process.
@@ -183,6 +193,7 @@ impl Btrfs {
             parts,
             reported: &self.reported,
             doubts: &self.doubts,
+            spools: &self.spools,
         })
     }
 
@@ -320,7 +331,7 @@ impl Filesystem for Btrfs {
         version_max: u32,
     ) -> Result<Measured> {
         self.run(format!("measure {dataset} of {point}"), |catalogue| {
-            send::measure(catalogue, dataset, base, point, version_max)
+            measure::measure(catalogue, dataset, base, point, version_max)
         })
     }
 

@@ -1,4 +1,4 @@
-//! The sending side: what a stream will carry, and the stream itself.
+//! The sending side: the stream itself. What it will carry is told by `measure`.
 //!
 //! The kernel writes a send stream into a descriptor for as long as one ioctl lasts, so a thread sits in that ioctl and the
 //! stream is read from a pipe. Equal snapshots, base and version give equal bytes (as long as nobody deduplicates them):
@@ -28,7 +28,7 @@ use super::scan::Scanner;
 use super::uses::{Use, Used};
 use super::{flags, ioctl, unreadable};
 use crate::error::{Code, Failure};
-use crate::fs::{FsError, Measured, Outgoing, Result};
+use crate::fs::{FsError, Outgoing, Result, outgoing};
 use crate::logic::name::DatasetName;
 use crate::logic::point::PointId;
 use crate::logic::transfer::{FileFlags, StreamIdentity};
@@ -39,8 +39,8 @@ pub const VERSION_MAX: u32 = 2;
 /// Size of the pipe, in bytes: the largest an unprivileged process may ask for by default (/proc/sys/fs/pipe-max-size).
 const PIPE_BYTES: usize = 1 << 20;
 
-/// Read size of the measuring pass, in bytes.
-const MEASURE_BYTES: usize = 256 << 10;
+/// Read size where the kernel's stream is only read over, in bytes.
+const SKIP_BYTES: usize = 256 << 10;
 
 /// Newest stream version the running kernel sends; 1 where it does not say (before Linux 6.0).
 pub fn kernel_version() -> u32 {
@@ -52,43 +52,13 @@ pub fn kernel_version() -> u32 {
 
 /// How a stream is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// Without file data.
     Bare,
     /// By the kernel alone.
     Kernel,
     /// The kernel's commands, and data that are read here: the same bytes as the kernel's.
     Filled,
-}
-
-/// One pass without file data tells what a stream will carry; a look at the inodes, what it will not.
-pub fn measure(
-    catalogue: &Catalogue<'_>,
-    dataset: &DatasetName,
-    base: Option<&PointId>,
-    point: &PointId,
-    version_max: u32,
-) -> Result<Measured> {
-    let version = version_max.min(kernel_version()).clamp(1, VERSION_MAX);
-    let job = Job::prepare(catalogue, dataset, base, point)?;
-    let identity = job.identity(version);
-    let flags = job.flags()?;
-    let mut stream = Stream::start(job, version, Way::Bare)?;
-    let mut buffer = vec![0; MEASURE_BYTES];
-    while stream
-        .read(&mut buffer)
-        .context("read the measuring stream")?
-        > 0
-    {}
-    let data_bytes = stream.scanner.data_bytes();
-    Box::new(stream)
-        .finish()
-        .with_context(|| format!("measure {dataset} of {point}"))?;
-    Ok(Measured {
-        identity,
-        data_bytes,
-        flags,
-    })
 }
 
 /// Starts the stream of `point` on top of `base`.
@@ -108,7 +78,8 @@ pub fn send(
         true => Way::Kernel,
         false => Way::Filled,
     };
-    Ok(Box::new(Stream::start(job, version, way)?))
+    let kept = catalogue.spools.find(&job.key(version));
+    Ok(Box::new(Stream::start(Arc::new(job), version, way, kept)?))
 }
 
 /// What makes `newer` out of `base`, without file data. `label` names it in errors.
@@ -127,7 +98,8 @@ pub fn difference(
         since: None,
     };
     let version = kernel_version().clamp(1, VERSION_MAX);
-    Ok(Box::new(Stream::start(job, version, Way::Bare)?))
+    let stream = Stream::start(Arc::new(job), version, Way::Bare, None)?;
+    Ok(Box::new(stream))
 }
 
 /// A snapshot that a stream is made from.
@@ -138,10 +110,10 @@ pub struct Side {
 }
 
 /// Everything a send needs, checked.
-struct Job {
+pub(super) struct Job {
     dataset: DatasetName,
     /// Names the stream in errors.
-    label: String,
+    pub label: String,
     doubts: Doubts,
     point: Side,
     base: Option<Side>,
@@ -150,7 +122,7 @@ struct Job {
 }
 
 impl Job {
-    fn prepare(
+    pub fn prepare(
         catalogue: &Catalogue<'_>,
         dataset: &DatasetName,
         base: Option<&PointId>,
@@ -181,7 +153,17 @@ impl Job {
         })
     }
 
-    fn identity(&self, version: u32) -> StreamIdentity {
+    /// Which of the kernel's commands these are.
+    pub fn key(&self, version: u32) -> fill::Key {
+        let side = |side: &Side| (side.info.uuid, side.info.ctransid);
+        fill::Key {
+            snapshot: side(&self.point),
+            base: self.base.as_ref().map(side),
+            version,
+        }
+    }
+
+    pub fn identity(&self, version: u32) -> StreamIdentity {
         let identity = |side: &Side| side.info.received_uuid.unwrap_or(side.info.uuid);
         StreamIdentity {
             snapshot: identity(&self.point),
@@ -191,7 +173,7 @@ impl Job {
     }
 
     /// Those that the stream does not carry.
-    fn flags(&self) -> Result<FileFlags> {
+    pub fn flags(&self) -> Result<FileFlags> {
         let base = self.base.as_ref().map(|base| &base.dir);
         let found = flags::read(&self.point.dir, base)
             .with_context(|| format!("read the flags of files in {}", self.label))?;
@@ -266,12 +248,16 @@ fn tampered(found: &Found, dataset: &DatasetName, info: &ioctl::Subvolume) -> Op
 }
 
 /// A running send.
-struct Stream {
+pub(super) struct Stream {
     job: Arc<Job>,
     version: u32,
     /// Closed before the thread is joined: that is what ends a send whose reader has had enough.
     coming: Coming,
     thread: Option<JoinHandle<io::Result<()>>>,
+    /// Whether the kernel has written all.
+    ended: Arc<fill::Ended>,
+    /// Its commands, where an earlier pass was kept.
+    kept: Option<fill::Commands>,
     scanner: Scanner,
     /// What was filled so far, in bytes, and its CRC32C: a kernel's stream that goes on must have begun with the same.
     filled: (u64, u32),
@@ -287,10 +273,17 @@ enum Coming {
 }
 
 impl Stream {
-    fn start(job: Job, version: u32, way: Way) -> Result<Stream> {
+    pub fn start(
+        job: Arc<Job>,
+        version: u32,
+        way: Way,
+        kept: Option<fill::Commands>,
+    ) -> Result<Stream> {
         let mut stream = Stream {
-            job: Arc::new(job),
+            job,
             version,
+            kept,
+            ended: Arc::default(),
             coming: Coming::Nowhere,
             thread: None,
             scanner: Scanner::new(),
@@ -302,6 +295,12 @@ impl Stream {
     }
 
     fn begin(&mut self, way: Way) -> io::Result<()> {
+        self.ended = Arc::default();
+        if let (Way::Filled, Some(kept)) = (way, &self.kept) {
+            let commands = kept.reader();
+            self.ended.ring();
+            return self.fill(commands);
+        }
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         // A smaller pipe is slower, nothing else.
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
@@ -309,8 +308,7 @@ impl Stream {
             Way::Kernel => 0,
             Way::Bare | Way::Filled => ioctl::SEND_NO_FILE_DATA,
         };
-        let ended = Arc::new(fill::Ended::default());
-        let (job, version, rings) = (self.job.clone(), self.version, ended.clone());
+        let (job, version, rings) = (self.job.clone(), self.version, self.ended.clone());
         let thread = std::thread::Builder::new().name("btrfs-send".to_owned());
         self.thread = Some(thread.spawn(move || {
             let result = run(&job, &writer, version, flags);
@@ -319,20 +317,33 @@ impl Stream {
             result
         })?);
         let pipe = File::from(reader);
-        self.coming = match way {
-            Way::Bare | Way::Kernel => Coming::Pipe(pipe),
-            Way::Filled => {
-                let base = self.job.base.as_ref().map(|base| base.dir.try_clone());
-                let source = fill::Source {
-                    snapshot: self.job.point.dir.try_clone()?,
-                    root: self.job.point.info.id,
-                    base: base.transpose()?,
-                    version,
-                };
-                Coming::Filling(Filling::start(pipe, source, ended)?)
-            }
-        };
+        match way {
+            Way::Bare | Way::Kernel => self.coming = Coming::Pipe(pipe),
+            Way::Filled => self.fill(pipe)?,
+        }
         Ok(())
+    }
+
+    fn fill(&mut self, commands: impl Read + Send + 'static) -> io::Result<()> {
+        let base = self.job.base.as_ref().map(|base| base.dir.try_clone());
+        let source = fill::Source {
+            snapshot: self.job.point.dir.try_clone()?,
+            root: self.job.point.info.id,
+            base: base.transpose()?,
+            version: self.version,
+        };
+        self.coming = Coming::Filling(Filling::start(commands, source, self.ended.clone())?);
+        Ok(())
+    }
+
+    /// Waits for the end of the kernel's part, but no longer than its pipe may fill.
+    pub fn pause(&self) {
+        self.ended.pause(fill::PIPE_FILLS_LONG);
+    }
+
+    /// File data so far, in bytes.
+    pub fn data_bytes(&self) -> u64 {
+        self.scanner.data_bytes()
     }
 
     fn join(&mut self) -> io::Result<()> {
@@ -356,9 +367,9 @@ impl Stream {
             return Ok(());
         };
         let (mut left, mut sum) = (self.filled.0, 0);
-        let mut buffer = vec![0; MEASURE_BYTES];
+        let mut buffer = vec![0; SKIP_BYTES];
         while left > 0 {
-            let want = usize::try_from(left).map_or(MEASURE_BYTES, |left| left.min(MEASURE_BYTES));
+            let want = usize::try_from(left).map_or(SKIP_BYTES, |left| left.min(SKIP_BYTES));
             let got = pipe.read(&mut buffer[..want])?;
             if got == 0 {
                 break;
@@ -382,22 +393,51 @@ impl Stream {
                 Coming::Pipe(pipe) => return pipe.read(buffer),
                 Coming::Filling(filling) => match filling.read(buffer) {
                     Ok(bytes) => {
-                        let sum = crc32c::crc32c_append(self.filled.1, &buffer[..bytes]);
-                        self.filled = (self.filled.0 + bytes as u64, sum);
+                        self.note_filled(&buffer[..bytes]);
                         return Ok(bytes);
                     }
                     Err(stop) => stop,
                 },
             };
-            match stop {
-                fill::Stop::Pipe(error) => return Err(error),
-                fill::Stop::Trouble(fill::Trouble::Unreadable { error, .. }) => {
-                    self.unreadable = Some(error);
-                    self.coming = Coming::Nowhere;
-                }
-                doubt => self.leave_to_the_kernel(&doubt)?,
-            }
+            self.go_on_after(stop)?;
         }
+    }
+
+    fn note_filled(&mut self, bytes: &[u8]) {
+        let sum = crc32c::crc32c_append(self.filled.1, bytes);
+        self.filled = (self.filled.0 + bytes.len() as u64, sum);
+    }
+
+    /// Filling ended early.
+    fn go_on_after(&mut self, stop: fill::Stop) -> io::Result<()> {
+        match stop {
+            fill::Stop::Pipe(error) => Err(error),
+            fill::Stop::Trouble(fill::Trouble::Unreadable { error, .. }) => {
+                self.unreadable = Some(error);
+                self.coming = Coming::Nowhere;
+                Ok(())
+            }
+            doubt => self.leave_to_the_kernel(&doubt),
+        }
+    }
+
+    /// Whether the snapshots are what they were: a kept pass does not keep them from being written to, as a running one does.
+    fn expect_untouched(&self) -> Result<()> {
+        let mut untouched = true;
+        for side in std::iter::once(&self.job.point).chain(&self.job.base) {
+            let now = ioctl::subvolume(&side.dir).context("look at the snapshot")?;
+            untouched &= now.ctransid == side.info.ctransid;
+        }
+        if untouched {
+            return Ok(());
+        }
+        let what = format!(
+            "send {}: its snapshot, or that of the base, was changed meanwhile",
+            self.job.label
+        );
+        Err(Failure::new(Code::Refused, what)
+            .hint("the next cycle tries again, and says which")
+            .into())
     }
 }
 
@@ -423,6 +463,20 @@ impl Read for Stream {
 }
 
 impl Outgoing for Stream {
+    fn piece(&mut self, most: usize) -> io::Result<Vec<u8>> {
+        while let Coming::Filling(filling) = &mut self.coming {
+            match filling.piece(most) {
+                Ok(piece) => {
+                    self.note_filled(&piece);
+                    self.scanner.push(&piece);
+                    return Ok(piece);
+                }
+                Err(stop) => self.go_on_after(stop)?,
+            }
+        }
+        outgoing::gathered(self, most)
+    }
+
     fn finish(mut self: Box<Self>) -> Result<()> {
         let file = self.scanner.file();
         let joined = self.join();
@@ -437,7 +491,11 @@ impl Outgoing for Stream {
                 }
                 _ => explain(&job.dataset, &file, error),
             })
-            .with_context(|| format!("send {}", job.label))
+            .with_context(|| format!("send {}", job.label))?;
+        match self.kept {
+            Some(_) => self.expect_untouched(),
+            None => Ok(()),
+        }
     }
 }
 

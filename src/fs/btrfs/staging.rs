@@ -250,8 +250,22 @@ impl Incoming for Held {
         self.incoming.standing()
     }
 
+    fn progress(&self) -> Standing {
+        self.incoming.progress()
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let outcome = self.incoming.write(bytes);
+        self.told(outcome)
+    }
+
+    fn take(&mut self, bytes: Vec<u8>) -> Result<()> {
+        let outcome = self.incoming.take(bytes);
+        self.told(outcome)
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        let outcome = self.incoming.settle();
         self.told(outcome)
     }
 

@@ -17,7 +17,7 @@ use super::family::{Bookmark, Snapshot};
 use super::guard;
 use super::text::{self, Trouble};
 use crate::fs::btrfs::uses::Use;
-use crate::fs::{FsError, Measured, Outgoing, Result};
+use crate::fs::{FsError, Measured, Outgoing, Remembered, Result};
 use crate::logic::name::DatasetName;
 use crate::logic::point::PointId;
 use crate::logic::transfer::{FileFlags, StreamIdentity};
@@ -166,6 +166,7 @@ pub fn measure(
         },
         data_bytes: text::size(&said).unwrap_or(0),
         flags: FileFlags::default(),
+        kept: Remembered::default(),
     })
 }
 

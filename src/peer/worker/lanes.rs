@@ -4,6 +4,9 @@
 //! Promise: the daemon gets typed messages that were written here, data that are unpacked already, and an end only where
 //! the peer sent one; a slow side slows the other, exchange by exchange, and nothing piles up here but one frame each way.
 
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,8 +21,11 @@ use super::super::link::Link;
 use super::super::message::{Answer, MESSAGE_BYTES_MAX, Refusal, Request, SenderWord, plain};
 use crate::error::Code;
 
+/// How long a peer that takes nothing any more has to say why.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
 /// What a peer says inside an exchange.
-pub(super) trait Said: Serialize + DeserializeOwned {
+pub(super) trait Said: Serialize + DeserializeOwned + Send + Sync {
     /// The data after it are a new zstd stream.
     fn restarts(&self) -> bool {
         false
@@ -81,6 +87,7 @@ impl Said for SenderWord {
 pub(super) async fn outgoing(link: Link, lane: UnixStream) {
     let (read, write) = lane.into_split();
     let mut reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
+    reader.expect_whole();
     let opened = async {
         match reader.next().await? {
             Some(request @ Frame::Message(_)) => link.open_frame(&request).await,
@@ -97,7 +104,8 @@ pub(super) async fn outgoing(link: Link, lane: UnixStream) {
 /// An exchange that the peer opened.
 pub(super) async fn incoming(request: Request, exchange: Exchange, lane: UnixStream) {
     let (read, write) = lane.into_split();
-    let reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
+    let mut reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
+    reader.expect_whole();
     let mut writer = FrameWriter::new(write);
     let carried = match writer.message(&request).await {
         Ok(()) => carry::<SenderWord>(exchange, reader, writer).await,
@@ -115,47 +123,71 @@ fn tell(carried: Result<()>) {
     }
 }
 
-/// Until the daemon lets the exchange go, or the peer breaks it.
+/// Why one direction ended: its source ended it (well or not), or its target takes nothing any more.
+#[derive(Debug)]
+enum Ended {
+    Source(Result<()>),
+    Target(anyhow::Error),
+}
+
+/// Until the daemon lets the exchange go, or the peer breaks it. Who takes nothing any more may have said why: its last words
+/// still go the other way.
 async fn carry<T: Said>(
     exchange: Exchange,
     mut reader: FrameReader<OwnedReadHalf>,
     mut writer: FrameWriter<OwnedWriteHalf>,
 ) -> Result<()> {
     let (mut sending, mut receiving) = exchange.into_split();
-    tokio::select! {
-        carried = to_peer(&mut reader, &mut sending) => carried,
-        carried = from_peer_or_why::<T>(&mut receiving, &mut writer) => carried,
+    let mut to = pin!(to_peer(&mut reader, &mut sending));
+    let mut from = pin!(from_peer_or_why::<T>(&mut receiving, &mut writer));
+    let (ended, other): (_, Pin<&mut (dyn Future<Output = Ended> + Send)>) = tokio::select! {
+        ended = &mut to => (ended, from),
+        ended = &mut from => (ended, to),
+    };
+    match ended {
+        Ended::Source(ended) => ended,
+        Ended::Target(error) => {
+            let _ = tokio::time::timeout(LAST_WORD, other).await;
+            Err(error)
+        }
     }
 }
 
 /// The daemon's own messages and data go as they are. Its end of the socket closes when it has let the exchange go.
-async fn to_peer(reader: &mut FrameReader<OwnedReadHalf>, sending: &mut Sending) -> Result<()> {
-    while let Some(frame) = reader.next().await? {
-        match frame {
-            Frame::End => sending.finish().await?,
-            frame => sending.send_frame(&frame).await?,
+async fn to_peer(reader: &mut FrameReader<OwnedReadHalf>, sending: &mut Sending) -> Ended {
+    loop {
+        let sent = match reader.next().await {
+            Ok(Some(Frame::End)) => sending.finish().await,
+            Ok(Some(frame)) => sending.send_frame(&frame).await,
+            Ok(None) => return Ended::Source(Ok(())),
+            Err(error) => return Ended::Source(Err(error)),
+        };
+        if let Err(error) = sent {
+            return Ended::Target(error);
         }
     }
-    Ok(())
 }
 
 /// Nonsense is told to the daemon as the peer's last word, so that the daemon tells the peer and its own log.
 async fn from_peer_or_why<T: Said>(
     receiving: &mut Receiving,
     writer: &mut FrameWriter<OwnedWriteHalf>,
-) -> Result<()> {
-    let Err(error) = from_peer::<T>(receiving, writer).await else {
-        return Ok(());
+) -> Ended {
+    let error = match from_peer::<T>(receiving, writer).await {
+        Ended::Source(Err(error)) => error,
+        ended => return ended,
     };
     let nonsense = error.is::<BadData>() || error.is::<Unreadable>() || error.is::<BadFrame>();
     if !nonsense {
-        return Err(error);
+        return Ended::Source(Err(error));
     }
     let why = format!(
         "what it sent cannot be used: {}",
         plain(&format!("{error:#}"))
     );
-    writer.message(&T::unreadable(why)).await?;
+    if let Err(error) = writer.message(&T::unreadable(why)).await {
+        return Ended::Target(error);
+    }
     // The daemon lets the exchange go when it has answered.
     std::future::pending().await
 }
@@ -163,32 +195,54 @@ async fn from_peer_or_why<T: Said>(
 async fn from_peer<T: Said>(
     receiving: &mut Receiving,
     writer: &mut FrameWriter<OwnedWriteHalf>,
-) -> Result<()> {
+) -> Ended {
     // Made at the first frame that needs it: most exchanges have none.
     let mut unpacker: Option<Unpacker> = None;
     loop {
-        match receiving.next::<T>().await? {
-            Item::Word(word) => {
-                if word.restarts() {
-                    unpacker = None;
-                }
-                writer.message(&word.harmless()).await?;
-            }
-            Item::Data(frame @ Frame::Zstd { .. }) => {
-                let unpacker = match &mut unpacker {
-                    Some(unpacker) => unpacker,
-                    none => none.insert(Unpacker::new()?),
-                };
-                let data = unpacker.unpack(&frame)?.to_vec();
-                let wire = frame.wire_bytes() as u32;
-                writer.frame(&Frame::Unpacked { wire, data }).await?;
-            }
-            Item::Data(frame) => writer.frame(&frame).await?,
-            Item::End => {
-                writer.frame(&Frame::End).await?;
+        let written = match next::<T>(receiving, &mut unpacker).await {
+            Ok(Some(Checked::Word(word))) => writer.message(&word).await,
+            Ok(Some(Checked::Data(frame))) => writer.frame(&frame).await,
+            Ok(None) => match writer.frame(&Frame::End).await {
                 // The other direction may go on.
-                std::future::pending::<()>().await;
-            }
+                Ok(()) => std::future::pending().await,
+                failed => failed,
+            },
+            Err(error) => return Ended::Source(Err(error)),
+        };
+        if let Err(error) = written {
+            return Ended::Target(error);
         }
     }
+}
+
+/// What a peer said, as the daemon may have it.
+enum Checked<T> {
+    Word(T),
+    Data(Frame),
+}
+
+/// None: it says no more, on purpose.
+async fn next<T: Said>(
+    receiving: &mut Receiving,
+    unpacker: &mut Option<Unpacker>,
+) -> Result<Option<Checked<T>>> {
+    Ok(Some(match receiving.next::<T>().await? {
+        Item::Word(word) => {
+            if word.restarts() {
+                *unpacker = None;
+            }
+            Checked::Word(word.harmless())
+        }
+        Item::Data(frame @ Frame::Zstd { .. }) => {
+            let unpacker = match unpacker {
+                Some(unpacker) => unpacker,
+                none => none.insert(Unpacker::new()?),
+            };
+            let data = unpacker.unpack(&frame)?.to_vec();
+            let wire = frame.wire_bytes() as u32;
+            Checked::Data(Frame::Unpacked { wire, data })
+        }
+        Item::Data(frame) => Checked::Data(frame),
+        Item::End => return Ok(None),
+    }))
 }

@@ -9,7 +9,7 @@
 //! has (the kernel tells it again or not by what holes it wrote last; tests/fill.rs compares them over random trees). On any
 //! doubt whose a file is (`names`) it gives up, and the kernel's own stream goes on from there (`send`) if it began with the same
 //! bytes; else the next attempt is the kernel's from the beginning. Files are opened by inode and generation, never by a path. At
-//! most [`SEGMENTS_MAX`] segments are in memory.
+//! most [`SEGMENTS_MAX`] segments are in memory. The commands may be those of an earlier pass, which were kept (`spool`).
 //!
 //! Leaves nothing on disk. Dropping it ends its threads.
 //!
@@ -17,6 +17,7 @@
 
 mod names;
 mod segment;
+mod spool;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -28,22 +29,29 @@ use std::time::Duration;
 use self::names::Names;
 use self::segment::{Extent, Segment, write_bytes_max};
 pub use self::segment::{Source, Trouble};
+pub use self::spool::{Commands, Keeping, Key, Pass, Spools, held};
 use super::stream::{Command, Parser, Piece};
 
 /// Threads that read files: they wait for the disk, so there are more than processors.
 const READERS: usize = 8;
 
 /// Segments that are read or wait to be given, at most.
-const SEGMENTS_MAX: usize = 24;
+const SEGMENTS_MAX: usize = 32;
 
-/// A segment is handed on with this many bytes; a write more may be in it.
-const SEGMENT_BYTES: usize = 256 << 10;
+/// A segment is handed on with this many bytes.
+const SEGMENT_BYTES: usize = 128 << 10;
+
+/// A write that would make it longer begins another: a segment goes over the line as one frame (`Filling::piece`).
+const SEGMENT_BYTES_MAX: usize = 192 << 10;
 
 /// Commands read at a time, in bytes.
 const WALK_BYTES: usize = 256 << 10;
 
 /// The kernel wakes its reader for every command; a reader that lets the pipe fill for this long is woken less often.
 const PIPE_FILLS_FOR: Duration = Duration::from_millis(2);
+
+/// The same where nobody waits for the first of it.
+pub const PIPE_FILLS_LONG: Duration = Duration::from_millis(5);
 
 /// Whether the kernel has written all; rung when it has.
 #[derive(Debug, Default)]
@@ -59,11 +67,9 @@ impl Ended {
     }
 
     /// Waits for the end, but no longer than the pipe may fill.
-    fn pause(&self) {
+    pub fn pause(&self, most: Duration) {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self
-            .bell
-            .wait_timeout_while(ended, PIPE_FILLS_FOR, |ended| !*ended);
+        let waited = self.bell.wait_timeout_while(ended, most, |ended| !*ended);
         drop(waited);
     }
 }
@@ -158,19 +164,38 @@ impl Filling {
 
     /// The next bytes; 0 at the end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Stop> {
-        while self.given == self.now.len() {
-            let Some(next) = self.coming.as_ref().and_then(|coming| coming.recv().ok()) else {
-                return Ok(0);
-            };
-            let gone = || io::Error::other("a reading thread panicked");
-            self.now = next.recv().map_err(|_| gone())??;
-            self.given = 0;
-        }
+        self.come()?;
         let left = &self.now[self.given..];
         let bytes = left.len().min(buffer.len());
         buffer[..bytes].copy_from_slice(&left[..bytes]);
         self.given += bytes;
         Ok(bytes)
+    }
+
+    /// The same as they lie, `most` at most; none at the end.
+    pub fn piece(&mut self, most: usize) -> Result<Vec<u8>, Stop> {
+        self.come()?;
+        let left = &self.now[self.given..];
+        if self.given == 0 && left.len() <= most {
+            return Ok(std::mem::take(&mut self.now));
+        }
+        let piece = left[..left.len().min(most)].to_vec();
+        self.given += piece.len();
+        Ok(piece)
+    }
+
+    /// Sees to it that there are bytes to give, unless it is the end.
+    fn come(&mut self) -> Result<(), Stop> {
+        while self.given == self.now.len() {
+            let Some(next) = self.coming.as_ref().and_then(|coming| coming.recv().ok()) else {
+                (self.now, self.given) = (Vec::new(), 0);
+                return Ok(());
+            };
+            let gone = || io::Error::other("a reading thread panicked");
+            self.now = next.recv().map_err(|_| gone())??;
+            self.given = 0;
+        }
+        Ok(())
     }
 }
 
@@ -243,7 +268,7 @@ impl Walk {
             if got < WALK_BYTES {
                 // What is there goes on its way: nothing is held back to fill a segment.
                 self.hand_on()?;
-                ended.pause();
+                ended.pause(PIPE_FILLS_FOR);
             }
         }
     }
@@ -265,6 +290,9 @@ impl Walk {
         let mut done = 0;
         while done < len {
             let bytes = most.min(len - done);
+            if self.segment.bytes + bytes as usize > SEGMENT_BYTES_MAX {
+                self.hand_on()?;
+            }
             self.segment.extent(Extent {
                 whose: whose.clone(),
                 path: path.clone(),

@@ -81,8 +81,11 @@ pub(super) enum Trouble {
 
 /// Something that applies pieces of a stream in their order.
 pub(super) trait Applies: Debug + Send {
-    /// Hands over the next piece. Up to [`super::receiver::WINDOW`] may be on the way.
+    /// Hands over the next piece. Several may be on the way.
     fn put(&mut self, piece: &[u8]) -> Result<(), Trouble>;
+
+    /// Whether `took` would not wait.
+    fn has_answered(&self) -> bool;
 
     /// What was applied when the oldest piece that is on the way was through.
     fn took(&mut self) -> Result<Progress, Trouble>;
@@ -249,6 +252,10 @@ impl Applies for Here {
         let progress = self.engine.feed(piece)?;
         self.through.push_back(progress);
         Ok(())
+    }
+
+    fn has_answered(&self) -> bool {
+        true
     }
 
     fn took(&mut self) -> Result<Progress, Trouble> {

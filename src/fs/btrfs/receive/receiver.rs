@@ -1,11 +1,13 @@
 //! One running receive: bytes in, handed to an engine, checkpoints taken when they are due.
 //!
-//! Promise: see `fs::Incoming`. The hash is made here, of the bytes that were handed over, and stands with the offset at the
+//! Promise: see `fs::Incoming`. What was written may still be on its way to the engine, [`WINDOW`] pieces at most; `checkpoint` and
+//! `finish` wait for it, and an error of the engine is told by whichever call comes next. The hash is made here, of the bytes that were handed over, and stands with the offset at the
 //! end of the last whole command. After any error the receiver takes no more bytes and no checkpoint: the tree may be inside
 //! a command. `restart` makes a new one. What takes rights (subvolumes, checkpoints, the identity) is done here; what reads
 //! the stream is the engine, in this process or in a confined one.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,11 +41,15 @@ const SPACE_EVERY_BYTES: u64 = 16 << 20;
 /// Together they bound what a stream takes of the reserve between two looks to some 32 MiB.
 const SPACE_EVERY_COMMANDS: u64 = 8192;
 
-/// Bytes handed to the engine at a time.
+/// Most bytes handed to the engine at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Pieces that are on the way to the engine at a time.
-pub(super) const WINDOW: usize = 3;
+/// Pieces that are on the way to the engine at most: enough that it need not wait for us, few enough that what they take of the reserve
+/// unseen stays near the bound above, and that all its answers have room in its socket, or both sides might wait to be read.
+const WINDOW: usize = 4;
+
+/// Bytes handed over: which of the buffer they came in.
+type Piece = (Arc<Vec<u8>>, Range<usize>);
 
 /// What a receive is told once and for all.
 #[derive(Debug)]
@@ -78,8 +84,10 @@ pub(super) struct Run {
     pub top: OwnedFd,
     /// Of the whole commands that were applied.
     pub hash: PrefixHash,
-    /// What was handed over beyond that.
+    /// What was handed over beyond that, and said to be through.
     pub tail: Vec<u8>,
+    /// What was handed over, and not said to be through.
+    on_the_way: VecDeque<Piece>,
     pub progress: Progress,
     checkpoint: u64,
     checkpoint_at: Instant,
@@ -133,36 +141,53 @@ impl Receiver {
         self.gauge.no_space(dir, needed, free).into()
     }
 
-    fn feed(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut on_the_way = VecDeque::with_capacity(WINDOW);
-        for piece in bytes.chunks(PIECE_BYTES) {
-            if on_the_way.len() == WINDOW {
-                self.took(&mut on_the_way)?;
-            }
-            // Before more is handed over than may be lost: what is on the way counts as applied.
-            let next = piece.len() + on_the_way.iter().map(|piece| piece.len()).sum::<usize>();
-            if self.must_look(next) {
-                while !on_the_way.is_empty() {
-                    self.took(&mut on_the_way)?;
-                }
-                self.look_around(piece.len())?;
-            }
-            let put = self.run.engine.put(piece);
-            put.map_err(|trouble| self.error(trouble))?;
-            on_the_way.push_back(piece);
+    fn feed(&mut self, bytes: Vec<u8>) -> Result<()> {
+        // With a short interval a piece is short too: one is never taken back in part.
+        let interval = usize::try_from(self.setting.limits.checkpoint_bytes).unwrap_or(usize::MAX);
+        let most = interval.clamp(1, PIECE_BYTES);
+        let bytes = Arc::new(bytes);
+        for from in (0..bytes.len()).step_by(most) {
+            let until = bytes.len().min(from + most);
+            self.hand_over((bytes.clone(), from..until))?;
         }
-        while !on_the_way.is_empty() {
-            self.took(&mut on_the_way)?;
+        Ok(())
+    }
+
+    /// The engine works on it while the next one comes.
+    fn hand_over(&mut self, piece: Piece) -> Result<()> {
+        let bytes = &piece.0[piece.1.clone()];
+        if self.run.on_the_way.len() == WINDOW {
+            self.took()?;
         }
-        self.look_around(0)
+        // Before more is handed over than may be lost: what is on the way counts as applied.
+        if self.must_look(self.run.ahead() + bytes.len()) {
+            self.catch_up()?;
+            self.look_around(bytes.len())?;
+        }
+        let put = self.run.engine.put(bytes);
+        put.map_err(|trouble| self.error(trouble))?;
+        self.run.on_the_way.push_back(piece);
+        // On a slow line the next piece may be long in coming: what is through is told now.
+        while !self.run.on_the_way.is_empty() && self.run.engine.has_answered() {
+            self.took()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is on the way.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        while !self.run.on_the_way.is_empty() {
+            self.took()?;
+        }
+        Ok(())
     }
 
     /// The oldest piece on the way is through.
-    fn took(&mut self, on_the_way: &mut VecDeque<&[u8]>) -> Result<()> {
+    fn took(&mut self) -> Result<()> {
         let progress = self.run.engine.took();
         let progress = progress.map_err(|trouble| self.error(trouble))?;
-        let piece = on_the_way.pop_front().unwrap_or_default();
-        if self.run.account(piece, progress) {
+        let (bytes, range) = self.run.on_the_way.pop_front().unwrap_or_default();
+        if self.run.account(&bytes[range], progress) {
             return Ok(());
         }
         let what = "it claims to have applied what it was not given";
@@ -217,6 +242,7 @@ impl Receiver {
 
     fn take_checkpoint(&mut self) -> Result<()> {
         self.run.checkpoint_at = Instant::now();
+        self.catch_up()?;
         if self.run.hash.bytes() == self.run.checkpoint {
             return Ok(());
         }
@@ -250,6 +276,11 @@ impl Receiver {
 }
 
 impl Run {
+    /// Bytes on the way.
+    fn ahead(&self) -> usize {
+        self.on_the_way.iter().map(|(_, range)| range.len()).sum()
+    }
+
     /// Moves the hash to where the engine says it is after `piece`. False where it cannot be there.
     fn account(&mut self, piece: &[u8], progress: Progress) -> bool {
         let Some(whole) = progress.offset.checked_sub(self.hash.bytes()) else {
@@ -279,10 +310,17 @@ impl Run {
 impl Incoming for Receiver {
     fn standing(&self) -> Standing {
         Standing {
+            prefix: self.run.hash.value(),
+            ..self.progress()
+        }
+    }
+
+    fn progress(&self) -> Standing {
+        Standing {
             offset: self.run.hash.bytes(),
             data_bytes: self.run.progress.data_bytes,
             checkpoint: self.run.checkpoint,
-            prefix: self.run.hash.value(),
+            prefix: String::new(),
             file: self.run.progress.file.clone(),
             token: None,
         }
@@ -290,7 +328,19 @@ impl Incoming for Receiver {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.usable()?;
+        let outcome = self.feed(bytes.to_vec());
+        self.noting(outcome)
+    }
+
+    fn take(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.usable()?;
         let outcome = self.feed(bytes);
+        self.noting(outcome)
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        self.usable()?;
+        let outcome = self.catch_up();
         self.noting(outcome)
     }
 
@@ -301,6 +351,8 @@ impl Incoming for Receiver {
     }
 
     fn restart(&mut self) -> Result<()> {
+        // Nothing is applied any more where it is cleared; what was wrong with it is of no interest now.
+        let _ = self.catch_up();
         let Setting { work, identity, .. } = &self.setting;
         let outcome = work
             .clear()
@@ -312,8 +364,10 @@ impl Incoming for Receiver {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, bytes: u64, hash: &str) -> Result<LocalDataset> {
+    fn finish(mut self: Box<Self>, bytes: u64, hash: &str) -> Result<LocalDataset> {
         self.usable()?;
+        self.catch_up()?;
+        self.look_around(0)?;
         finish::finish(*self, bytes, hash)
     }
 }
@@ -415,6 +469,7 @@ fn resumed(setting: &Setting) -> Result<Run> {
         top,
         hash,
         tail: Vec::new(),
+        on_the_way: VecDeque::new(),
         progress,
         checkpoint: offset,
         checkpoint_at: Instant::now(),

@@ -219,6 +219,10 @@ impl Applies for Remote {
         self.say(Kind::Data, piece)
     }
 
+    fn has_answered(&self) -> bool {
+        self.wire.has_something()
+    }
+
     fn took(&mut self) -> Result<Progress, Trouble> {
         self.answer(Kind::Done)?;
         self.read()

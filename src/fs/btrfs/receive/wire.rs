@@ -17,6 +17,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -170,6 +171,13 @@ impl Wire {
         Ok(Some(Frame { kind, descriptor }))
     }
 
+    /// Whether a frame has come, its beginning at least, or the other side has gone.
+    pub fn has_something(&self) -> bool {
+        let at_once = rustix::event::Timespec::default();
+        let mut ends = [PollFd::new(&self.0, PollFlags::IN)];
+        rustix::event::poll(&mut ends, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
+
     fn receive_some(&self, into: &mut [u8], descriptor: &mut Option<OwnedFd>) -> io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -231,6 +239,18 @@ mod tests {
         }
         sending.join().unwrap();
         assert!(other.receive(&mut buffer, 1).unwrap().is_none());
+    }
+
+    #[test]
+    fn whether_something_came() {
+        let (one, other) = pair();
+        assert!(!other.has_something());
+        one.send(Kind::Data, b"x", None).unwrap();
+        assert!(other.has_something());
+        other.receive(&mut Vec::new(), 1).unwrap();
+        assert!(!other.has_something());
+        drop(one);
+        assert!(other.has_something());
     }
 
     #[test]
