@@ -264,6 +264,7 @@ fn live_data_is_replaced_without_loss(fs: &dyn Filesystem) {
     assert_eq!(read(path), "good");
     let late = fs.snapshot_path(dataset, &id(2, 51)).unwrap();
     assert_eq!(read(&late), "late");
+    drop(late);
     assert_eq!(listed(fs), [(2, 40), (2, 41), (2, 50), (2, 51)]);
 
     let aside = path.parent().unwrap().join("aside-copy");
@@ -333,6 +334,7 @@ fn live_data_comes_and_goes(fs: &dyn Filesystem) {
     assert!(retired.late_writes && live().is_none());
     let shown = fs.snapshot_path(web, &late.point).unwrap();
     assert_eq!(fs::read_to_string(shown.join("state")).unwrap(), "late");
+    drop(shown);
     fs.restore_live(web, &one.manifest.point, None, keep())
         .unwrap();
     assert_eq!(read(), "one");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use standin::fs::btrfs::Btrfs;
-use standin::fs::{Filesystem, Limits};
+use standin::fs::{Filesystem, Limits, Readable};
 use standin::logic::manifest::{MANIFEST_VERSION, Manifest, Reason};
 use standin::logic::name::{DatasetName, NodeName, RoleName};
 use standin::logic::point::{PointId, RoleId, Term};
@@ -117,7 +117,7 @@ impl Stage {
         self.fs.snapshot(manifest).unwrap().manifest.point
     }
 
-    fn path(&self, point: &PointId) -> PathBuf {
+    fn path(&self, point: &PointId) -> Readable {
         self.fs.snapshot_path(&dataset(), point).unwrap()
     }
 

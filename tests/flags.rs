@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use stage::*;
 use standin::fs::btrfs::Btrfs;
 use standin::fs::btrfs::stream::{Cloned, Command, Encoder};
-use standin::fs::{Filesystem, Incoming, Opened, Receipt};
+use standin::fs::{Filesystem, Incoming, Opened, Readable, Receipt};
 use standin::logic::manifest::Stored;
 use standin::logic::point::PointId;
 use standin::logic::transfer::FileFlags;
@@ -82,7 +82,7 @@ impl Pair {
     }
 
     /// Takes a point on top of the last one and sends it; gives its receipt and where it lies then.
-    fn step(&mut self, what: &str) -> (Receipt, PathBuf) {
+    fn step(&mut self, what: &str) -> (Receipt, Readable) {
         let base = self.points.last().map(|point| point.manifest.point.clone());
         let sequence = base.as_ref().map_or(1, |base| base.sequence + 1);
         let point = take(&self.from, 1, sequence);
@@ -90,7 +90,7 @@ impl Pair {
         self.send(base.as_ref(), &point, what)
     }
 
-    fn send(&self, base: Option<&PointId>, point: &Stored, what: &str) -> (Receipt, PathBuf) {
+    fn send(&self, base: Option<&PointId>, point: &Stored, what: &str) -> (Receipt, Readable) {
         let (web, id) = (dataset("web"), &point.manifest.point);
         let measured = self.from.measure(&web, base, id, 2).unwrap();
         assert_eq!(measured.identity.version, 2);

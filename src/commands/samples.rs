@@ -418,7 +418,8 @@ fn examples() -> Vec<(&'static str, &'static str, serde_json::Value)> {
         ),
         (
             "Points",
-            "`standin points --json`; oldest first",
+            "`standin points --json`; oldest first. `datasets` says where each is found on this node: a path, or on ZFS the name of its \
+             snapshot (`tank/www@standin_...`)",
             value(points()),
         ),
         (

@@ -68,14 +68,14 @@ pub async fn bring(node: &Arc<Node>, request: BringRequest) -> Result<BringRepor
         Some(_) => {
             let at = (&chosen.dataset, chosen.inner.as_path());
             let path = fetch::file(node, &chosen.run, at, &chosen.source).await?;
-            (path, None)
+            (path.into(), None)
         }
         None => {
             let (root, _) = cat::facts_here(&chosen).await?;
-            (root.join(&chosen.inner), Some(root))
+            (root.below(&chosen.inner), Some(root))
         }
     };
-    let fetched = chosen.source.peer.is_some().then(|| source.clone());
+    let fetched = chosen.source.peer.is_some().then(|| source.to_path_buf());
     let is_inside = matches!(request.to, To::Live | To::Beside);
     let what = Put {
         source,

@@ -14,6 +14,7 @@ use super::fetch::{Piece, Reading};
 use super::find::{self, Chosen, root_of};
 use super::node::{Node, blocking};
 use crate::error::{Code, Failure};
+use crate::fs::Readable;
 use crate::host::peek::Tree;
 use crate::logic::versions::{Facts, Kind};
 
@@ -60,8 +61,8 @@ fn expect_file(chosen: &Chosen, facts: &Facts) -> Result<()> {
     Err(Failure::new(Code::Usage, what).hint(hint).into())
 }
 
-/// The facts of what was chosen, where this node has it.
-pub async fn facts_here(chosen: &Chosen) -> Result<(std::path::PathBuf, Facts)> {
+/// The facts of what was chosen, where this node has it, and the tree it is in.
+pub async fn facts_here(chosen: &Chosen) -> Result<(Readable, Facts)> {
     let (fs, dataset) = (chosen.run.fs.clone(), chosen.dataset.clone());
     let (source, inner) = (chosen.source.clone(), chosen.inner.clone());
     blocking(move || {

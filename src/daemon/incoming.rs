@@ -293,7 +293,8 @@ fn unacceptable(
             format!(
                 "name the same `home` in both configs; then, on the node that is not the home and only there, delete what it \
                  took by mistake, on each of its filesystems: btrfs subvolume delete .standin/{name}/*/*, then rm -r \
-                 .standin/{name} (on ZFS: zfs destroy -r .standin/{name} beside each dataset)"
+                 .standin/{name} (on ZFS, beside each dataset: release what is held below .standin/{name}, for which docs/zfs.md has \
+                 the line, then zfs destroy -r .standin/{name})"
             ),
         ),
         Claim::OtherRole => refused(

@@ -19,24 +19,25 @@ pub async fn points(node: &Arc<Node>, role: Option<&RoleName>) -> Result<Points>
     let mut roles = Vec::new();
     for run in node.chosen(role)? {
         let fs = run.fs.clone();
-        let found = blocking(move || Ok((fs.inspect()?, fs.kept_aside()?, fs.forks()?))).await?;
-        let (
-            Inspection {
-                points: stored,
-                damaged,
-                ..
-            },
-            aside,
-            forks,
-        ) = found;
+        let (found, known, aside, forks) = blocking(move || {
+            let found = fs.inspect()?;
+            let known = fs.known_as(&found.points)?;
+            Ok((found, known, fs.kept_aside()?, fs.forks()?))
+        })
+        .await?;
+        let Inspection {
+            points: stored,
+            damaged,
+            ..
+        } = found;
         let candidates = prune::candidates(node, &run, &stored)?;
-        let rooms = rooms(&run, &stored).await?;
         let views = stored
             .iter()
+            .zip(known)
             .zip(&candidates)
-            .map(|(stored, candidate)| {
+            .map(|((stored, known), candidate)| {
                 let pinned = candidate.pins.iter().map(ToString::to_string).collect();
-                view(&run, stored, &rooms, pinned)
+                view(&run, stored, known, pinned)
             })
             .collect();
         let part = node.record(&run)?.map(|record| record.part);
@@ -74,29 +75,10 @@ fn kept(kept: KeptAside) -> AsideView {
     }
 }
 
-/// The directory that holds each dataset's points. They lie side by side, so one is asked for and tells all.
-async fn rooms(run: &RoleRun, stored: &[Stored]) -> Result<BTreeMap<DatasetName, PathBuf>> {
-    let Some(newest) = stored.last() else {
-        return Ok(BTreeMap::new());
-    };
-    let (fs, point) = (run.fs.clone(), newest.manifest.point.clone());
-    blocking(move || {
-        let mut rooms = BTreeMap::new();
-        for dataset in fs.datasets().keys() {
-            let path = fs.snapshot_path(dataset, &point)?;
-            if let Some(room) = path.ancestors().nth(2) {
-                rooms.insert(dataset.clone(), room.to_owned());
-            }
-        }
-        Ok(rooms)
-    })
-    .await
-}
-
 fn view(
     run: &RoleRun,
     stored: &Stored,
-    rooms: &BTreeMap<DatasetName, PathBuf>,
+    known: BTreeMap<DatasetName, PathBuf>,
     pinned: Vec<String>,
 ) -> PointView {
     let (manifest, local) = (&stored.manifest, &stored.local);
@@ -111,12 +93,6 @@ fn view(
         })
         .map(|(peer, _)| peer.clone())
         .collect();
-    let name = manifest.name().to_string();
-    let path = |(dataset, room): (&DatasetName, &PathBuf)| {
-        (dataset.clone(), room.join(&name).join(dataset))
-    };
-    let held = |(dataset, _): &(&DatasetName, &PathBuf)| manifest.datasets.contains_key(*dataset);
-    let paths = rooms.iter().filter(held).map(path).collect();
     let received: Vec<u64> = local
         .datasets
         .values()
@@ -130,7 +106,7 @@ fn view(
         node: manifest.node.clone(),
         reason: word(manifest.reason).to_owned(),
         from: local.from.clone(),
-        datasets: paths,
+        datasets: known,
         data_bytes: (!received.is_empty()).then(|| received.iter().sum()),
         on_peers,
         pinned,

@@ -16,7 +16,7 @@ use super::node::{Node, RoleRun, blocking};
 use super::status::summary;
 use super::take::{self, Taken};
 use crate::error::{Code, Failure};
-use crate::fs::{Filesystem, FsError, Restored, Scan};
+use crate::fs::{Filesystem, FsError, Readable, Restored, Scan};
 use crate::host::copy;
 use crate::logic::choose::find;
 use crate::logic::damage::Damaged;
@@ -486,12 +486,11 @@ async fn source_of(
     point: &Stored,
     dataset: &DatasetName,
     inner: &Path,
-) -> Result<PathBuf> {
+) -> Result<Readable> {
     let id = point.manifest.point.clone();
     let (fs, name) = (run.fs.clone(), dataset.clone());
-    let source = blocking(move || fs.snapshot_path(&name, &id))
-        .await?
-        .join(inner);
+    let root = blocking(move || fs.snapshot_path(&name, &id)).await?;
+    let source = root.below(inner);
     if source.symlink_metadata().is_err() {
         let what = format!(
             "find {} in {dataset} of {}",

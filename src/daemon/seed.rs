@@ -18,6 +18,7 @@ use super::api::{Finding, Level, SeedReport, SeedRequest, SeedState, SeedStep, S
 use super::node::{Node, RoleRun, blocking, lock};
 use super::play;
 use crate::error::Failure;
+use crate::fs::Readable;
 use crate::host::command::{self, Order};
 use crate::logic::name::{DatasetName, RoleName};
 use crate::logic::seed::{Seed, Values, When};
@@ -85,7 +86,7 @@ impl Depth {
 struct Ground {
     values: Values,
     /// Where each dataset can be read: live, or in the newest point.
-    roots: BTreeMap<DatasetName, PathBuf>,
+    roots: BTreeMap<DatasetName, Readable>,
 }
 
 /// Makes all files of the role that may be made, and tells what is wrong with the others. Where the role is paused, nothing is
@@ -222,7 +223,7 @@ async fn ground(node: &Arc<Node>, run: &Arc<RoleRun>) -> Result<Option<Ground>> 
         };
         for dataset in wanted {
             if plays && fs.live_identity(&dataset)?.is_some() {
-                roots.insert(dataset.clone(), fs.datasets()[&dataset].clone());
+                roots.insert(dataset.clone(), fs.datasets()[&dataset].clone().into());
                 continue;
             }
             let holds = |stored: &&crate::logic::manifest::Stored| {

@@ -173,9 +173,11 @@ pub fn wake(node: &Node) -> Result<()> {
 }
 
 fn not_yet(node: &Node, run: &RoleRun) -> Result<()> {
-    let Some(before) = node.state.role(&run.name)? else {
+    let Some(mut before) = node.state.role(&run.name)? else {
         return Ok(());
     };
+    // The record may be older than the pairing.
+    before.part.peers = paired(node, run);
     let up = matches!(
         before.part.state,
         State::Active | State::Promoting { .. } | State::HandingOver { .. }

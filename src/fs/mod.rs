@@ -30,7 +30,7 @@ pub mod zfs;
 
 pub use browse::Browsed;
 pub use fault::FsError;
-pub use kept::Kept;
+pub use kept::{Kept, Opening, Readable};
 pub use outgoing::{Measured, Outgoing, Remembered};
 
 /// Result of an edge: context chains, with [`FsError`] inside where a caller branches.
@@ -443,23 +443,16 @@ pub trait Filesystem: Send + Sync {
     /// Missing parents are made.
     fn restore_to(&self, dataset: &DatasetName, point: &PointId, target: &Path) -> Result<()>;
 
-    /// A path by which this process and its children can read the point's dataset.
-    fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<PathBuf>;
+    /// A path by which this process and its children can read the point's dataset, for as long as they keep it.
+    fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<Readable>;
 
-    /// Such paths for every point that holds the dataset, in no order. To look at a thousand points at once: an implementation
-    /// that can tells them by names alone, so that damaged points, and some that are on their way out, may be among them.
-    fn snapshot_paths(&self, dataset: &DatasetName) -> Result<Vec<(PointName, PathBuf)>> {
-        let points = self.list()?.into_iter().map(|stored| stored.manifest);
-        let holding = points.filter(|manifest| manifest.datasets.contains_key(dataset));
-        holding
-            .map(|manifest| {
-                Ok((
-                    manifest.name(),
-                    self.snapshot_path(dataset, &manifest.point)?,
-                ))
-            })
-            .collect()
-    }
+    /// Such paths for every point that holds the dataset, in no order, each opened when it is asked for. To look at a thousand
+    /// points: an implementation that can tells them by names alone, so that damaged ones, and some on their way out, may be among.
+    fn snapshot_paths(&self, dataset: &DatasetName) -> Result<Vec<(PointName, Opening<'_>)>>;
+
+    /// Where people find the datasets of these points, one answer for each: a path, or what the filesystem calls the snapshot
+    /// (`tank/www@standin_...`). Opens none of them.
+    fn known_as(&self, points: &[Stored]) -> Result<Vec<BTreeMap<DatasetName, PathBuf>>>;
 
     /// Moves points out of the catalogue into the fork that `fork` describes, or extends it where it is there: after this
     /// they are neither listed nor sent nor pruned. Idempotent, and begun it is finished by `prepare`: at every moment a
@@ -473,13 +466,13 @@ pub trait Filesystem: Send + Sync {
     /// The datasets of a fork's newest point.
     fn fork_datasets(&self, fork: &PointName) -> Result<Vec<DatasetName>>;
 
-    /// A path by which this process and its children can read a dataset of a fork, at `point` or at its newest one.
+    /// The same of a dataset of a fork, at `point` or at its newest one.
     fn fork_path(
         &self,
         fork: &PointName,
         dataset: &DatasetName,
         point: Option<&PointId>,
-    ) -> Result<PathBuf>;
+    ) -> Result<Readable>;
 
     /// Destroys a fork with all its points: hidden at once, then removed. One that is not there is success.
     /// `FsError::Busy` while somebody reads it, a refusal while it is mounted.

@@ -29,7 +29,7 @@ pub fn copies_come_and_go(fs: &dyn Filesystem) {
                 must("btrfs", &["subvolume", "create", text(&path)]);
             }
         }
-        for other in [live, &held] {
+        for other in [live.as_path(), &held] {
             assert!(!other.join("of the drill").exists(), "{}", other.display());
         }
     }

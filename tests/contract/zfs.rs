@@ -465,15 +465,24 @@ fn what_is_in_use_or_foreign_stays() {
         "list", "-H", "-r", "-t", "snapshot", "-o", "name", &plot.name,
     ]);
     assert!(snapshots.contains("@of-somebody"), "{snapshots}");
-    // A snapshot that somebody destroyed is damage, told and not used.
-    let late = role.snapshot_path(&dataset("web"), &id(1, 2)).unwrap();
-    assert!(late.join("file").exists());
-    drop(role);
-    let role = self::role(&[("web", &web)]);
+    // A snapshot that is read stays, one that nobody reads is whoever's; destroyed, it is damage, told and not used.
     let named = snapshots
         .lines()
         .find(|name| name.ends_with(".1.2"))
         .unwrap();
+    let known = role.known_as(&role.list().unwrap()).unwrap();
+    assert_eq!(known[1][&dataset("web")], Path::new(named));
+    let late = role.snapshot_path(&dataset("web"), &id(1, 2)).unwrap();
+    let again = role.snapshot_path(&dataset("web"), &id(1, 2)).unwrap();
+    assert_eq!(*late, *again, "who reads at once has one mount");
+    drop(late);
+    assert!(again.join("file").exists());
+    assert!(is_busy(role.destroy(&id(1, 2))));
+    assert_eq!(listed(&role), [(1, 1), (1, 2)]);
+    drop(again);
+    for (_, open) in role.snapshot_paths(&dataset("web")).unwrap() {
+        assert!(open().unwrap().join("file").exists());
+    }
     zfs(&["destroy", named]);
     let found = role.inspect().unwrap();
     assert_eq!((found.points.len(), found.damaged.len()), (1, 1));

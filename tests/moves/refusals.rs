@@ -139,6 +139,9 @@ fn a_restart_without_its_peer_waits() {
         15,
         &["standin resume web"],
     );
+    // Also where nothing happened since they were paired.
+    let log = stage.node("alder").log();
+    assert!(!log.contains("no peers who could know better"), "{log}");
     assert_eq!(
         stage
             .node("alder")

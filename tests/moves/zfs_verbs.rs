@@ -137,6 +137,34 @@ fn points_are_used_by_people() {
     let list = String::from_utf8(list).unwrap();
     assert!(!list.contains("/drill-"), "{list}");
     check(birch, &["check"], 0, &["OpenZFS"]);
+    nothing_is_kept_busy(&[alder, birch], &one);
+}
+
+/// What was looked at is a person's to destroy while the daemon runs, where nothing goes on from it.
+fn nothing_is_kept_busy(nodes: &[&TestNode], point: &str) {
+    for node in nodes {
+        let conf = node.live(FILES).join("conf");
+        check(node, &["find", conf.to_str().unwrap()], 0, &[]);
+        check(node, &["verify", "web", "--point", point, "--full"], 0, &[]);
+    }
+    for node in nodes {
+        let all = snapshots(node);
+        let ours = |name: &&str| name.ends_with(&format!("Z.{point}"));
+        let name = all.lines().find(ours).unwrap();
+        let points = node.run(&["points", "web", "--json"]).ok().json();
+        let points = points["roles"][0]["points"].as_array().unwrap();
+        let told = points.iter().find(|told| told["short"] == point).unwrap();
+        assert_eq!(told["datasets"][FILES], name);
+        node.wait_for("a person destroys it", || {
+            let said = Command::new("zfs").args(["destroy", name]).output();
+            let said = said.unwrap();
+            println!("{}", String::from_utf8_lossy(&said.stderr));
+            said.status.success()
+        });
+        let points = node.run(&["points", "web", "--json"]).ok().json();
+        let damaged = points["roles"][0]["damaged"].as_array().unwrap();
+        assert_eq!(damaged[0]["short"], point, "{points}");
+    }
 }
 
 /// Verify; what is equal is not fetched again, whoever asks for it. What differs is, as tests/contract tells.
@@ -239,7 +267,7 @@ fn failback_on_zfs() {
     stage.node_mut("alder").start();
     stage.wait_state("alder", "standby");
     stage.wait_linked();
-    let said = stage.node("alder").run(&["failback", "web"]);
+    let said = stage.node("birch").run(&["failback", "web"]);
     assert!(matches!(said.code, 0 | 3), "{said:?}");
     stage.wait_state("alder", "active");
     stage.wait_state("birch", "standby");

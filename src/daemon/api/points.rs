@@ -67,6 +67,7 @@ pub struct PointView {
     pub reason: String,
     /// The node it was received from; none where it was taken here.
     pub from: Option<NodeName>,
+    /// Where each is found here: a path, or on ZFS the name of its snapshot (`tank/www@standin_...`).
     pub datasets: BTreeMap<DatasetName, PathBuf>,
     /// File data received for it, in bytes, over all datasets; none where it was taken here.
     pub data_bytes: Option<u64>,

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use super::super::api::Source;
 use super::super::node::{Node, RoleRun, blocking, lock};
 use crate::error::{Code, Failure};
-use crate::fs::{Filesystem, Inspection};
+use crate::fs::{Filesystem, FsError, Inspection, Opening, Readable};
 use crate::host::peek::Tree;
 use crate::logic::lineage::{Entry, Lineage};
 use crate::logic::locate::{self, Located};
@@ -153,7 +153,8 @@ impl Looking<'_> {
         };
         // What cannot be asked for its identity cannot be looked at either; the points still can.
         if live && matches!(self.fs.live_identity(&self.at.dataset), Ok(Some(_))) {
-            looked.live = self.one(&self.fs.datasets()[&self.at.dataset], "the live data");
+            let live = &self.fs.datasets()[&self.at.dataset];
+            looked.live = self.one(|| Ok(live.clone().into()), "the live data");
         }
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         looked.notes.append(&mut notes);
@@ -166,13 +167,14 @@ impl Looking<'_> {
     }
 
     /// Looks into all of them, by several threads.
-    fn all(&self, paths: &[(PointName, PathBuf)]) -> HashMap<PointName, Matches> {
+    fn all(&self, paths: &[(PointName, Opening<'_>)]) -> HashMap<PointName, Matches> {
         let next = AtomicUsize::new(0);
         let work = || {
             let mut found = Vec::new();
-            while let Some((name, root)) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some((name, open)) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let short = format!("{}.{}", name.epoch, name.sequence);
-                found.extend(self.one(root, &short).map(|matches| (*name, matches)));
+                let matches = self.one(open, &short);
+                found.extend(matches.map(|matches| (*name, matches)));
             }
             found
         };
@@ -185,27 +187,29 @@ impl Looking<'_> {
     }
 
     /// None: there is no such tree, or it cannot be looked at.
-    fn one(&self, root: &Path, shown: &str) -> Option<Matches> {
-        let look = || {
-            let tree = Tree::open(root)?;
-            if self.pattern {
-                return tree.matching(&self.at.inner, &self.left);
-            }
-            let facts = tree.facts(&self.at.inner)?;
-            Ok(facts
-                .map(|facts| (self.at.inner.clone(), facts))
-                .into_iter()
-                .collect())
+    fn one(&self, open: impl Fn() -> Result<Readable>, shown: &str) -> Option<Matches> {
+        let look = || -> Result<Option<Matches>> {
+            let root = open()?;
+            let tree = Tree::open(&root)?;
+            let matches: Matches = match self.pattern {
+                true => tree.matching(&self.at.inner, &self.left)?,
+                false => {
+                    let facts = tree.facts(&self.at.inner)?;
+                    let found = facts.map(|facts| (self.at.inner.clone(), facts));
+                    found.into_iter().collect()
+                }
+            };
+            // Gone from under the look: an empty tree tells nothing then.
+            let gone = matches.is_empty() && root.symlink_metadata().is_err();
+            Ok((!gone).then_some(matches))
         };
         match look() {
-            // Gone from under the look: an empty tree tells nothing then.
-            Ok(matches) if matches.is_empty() && root.symlink_metadata().is_err() => None,
-            Ok(matches) => Some(matches),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Ok(matches) => matches,
+            Err(error) if is_gone(&error) => None,
             Err(error) => {
                 let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
                 if notes.len() < NOTES_MAX {
-                    notes.push(format!("could not look into {shown}: {error}"));
+                    notes.push(format!("could not look into {shown}: {error:#}"));
                 }
                 None
             }
@@ -218,11 +222,12 @@ impl Looking<'_> {
             let mut points = Vec::new();
             for point in &fork.points {
                 // It may not hold the dataset, or be discarded at this moment.
-                let root = self
-                    .fs
-                    .fork_path(&fork.name, &self.at.dataset, Some(&point.id));
+                let dataset = &self.at.dataset;
+                let Ok(root) = self.fs.fork_path(&fork.name, dataset, Some(&point.id)) else {
+                    continue;
+                };
                 let short = format!("fork {}", fork.short());
-                let Some(found) = root.ok().and_then(|root| self.one(&root, &short)) else {
+                let Some(found) = self.one(|| Ok(root.clone()), &short) else {
                     continue;
                 };
                 points.push(Point {
@@ -240,6 +245,15 @@ impl Looking<'_> {
         }
         Ok(forks)
     }
+}
+
+/// Whether it went before it could be looked at.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    error.chain().any(|cause| {
+        cause.downcast_ref().is_some_and(missing)
+            || matches!(cause.downcast_ref(), Some(FsError::Missing(_)))
+    })
 }
 
 fn line(
@@ -265,9 +279,9 @@ fn line(
 }
 
 /// The tree in which a source of this node is read. A damaged point is refused.
-pub fn root_of(fs: &dyn Filesystem, dataset: &DatasetName, source: &Source) -> Result<PathBuf> {
+pub fn root_of(fs: &dyn Filesystem, dataset: &DatasetName, source: &Source) -> Result<Readable> {
     let Some(point) = &source.point else {
-        return Ok(fs.datasets()[dataset].clone());
+        return Ok(fs.datasets()[dataset].clone().into());
     };
     let missing = |what: String| Failure::new(Code::NotFound, what);
     if let Some(name) = &source.fork {

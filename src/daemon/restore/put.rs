@@ -15,21 +15,21 @@ use super::super::node::{Node, RoleRun, blocking};
 use super::super::take::{self, Taken};
 use super::{keep_live, usage};
 use crate::error::{Code, Failure};
-use crate::fs::Scan;
+use crate::fs::{Readable, Scan};
 use crate::host::copy;
 use crate::logic::manifest::{Reason, Stored};
 use crate::logic::name::DatasetName;
 
 /// A file or a tree that is put somewhere.
 pub struct Put<'a> {
-    pub source: PathBuf,
+    pub source: Readable,
     pub target: PathBuf,
     /// In place of what is live there.
     pub over: bool,
     /// The path in a dataset beside or over which it is put.
     pub inside: Option<(&'a DatasetName, &'a Path)>,
     /// The tree that the source is from, where directories that are missing on the way to the target shall be as in it.
-    pub like: Option<PathBuf>,
+    pub like: Option<Readable>,
     /// What is done, for people.
     pub text: String,
 }
@@ -100,7 +100,7 @@ async fn no_nested(run: &Arc<RoleRun>, dataset: &DatasetName, inner: &Path) -> R
 async fn replace(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
-    (source, target): (PathBuf, PathBuf),
+    (source, target): (Readable, PathBuf),
     kept: &Stored,
     text: String,
     report: &mut RestoreReport,

@@ -5,7 +5,6 @@
 //! It deliberately does not know what the hashes are compared with.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use anyhow::{Result, bail};
 use tokio_util::sync::CancellationToken;
 
 use super::super::node::{Node, RoleRun, lock};
+use crate::fs::Readable;
 use crate::fs::tree::{self, Memory, Pace, Reading, Seen, Tree};
 use crate::host::hashes::{Hashes, Kept};
 use crate::logic::manifest::Stored;
@@ -172,7 +172,7 @@ pub struct Wanted {
 
 /// A dataset that was read.
 pub struct Whole {
-    root: PathBuf,
+    root: Readable,
     without: BTreeSet<Vec<u8>>,
     leave: Leave,
     memory: Remembered,

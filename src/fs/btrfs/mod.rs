@@ -26,7 +26,8 @@ use self::top::Top;
 use crate::error::{Code, Failure};
 use crate::fs::{
     AfterReboot, Bracket, Browsed, Filesystem, FsError, Held, Inspection, Kept, KeptAside, Limits,
-    Live, Measured, Opened, Outgoing, Receipt, Restored, Result, Scan, Space, View, Watch,
+    Live, Measured, Opened, Opening, Outgoing, Readable, Receipt, Restored, Result, Scan, Space,
+    View, Watch,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
@@ -57,6 +58,7 @@ mod look;
 mod measure;
 pub(in crate::fs) mod mountinfo;
 mod nested;
+mod paths;
 mod place;
 mod reboot;
 pub mod receive;
@@ -427,33 +429,24 @@ impl Filesystem for Btrfs {
         })
     }
 
-    fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<PathBuf> {
+    fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<Readable> {
         self.run(format!("find {dataset} of {point}"), |catalogue| {
             let found = catalogue.find(point)?;
             let path = catalogue.snapshot_path(&found, dataset)?;
             let (part, _) = catalogue.place(dataset)?;
-            Ok(readable(part, &path))
+            Ok(paths::readable(part, &path))
         })
     }
 
-    fn snapshot_paths(&self, dataset: &DatasetName) -> Result<Vec<(PointName, PathBuf)>> {
+    fn snapshot_paths(&self, dataset: &DatasetName) -> Result<Vec<(PointName, Opening<'_>)>> {
         self.run(format!("find {dataset} in every point"), |catalogue| {
-            let (part, _) = catalogue.place(dataset)?;
-            let names = catalogue::point_names(&part.points())?;
-            // They lie side by side: where one can be read, all can.
-            let mut first = names
-                .iter()
-                .map(|name| part.points().join(name).join(dataset));
-            let first = first.find(|path| path.is_dir());
-            let room = first.map(|path| readable(part, &path));
-            let room = room.and_then(|path| Some(path.ancestors().nth(2)?.to_owned()));
-            let Some(room) = room else {
-                return Ok(Vec::new());
-            };
-            let path =
-                |name: String| Some((PointName::parse(&name)?, room.join(&name).join(dataset)));
-            Ok(names.into_iter().filter_map(path).collect())
+            paths::all(catalogue, dataset)
         })
+    }
+
+    fn known_as(&self, points: &[Stored]) -> Result<Vec<BTreeMap<DatasetName, PathBuf>>> {
+        let what = format!("find the points of {}", self.role);
+        self.run(what, |catalogue| paths::known_as(catalogue, points))
     }
 
     fn fork(&self, points: &[PointId], fork: Fork) -> Result<()> {
@@ -477,10 +470,10 @@ impl Filesystem for Btrfs {
         fork: &PointName,
         dataset: &DatasetName,
         point: Option<&PointId>,
-    ) -> Result<PathBuf> {
+    ) -> Result<Readable> {
         self.run(format!("find {dataset} of fork {fork}"), |catalogue| {
             let (found, _) = forks::snapshot(catalogue, fork, dataset, point)?;
-            Ok(readable(found.part, &found.path))
+            Ok(paths::readable(found.part, &found.path))
         })
     }
 
@@ -575,21 +568,4 @@ impl Filesystem for Btrfs {
             room: Gauge::new(place.top.dir(), self.limits.reserve).free(place.top.path(), 0)?,
         })
     }
-}
-
-/// A path by which this process and its children can read what lies at `path`.
-fn readable(part: &Part, path: &Path) -> PathBuf {
-    let relative = part.relative(path);
-    visible(&part.top, relative).unwrap_or_else(|| part.top.path_for_children().join(relative))
-}
-
-/// The same path in a mount of the whole filesystem that everybody sees, where there is one.
-fn visible(top: &Top, relative: &Path) -> Option<PathBuf> {
-    let mounts = mountinfo::read().ok()?;
-    let ours = subvolume::info(&top.path().join(relative)).ok()?;
-    mounts
-        .iter()
-        .filter(|mount| mount.kind == "btrfs" && mount.root == Path::new("/"))
-        .map(|mount| mount.point.join(relative))
-        .find(|path| subvolume::info(path).is_ok_and(|found| found.uuid == ours.uuid))
 }

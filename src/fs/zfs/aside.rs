@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::command::zfs;
 use super::core::{Core, Part, Scene};
 use super::family::ASIDE;
-use super::{guard, look, show, store};
+use super::{guard, look, store};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
 use crate::fs::{KeptAside, Result};
@@ -119,7 +119,6 @@ fn rename(scene: &Scene<'_>, point: &Stored) -> Result<()> {
             // Renamed by an earlier try, or gone.
             continue;
         };
-        show::let_go(scene.core, found.guid);
         look::take_away(found)?;
         let unique = Uuid::new_v4().simple().to_string();
         let to = format!("{}@{ASIDE}{}", found.dataset, &unique[..8]);

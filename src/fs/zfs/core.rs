@@ -1,11 +1,11 @@
 //! What every verb begins with: the stores of a role and the snapshots there are, looked up anew each time.
 //!
-//! Nothing is remembered between calls but mounts, so what an admin renames or destroys meanwhile is seen, and a restart is
+//! Nothing is remembered between calls but mounts that are in use, so what an admin renames or destroys meanwhile is seen, and a restart is
 //! like a first start. It deliberately does not know what any verb does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::family::{Family, Snapshot};
 use super::show::Shown;
@@ -34,8 +34,8 @@ pub struct Core {
     pub uses: Uses,
     /// By parents.
     stores: Mutex<BTreeMap<String, Arc<Store>>>,
-    /// Snapshots mounted for reading, by guid.
-    pub shown: Mutex<BTreeMap<u64, Arc<Shown>>>,
+    /// Snapshots that somebody reads now, by guid.
+    pub read: Mutex<BTreeMap<u64, Weak<Shown>>>,
     /// Held by whoever moves snapshots or datasets about.
     turn: Mutex<()>,
     pub reported: Mutex<BTreeSet<String>>,
@@ -64,7 +64,7 @@ impl Core {
             limits,
             uses: Uses::default(),
             stores: Mutex::default(),
-            shown: Mutex::default(),
+            read: Mutex::default(),
             turn: Mutex::default(),
             reported: Mutex::default(),
         }

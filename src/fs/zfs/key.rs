@@ -8,12 +8,13 @@
 //! dataset that is opened by the next call. It deliberately does not know why anything becomes live.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use super::command::zfs;
 use super::core::{Core, Scene};
-use super::family::Snapshot;
+use super::family::{Family, Snapshot};
 use super::{show, store};
 use crate::error::{Code, Failure};
 use crate::fs::Result;
@@ -22,6 +23,10 @@ use crate::logic::name::DatasetName;
 
 /// Most datasets that a copy is made independent of: each promotion takes the snapshots of one.
 const PROMOTIONS_MAX: usize = 64;
+
+/// Longest wait for those who read a point, and between two looks: most read for less than a second.
+const READ_MAX: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub fn property(name: &str, of: &str) -> Result<String> {
     let said = zfs(&["get", "-Hp", "-o", "value", name, of])
@@ -102,6 +107,32 @@ pub fn expect(scene: &Scene<'_>, dataset: &DatasetName, source: &Snapshot) -> Re
     Ok(())
 }
 
+/// The same of one that cannot move now, after waiting for those who read.
+pub fn expect_unread(scene: &Scene<'_>, dataset: &DatasetName, source: &Snapshot) -> Result<()> {
+    let family = scene.family(dataset)?;
+    let tree = family.tree(&source.dataset);
+    match tree.is_some_and(|tree| tree.encrypted) {
+        true => wait_unread(scene.core, family),
+        false => Ok(()),
+    }
+}
+
+/// A snapshot that is mounted does not move, and this process mounts what it reads.
+fn wait_unread(core: &Core, family: &Family) -> Result<()> {
+    let end = Instant::now() + READ_MAX;
+    while let Some(snapshot) = show::being_read(core, family) {
+        if Instant::now() >= end {
+            let snapshot = snapshot.name();
+            let what = format!("move {snapshot}: it is encrypted, and this node is reading it");
+            return Err(Failure::new(Code::Refused, what)
+                .hint("wait for the comparison, search or copy of its files to end, then repeat it")
+                .into());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
 /// A snapshot that the copy would take along, where somebody has it mounted.
 fn shown(scene: &Scene<'_>, dataset: &DatasetName) -> Result<Option<(String, PathBuf)>> {
     let family = scene.family(dataset)?;
@@ -120,10 +151,7 @@ pub fn make_independent(core: &Core, dataset: &DatasetName, copy: &str) -> Resul
         return Ok(());
     }
     let around = root_around(core, dataset)?;
-    // A snapshot that is mounted does not move.
-    for snapshot in &core.look()?.family(dataset)?.snapshots {
-        show::let_go(core, snapshot.guid);
-    }
+    wait_unread(core, core.look()?.family(dataset)?)?;
     for _ in 0..PROMOTIONS_MAX {
         let root = property("encryptionroot", copy)?;
         if root == copy || root == around || property("origin", copy)? == "-" {

@@ -95,6 +95,7 @@ pub fn restore(
         }
     }
     key::expect(&scene, dataset, source)?;
+    key::expect_unread(&scene, dataset, source)?;
     let part = scene.part(dataset)?;
     if let Some(old) = old {
         unmount(core, dataset, old)?;

@@ -21,8 +21,8 @@ pub use self::core::Place;
 use crate::error::{Code, Failure};
 use crate::fs::{
     AfterReboot, Bases, Bracket, Browsed, Filesystem, FsError, Ground, Held, Inspection, Kept,
-    KeptAside, Limits, Live, Measured, Opened, Outgoing, Receipt, Restored, Result, Scan, Space,
-    View, Watch,
+    KeptAside, Limits, Live, Measured, Opened, Opening, Outgoing, Readable, Receipt, Restored,
+    Result, Scan, Space, View, Watch,
 };
 use crate::logic::changes::Change;
 use crate::logic::damage::Damaged;
@@ -261,16 +261,31 @@ impl Filesystem for Zfs {
 
     /// A clone would lie in the pool, at no path: the caller copies the files.
     fn restore_to(&self, dataset: &DatasetName, point: &PointId, target: &Path) -> Result<()> {
-        self.snapshot_path(dataset, point)?;
+        snapshot_of(&self.core.look()?, dataset, point)?;
         Err(FsError::OtherFilesystem(target.to_owned()).into())
     }
 
-    fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<PathBuf> {
+    fn snapshot_path(&self, dataset: &DatasetName, point: &PointId) -> Result<Readable> {
         let scene = self.core.look()?;
-        let found = scene.find(point)?;
-        let missing = || FsError::Missing(format!("dataset {dataset} in point {point}"));
-        let local = found.local.datasets.get(dataset).ok_or_else(missing)?;
-        show::readable(&self.core, scene.snapshot(dataset, local.uuid)?)
+        show::readable(&self.core, snapshot_of(&scene, dataset, point)?)
+    }
+
+    fn snapshot_paths(&self, dataset: &DatasetName) -> Result<Vec<(PointName, Opening<'_>)>> {
+        show::openings(&self.core, dataset)
+            .with_context(|| format!("find {dataset} in every point"))
+    }
+
+    fn known_as(&self, points: &[Stored]) -> Result<Vec<BTreeMap<DatasetName, PathBuf>>> {
+        let scene = self.core.look()?;
+        let name = |dataset: &DatasetName, uuid| Some(scene.snapshot(dataset, uuid).ok()?.name());
+        let names = |stored: &Stored| {
+            let datasets = stored.local.datasets.iter();
+            let named = datasets.filter_map(|(dataset, local)| {
+                Some((dataset.clone(), name(dataset, local.uuid)?.into()))
+            });
+            named.collect()
+        };
+        Ok(points.iter().map(names).collect())
     }
 
     fn fork(&self, points: &[PointId], fork: Fork) -> Result<()> {
@@ -291,7 +306,7 @@ impl Filesystem for Zfs {
         fork: &PointName,
         dataset: &DatasetName,
         point: Option<&PointId>,
-    ) -> Result<PathBuf> {
+    ) -> Result<Readable> {
         let scene = self.core.look()?;
         let snapshot = forks::snapshot(&scene, fork, dataset, point)?;
         show::readable(&self.core, snapshot)
@@ -302,7 +317,7 @@ impl Filesystem for Zfs {
     }
 
     fn export_fork(&self, fork: &PointName, dataset: &DatasetName, target: &Path) -> Result<()> {
-        self.fork_path(fork, dataset, None)?;
+        forks::snapshot(&self.core.look()?, fork, dataset, None)?;
         Err(FsError::OtherFilesystem(target.to_owned()).into())
     }
 
@@ -375,7 +390,12 @@ impl Filesystem for Zfs {
 
     fn how_to_remove(&self, dataset: &DatasetName) -> String {
         let place = self.core.places.get(dataset);
-        place.map_or_else(String::new, |place| format!("zfs destroy -r {}", place.zfs))
+        place.map_or_else(String::new, |place| {
+            let zfs = &place.zfs;
+            format!(
+                "release what is held in it (docs/zfs.md has the line), then zfs destroy -r {zfs}"
+            )
+        })
     }
 
     fn space(&self, dataset: &DatasetName) -> Result<Space> {
@@ -384,4 +404,15 @@ impl Filesystem for Zfs {
 
     /// A store that cannot be written stays so until its pool is imported anew; snapshots that are shown may be read now.
     fn let_go(&self) {}
+}
+
+fn snapshot_of<'a>(
+    scene: &'a core::Scene<'_>,
+    dataset: &DatasetName,
+    point: &PointId,
+) -> Result<&'a family::Snapshot> {
+    let found = scene.find(point)?;
+    let missing = || FsError::Missing(format!("dataset {dataset} in point {point}"));
+    let local = found.local.datasets.get(dataset).ok_or_else(missing)?;
+    scene.snapshot(dataset, local.uuid)
 }

@@ -117,7 +117,6 @@ fn empty(scene: &Scene<'_>, trash: &Path) -> Result<Emptied> {
             .iter()
             .filter(|found| Some(found.guid) == guid && !found.is_aside())
         {
-            show::let_go(scene.core, found.guid);
             look::take_away(found)?;
             if found.held {
                 guard::release(&found.name())?;

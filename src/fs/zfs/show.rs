@@ -4,14 +4,14 @@
 //! A snapshot is mounted by itself (`pool/ds@snap` is a source of mount(2)), never through the automounts below `.zfs`. The kernel
 //! destroys no snapshot that is mounted.
 //!
-//! Promise: nothing but our own mounts is ever unmounted or covered: they are known by their source. Private mounts go with the
-//! process; a reboot leaves none. It deliberately does not know points' history.
+//! Promise: nothing but our own mounts is ever unmounted or covered: they are known by their source. Private mounts go with who
+//! reads, at the latest with the process, so that a person can destroy what nobody reads; a reboot leaves none. It deliberately does not know points' history.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use anyhow::Context;
 use rustix::fs::CWD;
@@ -19,13 +19,13 @@ use rustix::mount::{MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags};
 
 use super::command::zfs;
 use super::core::{Core, Scene};
-use super::family::Snapshot;
+use super::family::{Family, Snapshot};
 use super::forks;
 use super::store::{self, STANDIN};
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::freeze::freeze;
 use crate::fs::btrfs::{fork_mount, mountinfo};
-use crate::fs::{FsError, Result, View};
+use crate::fs::{FsError, Opening, Readable, Result, View};
 use crate::logic::name::DatasetName;
 use crate::logic::point::{PointId, PointName};
 
@@ -58,22 +58,45 @@ impl Shown {
     }
 }
 
-/// A path by which a snapshot can be read until it is destroyed or let go of.
-pub fn readable(core: &Core, snapshot: &Snapshot) -> Result<PathBuf> {
-    let mut shown = core.shown.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = shown.get(&snapshot.guid) {
-        return Ok(known.path());
-    }
-    let new = Arc::new(Shown::open(&snapshot.name())?);
-    let path = new.path();
-    shown.insert(snapshot.guid, new);
-    Ok(path)
+/// A path by which a snapshot can be read for as long as somebody has it. Those who read at once have one mount.
+pub fn readable(core: &Core, snapshot: &Snapshot) -> Result<Readable> {
+    let mut read = core.read.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = read.get(&snapshot.guid).and_then(Weak::upgrade);
+    let shown = match known {
+        Some(known) => known,
+        None => {
+            read.retain(|_, shown| shown.strong_count() > 0);
+            let new = Arc::new(Shown::open(&snapshot.name())?);
+            read.insert(snapshot.guid, Arc::downgrade(&new));
+            new
+        }
+    };
+    Ok(Readable::guarded(shown.path(), shown))
 }
 
-/// Before it is destroyed.
-pub fn let_go(core: &Core, guid: u64) {
-    let mut shown = core.shown.lock().unwrap_or_else(PoisonError::into_inner);
-    shown.remove(&guid);
+/// See `Filesystem::snapshot_paths`. Each is mounted when its turn comes: a thousand at once would be more than a process may open.
+pub fn openings<'a>(
+    core: &'a Core,
+    dataset: &DatasetName,
+) -> Result<Vec<(PointName, Opening<'a>)>> {
+    let scene = core.look()?;
+    let mut openings: Vec<(PointName, Opening<'a>)> = Vec::new();
+    for found in scene.list()? {
+        let Some(local) = found.local.datasets.get(dataset) else {
+            continue;
+        };
+        let snapshot = scene.snapshot(dataset, local.uuid)?.clone();
+        let open = move || readable(core, &snapshot);
+        openings.push((found.manifest.name(), Box::new(open)));
+    }
+    Ok(openings)
+}
+
+/// A snapshot of the dataset that this process reads now.
+pub fn being_read<'a>(core: &Core, family: &'a Family) -> Option<&'a Snapshot> {
+    let read = core.read.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_read = |guid| read.get(guid).is_some_and(|it| it.strong_count() > 0);
+    family.snapshots.iter().find(|known| is_read(&known.guid))
 }
 
 /// Whether somebody can see a snapshot of the point at a path.
