@@ -32,7 +32,8 @@ const QUEUE_FRAMES: usize = 8;
 /// A peer that stops answering inside an exchange, link alive, is given up after this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long a peer that takes nothing any more has to say why.
+/// How long a peer that takes nothing any more has to say why: longer than what its words have on their way through a link's
+/// worker (`Timing::close`).
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// A receiver that waited less than this share of the time is what holds the transfer up.
@@ -237,14 +238,15 @@ async fn write_and_watch(
 ) -> Result<()> {
     let (mut write, mut watch) = (pin!(write), pin!(watch));
     let error = tokio::select! {
-        watched = &mut watch => {
-            watched?;
-            return write.await;
-        }
+        biased;
         written = &mut write => match written {
             Ok(()) => return watch.await,
             Err(error) => error,
         },
+        watched = &mut watch => {
+            watched?;
+            return write.await;
+        }
     };
     match tokio::time::timeout(LAST_WORD, watch).await {
         Ok(Err(told)) if told.is::<Failure>() => Err(told),
@@ -313,5 +315,38 @@ pub async fn answer(what: &str, next: impl Future<Output = Result<Answer>>) -> R
         Ok(Err(error)) => Err(error),
         Ok(Ok(Answer::Refused(refusal))) => Err(refusal.into_error(what)),
         Ok(Ok(answer)) => Ok(answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    /// What the writing side and the watching side come to (`refused` is a reason of the peer's, none: it goes on for ever), and
+    /// what the transfer does.
+    async fn check(written: Option<&str>, watched: Option<&str>, expected: &str) {
+        let outcome = |words: &str| match words {
+            "ok" => Ok(()),
+            "refused" => Err(Failure::new(Code::NoSpace, "refused").into()),
+            words => Err(anyhow::anyhow!("{words}")),
+        };
+        let side = async |words: Option<&str>| match words {
+            Some(words) => ready(outcome(words)).await,
+            None => pending().await,
+        };
+        let came = write_and_watch(side(written), side(watched)).await;
+        let came = came.map_or_else(|error| format!("{error:#}"), |()| "ok".to_owned());
+        assert_eq!(came, expected, "{written:?} {watched:?}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_s_reason_is_heard() {
+        check(Some("ok"), Some("ok"), "ok").await;
+        check(None, Some("refused"), "refused").await;
+        check(Some("ok"), Some("refused"), "refused").await;
+        check(Some("broken pipe"), Some("refused"), "refused").await;
+        check(Some("broken pipe"), Some("it broke off"), "broken pipe").await;
     }
 }

@@ -237,11 +237,11 @@ impl Desk {
             tokio::select! {
                 order = self.channel.recv::<Order>() => match order? {
                     Some((Order::Open, Some(lane))) => {
-                        open.spawn(lanes::outgoing(link.clone(), socket(lane)?));
+                        open.spawn(lanes::outgoing(link.clone(), socket(lane)?, self.timing));
                     }
                     Some((Order::Take, Some(lane))) => {
                         let (request, exchange) = waiting.pop_front().context("nothing waits")?;
-                        open.spawn(lanes::incoming(request, exchange, socket(lane)?));
+                        open.spawn(lanes::incoming(request, exchange, socket(lane)?, self.timing));
                     }
                     Some((Order::Clock { now }, _)) => link.our_clock_told(now),
                     Some((Order::Close { why }, _)) => {

@@ -5,7 +5,6 @@
 //! the peer sent one; a slow side slows the other, exchange by exchange, and nothing piles up here but one frame each way.
 
 use std::pin::{Pin, pin};
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -19,10 +18,8 @@ use super::super::exchange::{Exchange, Item, Receiving, Sending};
 use super::super::frame::{BadFrame, Frame};
 use super::super::link::Link;
 use super::super::message::{Answer, MESSAGE_BYTES_MAX, Refusal, Request, SenderWord, plain};
+use super::super::timing::Timing;
 use crate::error::Code;
-
-/// How long a peer that takes nothing any more has to say why.
-const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// What a peer says inside an exchange.
 pub(super) trait Said: Serialize + DeserializeOwned + Send + Sync {
@@ -84,7 +81,7 @@ impl Said for SenderWord {
 }
 
 /// An exchange that the daemon opens: its first frame is the request.
-pub(super) async fn outgoing(link: Link, lane: UnixStream) {
+pub(super) async fn outgoing(link: Link, lane: UnixStream, timing: Timing) {
     let (read, write) = lane.into_split();
     let mut reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
     reader.expect_whole();
@@ -95,20 +92,25 @@ pub(super) async fn outgoing(link: Link, lane: UnixStream) {
         }
     };
     let carried = match opened.await {
-        Ok(exchange) => carry::<Answer>(exchange, reader, FrameWriter::new(write)).await,
+        Ok(exchange) => carry::<Answer>(exchange, reader, FrameWriter::new(write), timing).await,
         Err(error) => Err(error),
     };
     tell(carried);
 }
 
 /// An exchange that the peer opened.
-pub(super) async fn incoming(request: Request, exchange: Exchange, lane: UnixStream) {
+pub(super) async fn incoming(
+    request: Request,
+    exchange: Exchange,
+    lane: UnixStream,
+    timing: Timing,
+) {
     let (read, write) = lane.into_split();
     let mut reader = FrameReader::new(read, MESSAGE_BYTES_MAX);
     reader.expect_whole();
     let mut writer = FrameWriter::new(write);
     let carried = match writer.message(&request).await {
-        Ok(()) => carry::<SenderWord>(exchange, reader, writer).await,
+        Ok(()) => carry::<SenderWord>(exchange, reader, writer, timing).await,
         Err(error) => Err(error),
     };
     tell(carried);
@@ -136,6 +138,7 @@ async fn carry<T: Said>(
     exchange: Exchange,
     mut reader: FrameReader<OwnedReadHalf>,
     mut writer: FrameWriter<OwnedWriteHalf>,
+    timing: Timing,
 ) -> Result<()> {
     let (mut sending, mut receiving) = exchange.into_split();
     let mut to = pin!(to_peer(&mut reader, &mut sending));
@@ -147,7 +150,7 @@ async fn carry<T: Said>(
     match ended {
         Ended::Source(ended) => ended,
         Ended::Target(error) => {
-            let _ = tokio::time::timeout(LAST_WORD, other).await;
+            let _ = tokio::time::timeout(timing.close, other).await;
             Err(error)
         }
     }
