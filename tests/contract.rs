@@ -8,6 +8,8 @@
 mod drills;
 #[path = "contract/forks.rs"]
 mod forks;
+#[path = "contract/replayed.rs"]
+mod replayed;
 #[path = "contract/restores.rs"]
 mod restores;
 #[path = "contract/stage.rs"]

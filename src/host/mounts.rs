@@ -119,8 +119,15 @@ fn is_subvolume(path: &Path) -> bool {
         .is_ok_and(|facts| facts.is_dir() && facts.ino() == SUBVOLUME_ROOT)
 }
 
-/// The ZFS filesystems; none of them when the machine has no `zfs` program.
+/// There while the module of OpenZFS is loaded, or is part of the kernel (zfs(4)).
+const ZFS_MODULE: &str = "/sys/module/zfs";
+
+/// The ZFS filesystems; none of them when the machine has no `zfs` program, or has no pool: what imports one loads the module,
+/// and a question would load it too, which takes seconds and taints the kernel of a machine that has no use for it.
 pub fn zfs_filesystems() -> Result<Vec<ZfsFilesystem>> {
+    if !Path::new(ZFS_MODULE).exists() {
+        return Ok(Vec::new());
+    }
     const ARGUMENTS: [&str; 6] = ["list", "-H", "-o", "name,mountpoint", "-t", "filesystem"];
     let output = Command::new("zfs")
         .args(ARGUMENTS)

@@ -110,6 +110,24 @@ impl Loop {
         }
     }
 
+    /// Unmounts it, lets `meanwhile` do something to the image, and mounts it again. For images in files.
+    pub fn mounted_anew(self, meanwhile: impl FnOnce(&Path)) -> Loop {
+        assert!(self._disk.is_none(), "a disk is nobody's to replace");
+        run("umount", [&self.path]);
+        meanwhile(&self.image);
+        let noatime = OsStr::new("loop,noatime");
+        run(
+            "mount",
+            [
+                "-o".as_ref(),
+                noatime,
+                self.image.as_os_str(),
+                self.path.as_os_str(),
+            ],
+        );
+        self
+    }
+
     /// The file or device that holds it.
     pub fn image(&self) -> &Path {
         &self.image

@@ -171,6 +171,7 @@ mod tests {
             parent_uuid: Some(Uuid::from_u128(7)),
             received_uuid: None,
             read_only: true,
+            generation: otransid,
             ctransid: otransid,
             otransid,
         };

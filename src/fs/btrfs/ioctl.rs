@@ -120,7 +120,10 @@ pub struct Subvolume {
     pub parent_uuid: Option<Uuid>,
     pub received_uuid: Option<Uuid>,
     pub read_only: bool,
-    /// Transaction of the last change of anything in it, visible before it is committed.
+    /// Transaction in which its tree was last written, for whatever reason; as committed.
+    pub generation: u64,
+    /// Transaction of the last change of anything in it, visible before it is committed; but for what a log brought back
+    /// (`live`).
     pub ctransid: u64,
     /// Transaction that created it.
     pub otransid: u64,
@@ -138,6 +141,7 @@ pub fn subvolume(fd: impl AsFd) -> io::Result<Subvolume> {
         parent_uuid: some(args.parent_uuid),
         received_uuid: some(args.received_uuid),
         read_only: args.flags & ROOT_READ_ONLY != 0,
+        generation: args.generation,
         ctransid: args.ctransid,
         otransid: args.otransid,
     })

@@ -54,6 +54,7 @@ pub(crate) mod freeze;
 mod fstab;
 mod ioctl;
 mod layout;
+mod live;
 mod look;
 mod measure;
 pub(in crate::fs) mod mountinfo;

@@ -27,7 +27,7 @@ use super::place::{Occupant, Place};
 use super::settle::{self, INTENT, INTENT_BYTES_MAX, Intent, TREE, mark, set_aside, settle};
 use super::subvolume::{self, Access};
 use super::uses::{Use, Used};
-use super::{disk, ioctl, mountinfo, remount, retire, send, take, top};
+use super::{disk, ioctl, live, mountinfo, remount, retire, send, take, top};
 use crate::error::{Code, Failure};
 use crate::fs::{FsError, Restored, Result};
 use crate::logic::manifest::{Manifest, Stored};
@@ -126,7 +126,7 @@ fn is_there(
         return Ok(None);
     }
     part.top.sync()?;
-    let live = ioctl::subvolume(place.open_live()?)
+    let live = live::subvolume(place.open_live()?)
         .with_context(|| format!("look at {}", place.live.display()))?;
     let snapshot = take::snapshot_info(catalogue, found, &place.dataset)?;
     if live.read_only || !settle::is_untouched(&live, &snapshot) {

@@ -107,7 +107,7 @@ pub fn settle(
         nested_aside: Vec::new(),
         aside: None,
     };
-    let Some(old) = subvolume::info_if_any(&tree).context("look at what was live")? else {
+    let Some(old) = subvolume::live_if_any(&tree).context("look at what was live")? else {
         disk::remove(dir).context("remove the emptied directory")?;
         return Ok(restored);
     };

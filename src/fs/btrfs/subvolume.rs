@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::IFlags;
 
 use super::ioctl::{self, Subvolume};
+use super::live;
 use super::place::SUBVOLUME_INODE;
 
 /// Whether a snapshot can be written to.
@@ -34,9 +35,9 @@ pub fn info(path: &Path) -> io::Result<Subvolume> {
     ioctl::subvolume(&dir)
 }
 
-/// The same, none where nothing is.
-pub fn info_if_any(path: &Path) -> io::Result<Option<Subvolume>> {
-    match info(path) {
+/// What `live` says of the subvolume at `path`; none where nothing is, errors as of [`info`].
+pub fn live_if_any(path: &Path) -> io::Result<Option<Subvolume>> {
+    match info(path).and_then(|_| live::subvolume(File::open(path)?)) {
         Ok(found) => Ok(Some(found)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),

@@ -24,7 +24,7 @@ use super::layout::{LOCAL, MANIFEST, NEW_PREFIX, Part};
 use super::subvolume::{self, Access};
 use super::top;
 use super::uses::{Use, Used};
-use super::{disk, ioctl};
+use super::{disk, ioctl, live};
 use crate::error::{Code, Failure};
 use crate::fs::{Bracket, FsError, Result, local_facts};
 use crate::logic::manifest::{DatasetFacts, LocalDataset, Manifest, Stored};
@@ -120,7 +120,7 @@ pub fn changed(catalogue: &Catalogue<'_>, point: &Stored) -> Result<bool> {
                 return Ok(true);
             }
             let live = match place.open_live() {
-                Ok(dir) => ioctl::subvolume(&dir)
+                Ok(dir) => live::subvolume(&dir)
                     .with_context(|| format!("look at {}", place.live.display()))?,
                 Err(e) if matches!(e.downcast_ref(), Some(FsError::Missing(_))) => return Ok(true),
                 Err(e) => return Err(e),

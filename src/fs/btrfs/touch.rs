@@ -18,13 +18,40 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::catalogue::{Catalogue, Found};
-use super::{ioctl, take};
+use super::{ioctl, live, take};
 use crate::fs::{Result, Touch, Watch};
+
+/// A live subvolume, and what a point has of it.
+struct Pair {
+    live: PathBuf,
+    snapshot: ioctl::Subvolume,
+    /// What the kernel said of the live one when it was last found to be the same.
+    same: Option<ioctl::Subvolume>,
+}
+
+impl Pair {
+    fn differs(&mut self) -> bool {
+        let Some(dir) = open(&self.live) else {
+            return true;
+        };
+        let facts = ioctl::subvolume(&dir).ok();
+        if facts.is_some() && facts == self.same {
+            return false;
+        }
+        // More than the kernel tells, and not looked for again while it tells nothing new.
+        match live::subvolume(&dir) {
+            Ok(live) if !take::differs(&live, &self.snapshot) => {
+                self.same = facts;
+                false
+            }
+            _ => true,
+        }
+    }
+}
 
 /// What a point's snapshots have to be compared with.
 struct Points {
-    /// By live path.
-    snapshots: Vec<(PathBuf, ioctl::Subvolume)>,
+    pairs: Vec<Pair>,
     /// Where the kernel tells of space that is set aside for data.
     set_aside: Vec<PathBuf>,
 }
@@ -36,10 +63,7 @@ impl Watch for Points {
         if self.set_aside.iter().any(|file| !is_zero(file)) {
             seen = Touch::Dirty;
         }
-        let differs = |(live, snapshot): &(PathBuf, ioctl::Subvolume)| {
-            subvolume(live).is_none_or(|live| take::differs(&live, snapshot))
-        };
-        if self.snapshots.iter().any(differs) {
+        if self.pairs.iter_mut().any(Pair::differs) {
             seen = Touch::Changed;
         }
         seen
@@ -48,20 +72,21 @@ impl Watch for Points {
 
 /// See `Filesystem::watch`.
 pub fn watch(catalogue: &Catalogue<'_>, found: &Found) -> Result<Box<dyn Watch>> {
-    let mut snapshots = Vec::new();
+    let mut pairs = Vec::new();
     let mut set_aside = BTreeMap::new();
     for part in &catalogue.parts {
         set_aside.insert(part.top.fsid, bytes_set_aside(part.top.fsid));
         for place in &part.places {
             let snapshot = take::snapshot_info(catalogue, found, &place.dataset)?;
-            snapshots.push((place.live.clone(), snapshot));
+            pairs.push(Pair {
+                live: place.live.clone(),
+                snapshot,
+                same: None,
+            });
         }
     }
     let set_aside = set_aside.into_values().collect();
-    Ok(Box::new(Points {
-        snapshots,
-        set_aside,
-    }))
+    Ok(Box::new(Points { pairs, set_aside }))
 }
 
 /// Bytes of data in the page cache that have no place on disk yet (and of writes under way). A filesystem that mixes data and
@@ -76,10 +101,9 @@ fn is_zero(file: &Path) -> bool {
     std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "0")
 }
 
-/// None where it is not there, or cannot be looked at.
-fn subvolume(live: &Path) -> Option<ioctl::Subvolume> {
+/// None where it is not there, or cannot be opened.
+fn open(live: &Path) -> Option<std::fs::File> {
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NOATIME;
     let mut options = std::fs::File::options();
-    let dir = options.read(true).custom_flags(flags).open(live).ok()?;
-    ioctl::subvolume(dir).ok()
+    options.read(true).custom_flags(flags).open(live).ok()
 }

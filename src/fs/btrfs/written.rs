@@ -89,7 +89,7 @@ fn written(dir: impl AsFd, first: u64) -> io::Result<u64> {
 }
 
 /// The key that follows; none behind the last of all.
-fn after((objectid, kind, offset): (u64, u32, u64)) -> Option<(u64, u32, u64)> {
+pub fn after((objectid, kind, offset): (u64, u32, u64)) -> Option<(u64, u32, u64)> {
     if let Some(offset) = offset.checked_add(1) {
         return Some((objectid, kind, offset));
     }
@@ -155,6 +155,7 @@ mod tests {
             parent_uuid: Some(Uuid::from_u128(parent)),
             received_uuid: None,
             read_only: true,
+            generation: otransid,
             ctransid: otransid,
             otransid,
         };
