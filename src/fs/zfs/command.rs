@@ -6,6 +6,7 @@
 //! It deliberately does not know what the words mean (`text` does).
 
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use anyhow::Context;
 
@@ -90,10 +91,18 @@ pub fn refused<S: AsRef<str>>(program: &str, arguments: &[S], said: &str) -> Ref
 }
 
 fn run<S: AsRef<str>>(program: &str, arguments: &[S]) -> Result<(String, String, bool)> {
+    let begun = Instant::now();
     let output = command(program, arguments)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("run {program} (is it installed?)"))?;
+    // Most of what a step takes on ZFS is these.
+    tracing::debug!(
+        ms = begun.elapsed().as_millis() as u64,
+        status = output.status.code(),
+        "{program} {}",
+        words(arguments)
+    );
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let (said, ok) = (text(output.stderr), output.status.success());
     Ok((text(output.stdout), said, ok))
@@ -107,6 +116,11 @@ pub fn start(arguments: &[String], stdin: Stdio, stdout: Stdio) -> Result<Child>
         .stderr(Stdio::piped())
         .spawn()
         .context("run zfs (is it installed?)")
+}
+
+fn words<S: AsRef<str>>(arguments: &[S]) -> String {
+    let words: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+    words.join(" ")
 }
 
 fn command<S: AsRef<str>>(program: &str, arguments: &[S]) -> Command {

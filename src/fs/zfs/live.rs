@@ -82,6 +82,9 @@ pub fn restore(
     let source = scene.snapshot(dataset, local.uuid)?;
     let place = core.place(dataset)?;
     let old = scene.family(dataset)?.tree(&place.zfs);
+    if let Some(old) = old {
+        have_log_read(core, dataset, old)?;
+    }
     if let Some(old) = old.filter(|old| is_copy(old, source)) {
         take::sync(&place.zfs)?;
         if take::written(&place.zfs, &source.name())? == Some(0)
@@ -117,8 +120,18 @@ pub fn retire(core: &Core, dataset: &DatasetName, keep: Manifest) -> Result<Rest
     let Some(old) = scene.family(dataset)?.tree(&place.zfs) else {
         return Ok(Restored::at(dataset, &place.path, Uuid::nil()));
     };
+    have_log_read(core, dataset, old)?;
     unmount(core, dataset, old)?;
     begin(core, scene.part(dataset)?, dataset, (Some(old), None), keep)
+}
+
+/// What `fsync` promised before a crash is in the filesystem's log until it is mounted, and counts as written only from then on.
+/// One whose key nobody loaded at boot is not mounted: it is now, so that nobody takes it for unchanged.
+pub fn have_log_read(core: &Core, dataset: &DatasetName, live: &Tree) -> Result<()> {
+    if live.mounted {
+        return Ok(());
+    }
+    mount(core, dataset).with_context(|| format!("see what the log of {} holds", live.name))
 }
 
 /// Whether a live copy was made of the snapshot: it is a clone of it still, or took it over since.

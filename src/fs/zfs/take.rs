@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::command::{trouble_of, zfs, zpool};
 use super::core::{Core, Scene};
 use super::family::{Family, identity};
+use super::live;
 use super::store::{self, SNAPSHOT_PREFIX, snapshot_name};
 use super::text::{self, Trouble};
 use crate::error::{Code, Failure};
@@ -271,10 +272,12 @@ pub fn changed(core: &Core, point: &Stored) -> Result<bool> {
     }
     for (dataset, place) in &core.places {
         let family = scene.family(dataset)?;
-        let (Some(_), Some(local)) = (family.tree(&place.zfs), found.local.datasets.get(dataset))
+        let (Some(live), Some(local)) =
+            (family.tree(&place.zfs), found.local.datasets.get(dataset))
         else {
             return Ok(true);
         };
+        live::have_log_read(core, dataset, live)?;
         let snapshot = scene.snapshot(dataset, local.uuid)?;
         if snapshot.dataset != place.zfs {
             return Ok(true);

@@ -109,7 +109,9 @@ fn bases_are_guarded() {
     let base = named.lines().find(is_it).unwrap();
     assert!(!destroy(base), "{base}");
     zfs(&["release", "standin:birch", base]);
+    let read = alder.snapshot_path(&dataset("web"), &id(1, 2)).unwrap();
     assert!(!destroy(base), "what is read is kept by the kernel");
+    drop(read);
     drop(nodes);
     let nodes = started(&plot);
     let [alder, birch] = &nodes;
