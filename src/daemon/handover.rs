@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::api::{MoveReport, Step};
 use super::cycle::{done, planned};
 use super::incoming::permitted;
-use super::node::{Node, RoleRun, lock};
+use super::node::{Node, RoleRun, blocking, lock};
 use super::promote::follow;
 use super::supervisor::Beside;
 use super::{measured, outgoing, preview, words};
@@ -165,7 +165,19 @@ pub async fn ready(
         problems.push(format!("{role} is paused on {ours}"));
     }
     problems.extend(preview::problems(&run).await);
+    problems.extend(cannot_open(&run).await);
     Ok(problems)
+}
+
+/// Why the newest point could not be opened here, which the last one will be like.
+async fn cannot_open(run: &Arc<RoleRun>) -> Option<String> {
+    let fs = run.fs.clone();
+    let newest = blocking(move || Ok(fs.list()?.pop())).await;
+    let newest = newest.ok()??.manifest.point;
+    let error = preview::expect_openable(run, newest).await.err()?;
+    let hint = Failure::of(&error).and_then(|failure| failure.hint.clone());
+    let hint = hint.map(|hint| format!(" ({hint})"));
+    Some(format!("could not {error:#}{}", hint.unwrap_or_default()))
 }
 
 async fn preview(

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use anyhow::Result;
+
 use super::api::{Level, Step};
 use super::cycle::planned;
-use super::node::RoleRun;
+use super::node::{RoleRun, blocking};
 use super::play;
 use crate::logic::play::{Moment, Play};
+use crate::logic::point::PointId;
 
 /// Coming up.
 pub fn starts(run: &RoleRun) -> Vec<Step> {
@@ -49,6 +52,12 @@ fn hook(play: &Play, moment: Moment) -> Vec<Step> {
     let called = play.hooks.get(&moment);
     let text = format!("call the hook {}", moment.word());
     called.map(|_| planned("hook", text)).into_iter().collect()
+}
+
+/// Refuses where the data of this point could not be opened here: before anything is touched for it.
+pub async fn expect_openable(run: &Arc<RoleRun>, point: PointId) -> Result<()> {
+    let fs = run.fs.clone();
+    blocking(move || fs.expect_openable(&point)).await
 }
 
 /// What `check` would call a problem.

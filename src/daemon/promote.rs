@@ -48,6 +48,9 @@ pub async fn promote(node: &Arc<Node>, request: PromoteRequest) -> Result<MoveRe
     let run = node.role(&request.role)?;
     let mut report = MoveReport::new(&run.name, request.dry_run);
     let (gathered, promotion) = judged(node, &run, &request, &mut report.steps).await?;
+    super::preview::expect_openable(&run, promotion.point.clone())
+        .await
+        .with_context(|| format!("promote {}", run.name))?;
     report
         .steps
         .extend(preview(node, &run, &gathered, &promotion));

@@ -526,6 +526,12 @@ pub trait Filesystem: Send + Sync {
         Vec::new()
     }
 
+    /// Refuses where the data of a point that is here could not be made live, whatever else there is: nobody here can open them.
+    /// Touches nothing. Fine where the point is not here.
+    fn expect_openable(&self, _point: &PointId) -> Result<()> {
+        Ok(())
+    }
+
     /// How a person makes the live copy of a dataset that is not there.
     fn how_to_create(&self, dataset: &DatasetName) -> String;
 

@@ -9,6 +9,7 @@ use super::core::Core;
 use super::{key, take, text};
 use crate::fs::{Ground, Result};
 use crate::logic::name::DatasetName;
+use crate::logic::point::PointId;
 
 /// Versions that standin is made for: of the first, resumed and raw streams are sound; newer ones may say things differently.
 const VERSIONS: ((u32, u32), (u32, u32)) = ((2, 1), (2, 3));
@@ -146,6 +147,21 @@ fn health(pool: &str) -> Result<Vec<Ground>> {
         }
     }
     Ok(found)
+}
+
+/// See `Filesystem::expect_openable`.
+pub fn expect_openable(core: &Core, point: &PointId) -> Result<()> {
+    let scene = core.look()?;
+    let stored = scene.list()?;
+    let Some(found) = stored.iter().find(|stored| stored.manifest.point == *point) else {
+        return Ok(());
+    };
+    for (dataset, local) in &found.local.datasets {
+        if core.places.contains_key(dataset) {
+            key::expect(&scene, dataset, scene.snapshot(dataset, local.uuid)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the key at hand opens the newest copy; nothing where it is not encrypted.

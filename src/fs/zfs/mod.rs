@@ -380,6 +380,10 @@ impl Filesystem for Zfs {
         ground::look(&self.core)
     }
 
+    fn expect_openable(&self, point: &PointId) -> Result<()> {
+        ground::expect_openable(&self.core, point)
+    }
+
     fn how_to_create(&self, dataset: &DatasetName) -> String {
         let place = self.core.places.get(dataset);
         place.map_or_else(String::new, |place| {
