@@ -24,17 +24,12 @@ use crate::error::{Code, Failure};
 use crate::fs::Restored;
 use crate::fs::btrfs::freeze::freeze;
 use crate::host::part::RoleRecord;
+use crate::logic::ahead;
 use crate::logic::fork::Why;
 use crate::logic::manifest::{Manifest, Reason, Stored};
 use crate::logic::name::{DatasetName, NodeName};
 use crate::logic::point::{PointId, Term};
 use crate::logic::role::{Descent, Fall, Mend, Rise, State, Work};
-
-/// Rounds of copying ahead: each takes what was written during the one before it.
-const PRECOPY_ROUNDS: usize = 6;
-
-/// A round that took no longer leaves little for the last one.
-const PRECOPY_SHORT: Duration = Duration::from_secs(2);
 
 /// First and longest pause before a transfer that a move needs is tried again.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
@@ -257,21 +252,21 @@ async fn copy_ahead(
     run: &Arc<RoleRun>,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    for round in 1..=PRECOPY_ROUNDS {
+    let mut rounds = Vec::new();
+    while !ahead::is_over(&rounds) {
         let begun = Instant::now();
         let record = cycle::active_record(node, run)?;
         let to = heir(&record)?;
         take::take(node, run, &record, Reason::Asked).await?;
         bring(node, run, &record, &to, cancel).await?;
         let took = begun.elapsed();
+        rounds.push(took);
         let text = format!(
-            "copied ahead to {to}, round {round}: {:.1} s",
+            "copied ahead to {to}, round {}: {:.1} s",
+            rounds.len(),
             took.as_secs_f64()
         );
         node.hub.note(Some(&run.name), text);
-        if took <= PRECOPY_SHORT {
-            break;
-        }
     }
     Ok(())
 }

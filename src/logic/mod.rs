@@ -3,6 +3,7 @@
 pub mod absent;
 pub mod accept;
 pub mod again;
+pub mod ahead;
 pub mod bandwidth;
 pub mod changes;
 pub mod choose;
