@@ -1,8 +1,8 @@
 //! Scenarios on virtual machines: nodes with kernels, systemd and disks of their own, whose power and network can be cut.
 //!
 //!     scripts/vm --list                     the scenarios
-//!     scripts/vm SCENARIO... [--seed S]     these; `--count N` for those that repeat something
-//!     scripts/vm                            all
+//!     scripts/vm SCENARIO... [--seed S]     these; `--count N` for those that repeat something, `--at-once N`
+//!     scripts/vm                            all, two at a time
 //!     cargo test --test vm                  the same as tests, skipped where there is no QEMU or no image
 //!
 //! Promise: a line in a journal that warns or complains, and was not announced, fails a scenario; a failed one keeps its disks
@@ -85,7 +85,7 @@ pub struct Given {
 }
 
 /// Those that boot machines of their own last.
-pub const SCENARIOS: [Scenario; 16] = [
+pub const SCENARIOS: [Scenario; 18] = [
     scenarios::full_receiver::SCENARIO,
     scenarios::active_reboots::SCENARIO,
     scenarios::active_pauses::SCENARIO,
@@ -95,6 +95,8 @@ pub const SCENARIOS: [Scenario; 16] = [
     scenarios::handover_under_load::SCENARIO,
     scenarios::bad_line::SCENARIO,
     scenarios::old_image::SCENARIO,
+    scenarios::reversals::SCENARIO,
+    scenarios::encrypted::SCENARIO,
     scenarios::databases::POSTGRES,
     scenarios::databases::MARIADB,
     scenarios::first_boot::SCENARIO,
@@ -115,7 +117,7 @@ fn main() -> ExitCode {
     match run::asked(&words) {
         run::Asked::Target => run::target(),
         run::Asked::List => run::list(),
-        run::Asked::Play(chosen, given) => run::play(&chosen, given),
+        run::Asked::Play(chosen, given, at_once) => run::play(&chosen, given, at_once),
         run::Asked::Wrong(why) => {
             eprintln!("vm: {why}; scripts/vm --list names them");
             ExitCode::from(2)

@@ -12,6 +12,9 @@ use crate::writer;
 /// Where data live, on the first disk.
 pub const LIVE: &str = "/srv/web";
 
+/// How much daemons log (`info`, `debug`), where that is not as the unit has it: for who looks for something.
+const LOG: &str = "STANDIN_VM_LOG";
+
 /// For verbs that move data.
 pub const LONG: Duration = Duration::from_secs(480);
 
@@ -26,6 +29,10 @@ impl Machine {
 
     #[track_caller]
     pub fn install_units(&self) {
+        if let Ok(level) = std::env::var(LOG) {
+            let drop_in = format!("[Service]\nEnvironment=RUST_LOG={level}\n");
+            self.put("/etc/systemd/system/standin.service.d/log.conf", &drop_in);
+        }
         self.sh(
             "install -m 644 /tools/standin.service /tools/standin-run@.service /tools/standin-run@.timer /etc/systemd/system/
              systemctl daemon-reload",
@@ -132,19 +139,28 @@ impl Machine {
 
     #[track_caller]
     pub fn wait_linked(&self) {
-        self.wait_until(
-            "its link is up",
-            "standin status --json | python3 -c 'import json, sys; p = json.load(sys.stdin)[\"peers\"]; sys.exit(not p or not all(x[\"linked\"] for x in p))'",
-        );
+        self.wait_status("its link is up", |status| {
+            let peers = status["peers"].as_array();
+            peers.is_some_and(|all| !all.is_empty() && all.iter().all(|one| one["linked"] == true))
+        });
     }
 
     /// Whatever it is doing as that: "waking" is also "waking (then services)".
     #[track_caller]
     pub fn wait_state(&self, state: &str) {
-        self.wait_until(
-            &format!("it is {state}"),
-            &format!("standin status --json | python3 -c 'import json, sys; s = json.load(sys.stdin)[\"roles\"][0][\"state\"]; sys.exit(s.split(\" \")[0] != \"{state}\")'"),
-        );
+        self.wait_status(&format!("it is {state}"), |status| {
+            let now = status["roles"][0]["state"].as_str();
+            now.and_then(|now| now.split(' ').next()) == Some(state)
+        });
+    }
+
+    /// Its answer is read here: another program that reads it there would take an emulated machine longer than the answer.
+    #[track_caller]
+    pub fn wait_status(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
+        self.wait_until_here(what, || {
+            let said = self.standin(&["status", "--json"]);
+            said.code == 0 && is_so(&said.json())
+        });
     }
 
     /// `epoch.sequence` of every point, as listed.
@@ -210,9 +226,15 @@ fn snapshot(short: &str) -> String {
 /// The configuration of a node as `standin init` wrote it, and the role; `more` are further lines of [role.web].
 #[track_caller]
 pub fn add_role(machine: &Machine, peers: &[&str], more: &str) {
+    add_role_of(machine, peers, more, "");
+}
+
+/// The same; `dataset` are further lines of its dataset.
+#[track_caller]
+pub fn add_role_of(machine: &Machine, peers: &[&str], more: &str, dataset: &str) {
     let peers: Vec<String> = peers.iter().map(|peer| format!("\"{peer}\"")).collect();
     let text = format!(
-        "\n[role.web]\nhome = \"alder\"\npeers = [{}]\nkeep = {{ last = 100 }}\n{more}\n[role.web.dataset.web]\n{}\n",
+        "\n[role.web]\nhome = \"alder\"\npeers = [{}]\nkeep = {{ last = 100 }}\n{more}\n[role.web.dataset.web]\n{}\n{dataset}\n",
         peers.join(", "),
         match machine.kind {
             Kind::Btrfs => format!("btrfs = \"{LIVE}\""),
@@ -270,13 +292,19 @@ pub fn set_up(machine: &Machine) {
 /// alder, at home and active in web, and birch: linked. `node`: further lines of [node]; `more` as in [`add_role`].
 #[track_caller]
 pub fn two(stage: &mut Stage, node: &str, more: &str) {
+    two_of(stage, node, more, "");
+}
+
+/// The same; `dataset` as in [`add_role_of`].
+#[track_caller]
+pub fn two_of(stage: &mut Stage, node: &str, more: &str, dataset: &str) {
     stage.everywhere(|machine| {
         let (peer, state) = match machine.name {
             "alder" => ("birch", "active"),
             _ => ("alder", "standby"),
         };
         add_to_node(machine, node);
-        add_role(machine, &[peer], more);
+        add_role_of(machine, &[peer], more, dataset);
         machine.sh("systemctl start standin").ok();
         machine.wait_linked();
         machine.wait_state(state);
@@ -303,7 +331,10 @@ pub const PEER_IS_AWAY: [&str; 10] = [
 ];
 
 /// What nodes say of one that has come back and is not done with what it did before.
-pub const RETURNS: &str = "takes nothing of role web now: it is fencing";
+pub const RETURNS: [&str; 2] = [
+    "takes nothing of role web now: it is fencing",
+    "takes nothing of role web now: it is reconciling",
+];
 
 /// What a node says when the daemon of its peer was stopped by a person, or by a machine that goes down in order.
 pub const STOPPED: &str = "closed the link: the daemon stopped";

@@ -1,12 +1,19 @@
-//! Runs scenarios one after the other: two emulated machines at a time are what two processors can carry.
+//! Runs scenarios: one after the other, or some at a time. Two emulated machines are what two processors can carry, but much of
+//! a scenario is waiting for what takes its time on any machine: a silence that has to be noticed, a line that is slow.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 use crate::image::Image;
 use crate::stage::{Stage, saved};
 use crate::{GATE, Given, Play};
+
+/// Set to anything, disks and journals of scenarios that passed are kept too.
+const KEEP: &str = "STANDIN_VM_KEEP";
 
 /// Of every scenario that throws dice, where none is given.
 const SEED: u64 = 1;
@@ -15,8 +22,8 @@ pub enum Asked {
     /// As a test target among others.
     Target,
     List,
-    /// These, and what is given to them.
-    Play(Vec<Play>, Given),
+    /// These, what is given to them, and how many at once.
+    Play(Vec<Play>, Given, usize),
     Wrong(String),
 }
 
@@ -29,7 +36,7 @@ pub fn asked(words: &[String]) -> Asked {
 }
 
 fn scenarios(words: &[String]) -> Result<Asked, String> {
-    let (mut chosen, mut given) = (Vec::new(), given());
+    let (mut chosen, mut given, mut at_once) = (Vec::new(), given(), 1);
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let mut number = || {
@@ -40,6 +47,7 @@ fn scenarios(words: &[String]) -> Result<Asked, String> {
             "--list" => return Ok(Asked::List),
             "--count" => given.count = Some(number()?),
             "--seed" => given.seed = number()?,
+            "--at-once" => at_once = number()?.max(1) as usize,
             name => {
                 let found = Play::all().into_iter().find(|play| play.name() == name);
                 chosen.push(found.ok_or_else(|| format!("there is no scenario {name}"))?);
@@ -49,7 +57,7 @@ fn scenarios(words: &[String]) -> Result<Asked, String> {
     if chosen.is_empty() {
         chosen = Play::all();
     }
-    Ok(Asked::Play(chosen, given))
+    Ok(Asked::Play(chosen, given, at_once))
 }
 
 fn given() -> Given {
@@ -66,7 +74,7 @@ pub fn list() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-pub fn play(chosen: &[Play], given: Given) -> ExitCode {
+pub fn play(chosen: &[Play], given: Given, at_once: usize) -> ExitCode {
     let image = match Image::find() {
         Ok(image) => image,
         Err(why) => {
@@ -74,34 +82,58 @@ pub fn play(chosen: &[Play], given: Given) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (mut passed, mut failed) = (0, Vec::new());
-    for play in chosen {
-        let name = play.name();
-        println!("{name} ...");
-        let began = Instant::now();
-        let outcome = one(&image, *play, given);
-        let took = began.elapsed().as_secs();
-        match outcome {
-            Ok(()) => {
-                passed += 1;
-                println!("{name}: passed, {took} s");
-            }
-            Err(why) => {
-                println!("{name}: FAILED, {took} s\n{why}");
-                failed.push(name);
-            }
+    let left: Mutex<VecDeque<Play>> = Mutex::new(chosen.iter().copied().collect());
+    let failed = Mutex::new(Vec::new());
+    // Not held while it plays.
+    let next = || left.lock().unwrap().pop_front();
+    thread::scope(|scope| {
+        for _ in 0..at_once.min(chosen.len()) {
+            scope.spawn(|| {
+                while let Some(play) = next() {
+                    if !passes(&image, play, given) {
+                        failed.lock().unwrap().push(play.name());
+                    }
+                }
+            });
         }
-    }
+    });
     saved::forget();
+    let failed = failed.into_inner().unwrap();
     if !failed.is_empty() {
         println!("failed: {}", failed.join(" "));
     }
+    let passed = chosen.len() - failed.len();
     println!("{passed} passed, {} failed", failed.len());
     if failed.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Plays it in a thread of its name, and says how it went.
+fn passes(image: &Image, play: Play, given: Given) -> bool {
+    let name = play.name();
+    println!("{name} ...");
+    let began = Instant::now();
+    let outcome = thread::scope(|scope| {
+        let thread = thread::Builder::new().name(name.clone());
+        let played = thread.spawn_scoped(scope, || one(image, play, given));
+        played.expect("a thread can be started").join()
+    });
+    let outcome = outcome.unwrap_or_else(|_| Err("the stage itself failed".to_owned()));
+    let took = began.elapsed().as_secs();
+    match &outcome {
+        Ok(()) => println!("{name}: passed, {took} s"),
+        Err(why) => println!("{name}: FAILED, {took} s\n{why}"),
+    }
+    outcome.is_ok()
+}
+
+/// A word in between, with the name of the scenario: others may be played at the same time.
+pub fn say(text: impl std::fmt::Display) {
+    let thread = thread::current();
+    println!("  {}: {text}", thread.name().unwrap_or_default());
 }
 
 /// As one test for each scenario.
@@ -148,6 +180,9 @@ fn one(image: &Image, play: Play, given: Given) -> Result<(), String> {
         (play.scenario.play)(stage);
         stage.judge();
     }));
+    if played.is_ok() && std::env::var_os(KEEP).is_some() {
+        say(set.take().map(Stage::keep).unwrap_or_default());
+    }
     played.map_err(|panic| {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()));

@@ -7,6 +7,7 @@
 
 use crate::Scenario;
 use crate::nodes::{self, LIVE, two};
+use crate::run::say;
 use crate::stage::machine::Machine;
 use crate::stage::{Kind, Stage, Start};
 
@@ -118,10 +119,10 @@ fn play(stage: &mut Stage, server: &Server) {
     birch
         .sh(&sql(&format!("insert into t values ({})", newest + 1)))
         .ok();
-    println!(
-        "  {before} confirmed before the point, {newest} in it, {} in all",
+    say(format!(
+        "{before} confirmed before the point, {newest} in it, {} in all",
         confirmed(stage.machine("alder"))
-    );
+    ));
 }
 
 #[track_caller]

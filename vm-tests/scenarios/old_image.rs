@@ -26,7 +26,9 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
-    stage.announce(nodes::RETURNS);
+    for words in nodes::RETURNS {
+        stage.announce(words);
+    }
     stage.announce(nodes::STOPPED);
     stage.announce("kept as fork");
     stage.announce("the base so far is of no use");

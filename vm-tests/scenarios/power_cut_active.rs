@@ -30,7 +30,9 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
-    stage.announce(nodes::RETURNS);
+    for words in nodes::RETURNS {
+        stage.announce(words);
+    }
     stage.announce("fork");
 
     let birch = stage.machine("birch");

@@ -7,6 +7,7 @@
 
 use crate::Scenario;
 use crate::nodes::{self, LONG, two};
+use crate::run::say;
 use crate::stage::{Kind, Stage, Start};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -51,11 +52,11 @@ fn play(stage: &mut Stage) {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         stage.machine_mut("birch").cut_power();
-        println!(
-            "  round {round}: power cut after {} KiB of {}",
+        say(format!(
+            "round {round}: power cut after {} KiB of {}",
             at >> 10,
             all >> 10
-        );
+        ));
         stage.wire.mend();
         stage.machine_mut("birch").boot();
         let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));

@@ -32,7 +32,9 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
-    stage.announce(nodes::RETURNS);
+    for words in nodes::RETURNS {
+        stage.announce(words);
+    }
     stage.announce("fork");
     stage.machine_mut("alder").cut_power();
 

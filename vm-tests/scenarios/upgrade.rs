@@ -16,7 +16,7 @@ pub const SCENARIO: Scenario = Scenario {
     disks: 1,
     tests: &[],
     start: Start::Off,
-    kinds: &[Kind::Btrfs],
+    kinds: Kind::ALL,
     play,
 };
 

@@ -17,6 +17,7 @@ use super::saved::Saved;
 use super::wire::Wire;
 use super::{Kind, TOOLS};
 use crate::image::Image;
+use crate::run::say;
 
 /// Longest wait for a machine that starts: under emulation, with neighbours, on two busy cores.
 const BOOT_LIMIT: Duration = Duration::from_secs(400);
@@ -234,7 +235,7 @@ impl Machine {
                 Some(Silence::Late) if journal::stalls(&self.console()) => "stands still",
                 _ => break,
             };
-            println!("  QEMU of {} {why}; it is started again", self.name);
+            say(format!("QEMU of {} {why}; it is started again", self.name));
             self.cut_power();
             self.switch_on();
         }

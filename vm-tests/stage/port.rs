@@ -9,14 +9,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::run::say;
 use crate::words::{Answer, Request, pack, unpack};
 
 /// How much longer than a program may run its answer may take.
 const MARGIN: Duration = Duration::from_secs(60);
+
+/// Set to anything, every program that a machine ran is shown with the time that it took: where the time of a scenario goes.
+const TRACE: &str = "STANDIN_VM_TRACE";
 
 type Waiting = Arc<Mutex<HashMap<u64, Sender<Answer>>>>;
 
@@ -31,6 +35,7 @@ pub struct Running {
     what: String,
     answer: Receiver<Answer>,
     limit: Duration,
+    begun: Instant,
 }
 
 /// What a program said.
@@ -84,6 +89,7 @@ impl Port {
             what: argv.join(" "),
             answer,
             limit,
+            begun: Instant::now(),
         }
     }
 }
@@ -122,6 +128,12 @@ impl Running {
                 RecvTimeoutError::Timeout => Silence::Late,
                 RecvTimeoutError::Disconnected => Silence::Off,
             })?;
+        if std::env::var_os(TRACE).is_some() {
+            let took = self.begun.elapsed().as_millis();
+            let what = self.what.replace('\n', " ");
+            let now = jiff::Timestamp::now().strftime("%M:%S.%1f");
+            say(format!("{now}  {took:>6} ms  {what:.150}"));
+        }
         Ok(Said {
             what: self.what,
             code: answer.code,

@@ -16,6 +16,7 @@ use super::machine::STATE;
 use super::{Kind, MACHINES, Start};
 use crate::image::Image;
 use crate::nodes;
+use crate::run::say;
 use crate::stage::Stage;
 use crate::{Given, Play, Scenario};
 
@@ -100,10 +101,10 @@ fn make(image: &Image, kind: Kind, given: Given) -> Saved {
     let mut stage = Stage::set(image, play, given);
     (PREPARED.play)(&mut stage);
     let (dir, when) = stage.save();
-    println!(
-        "  two machines with {kind:?} stand ready, {} s",
+    say(format!(
+        "two machines with {kind:?} stand ready, {} s",
         began.elapsed().as_secs()
-    );
+    ));
     Saved {
         dir: Some(dir),
         when,

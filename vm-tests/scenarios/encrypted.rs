@@ -1,0 +1,128 @@
+//! Encrypted data on ZFS: kept by a node that cannot read them, which is given the key when it has to take over.
+//!
+//! alder's live filesystem is encrypted. birch stores its points as they come, without the key: nothing it has can be opened
+//! there. Asked to take the role, it refuses before anything is touched, and alder goes on. Then a person puts the key there:
+//! the role goes to birch, its data are readable, and by failback home again; both times as differences, still encrypted. At the
+//! end alder loses its power, and comes back with no key loaded, though the file is there: what it had not sent is in a fork.
+
+use crate::nodes::{self, LIVE};
+use crate::stage::machine::Machine;
+use crate::stage::{Kind, Stage, Start};
+use crate::{Scenario, writer};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "encrypted",
+    about: "encrypted data on a standby without the key; refused without it, taken over with it, failed back",
+    machines: &["alder", "birch"],
+    disks: 1,
+    tests: &[],
+    start: Start::Ready,
+    kinds: &[Kind::Zfs],
+    play,
+};
+
+const KEY: &str = "/etc/standin/web.key";
+const PASSPHRASE: &str = "a passphrase of some length";
+
+fn play(stage: &mut Stage) {
+    stage.announce("could not open");
+    let alder = stage.machine("alder");
+    put_key(alder);
+    let options = "-o encryption=on -o keyformat=passphrase";
+    alder
+        .sh(&format!(
+            "zfs destroy tank/web; zfs create {options} -o keylocation=file://{KEY} -o mountpoint={LIVE} tank/web"
+        ))
+        .ok();
+    let key_file = format!("key-file = \"{KEY}\"");
+    nodes::two_of(stage, "", nodes::WITH_WRITER, &key_file);
+    let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));
+    writer::wait_written(alder, 5);
+    for short in ["1.1", "1.2"] {
+        writer::wait_written(alder, 2);
+        alder.standin(&["run", "web"]).ok();
+        birch.wait_until(
+            "the point is there",
+            &format!("zfs list -Ht snapshot -o name -r tank | grep 'Z\\.{short}$'"),
+        );
+    }
+    cannot_be_read(birch);
+
+    let said = alder.standin(&["handover", "web", "--to", "birch"]);
+    assert_ne!(said.code, 0, "{}", said.text());
+    let words = format!("{}{}", said.text(), said.errors());
+    assert!(words.contains("key"), "it says what is missing: {words}");
+    alder.wait_state("active");
+    writer::wait_written(alder, 3);
+    cannot_be_read(birch);
+
+    put_key(birch);
+    alder.standin(&["handover", "web", "--to", "birch"]).ok();
+    birch.wait_state("active");
+    alder.wait_state("standby");
+    writer::wait_written(birch, 5);
+    let root = "zfs get -Hpo value encryption,keystatus tank/web | paste -sd ' '";
+    assert_eq!(birch.sh(root).ok().text(), "aes-256-gcm available");
+    birch.standin(&["run", "web"]).ok();
+    birch.standin(&["failback", "web"]).ok();
+    alder.wait_state("active");
+    birch.wait_state("standby");
+    writer::wait_written(alder, 5);
+    only_one_whole(stage);
+    comes_back(stage);
+}
+
+/// alder loses its power with records that nobody else has. At boot nobody loads its key, so what was promised last can be in the
+/// log of a filesystem that is not mounted. It is in a fork when alder stands in for birch. (That this fails where the log is not
+/// read was not seen.)
+#[track_caller]
+fn comes_back(stage: &mut Stage) {
+    for words in nodes::PEER_IS_AWAY {
+        stage.announce(words);
+    }
+    for words in nodes::RETURNS {
+        stage.announce(words);
+    }
+    stage.announce("fork");
+    let alder = stage.machine("alder");
+    alder.standin(&["run", "web"]).ok();
+    writer::wait_written(alder, 10);
+    stage.machine_mut("alder").cut_power();
+    let birch = stage.machine("birch");
+    let last = birch.points().pop().expect("the points that were sent");
+    let accepted = ["--assert-stopped", "alder", "--accept-loss-after", &last];
+    birch
+        .standin(&[&["promote", "web"][..], &accepted].concat())
+        .ok();
+    birch.wait_state("active");
+    writer::wait_written(birch, 3);
+    stage.machine_mut("alder").boot();
+    stage.machine("alder").wait_state("standby");
+    let forked = writer::assert_kept(stage, "birch");
+    assert!(forked > 0, "what was written after the point is in a fork");
+}
+
+#[track_caller]
+fn only_one_whole(stage: &Stage) {
+    for machine in stage.machines() {
+        let lines = machine.journal();
+        let whole = lines.iter().filter(|line| line.text.contains(" whole to "));
+        let first = usize::from(machine.name == "alder");
+        assert_eq!(whole.count(), first, "sent whole by {}", machine.name);
+    }
+}
+
+#[track_caller]
+fn put_key(machine: &Machine) {
+    machine.put(KEY, PASSPHRASE);
+    machine.sh(&format!("chmod 600 {KEY}")).ok();
+}
+
+/// Everything it received is encrypted, and no key is loaded for it; its snapshots cannot be mounted.
+#[track_caller]
+fn cannot_be_read(machine: &Machine) {
+    let script = "zfs list -Hpr -o name,encryption,keystatus tank/.standin/web | awk '$2 != \"off\" { print $3 }' | sort -u";
+    assert_eq!(machine.sh(script).ok().text(), "unavailable");
+    let mount = "at=$(mktemp -d); zfs list -Ht snapshot -o name -r tank/.standin/web | grep 'Z.1.1$' | head -n 1 | xargs -I % mount -t zfs -o ro % $at";
+    assert_ne!(machine.sh(mount).code, 0, "it was mounted without a key");
+}
