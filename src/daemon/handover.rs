@@ -169,11 +169,13 @@ pub async fn ready(
     Ok(problems)
 }
 
-/// Why the newest point could not be opened here, which the last one will be like.
+/// Why the newest point could not be opened here, which the last one will be like; or why nobody can tell.
 async fn cannot_open(run: &Arc<RoleRun>) -> Option<String> {
     let fs = run.fs.clone();
-    let newest = blocking(move || Ok(fs.list()?.pop())).await;
-    let newest = newest.ok()??.manifest.point;
+    let newest = match blocking(move || Ok(fs.list()?.pop())).await {
+        Ok(newest) => newest?.manifest.point,
+        Err(error) => return Some(format!("could not {error:#}")),
+    };
     let error = preview::expect_openable(run, newest).await.err()?;
     let hint = Failure::of(&error).and_then(|failure| failure.hint.clone());
     let hint = hint.map(|hint| format!(" ({hint})"));
