@@ -1,15 +1,18 @@
-//! What every verb begins with: the stores of a role and the snapshots there are, looked up anew each time.
+//! What every verb begins with: the stores of a role and the snapshots there are, looked up anew wherever they can have changed.
 //!
-//! Nothing is remembered between calls but mounts that are in use, so what an admin renames or destroys meanwhile is seen, and a restart is
-//! like a first start. It deliberately does not know what any verb does.
+//! Between calls only mounts that are in use are remembered, and the last list for as long as the kernel tells that it still holds
+//! (`mark`): so what an admin renames or destroys meanwhile is seen, and a restart is like a first start. It deliberately does not
+//! know what any verb does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::family::{Family, Snapshot};
+use super::mark::Listed;
 use super::show::Shown;
 use super::store::{self, Store};
+use super::take::pool;
 use crate::error::{Code, Failure};
 use crate::fs::btrfs::uses::{Use, Used, Uses};
 use crate::fs::{FsError, Limits, Result};
@@ -39,7 +42,10 @@ pub struct Core {
     /// Held by whoever moves snapshots or datasets about.
     turn: Mutex<()>,
     pub reported: Mutex<BTreeSet<String>>,
+    listed: Listed<Families>,
 }
+
+type Families = Arc<BTreeMap<DatasetName, Family>>;
 
 /// The datasets of a role that have one store.
 #[derive(Debug)]
@@ -53,7 +59,7 @@ pub struct Part {
 pub struct Scene<'a> {
     pub core: &'a Core,
     pub parts: Vec<Part>,
-    families: BTreeMap<DatasetName, Family>,
+    families: Families,
 }
 
 impl Core {
@@ -67,6 +73,7 @@ impl Core {
             read: Mutex::default(),
             turn: Mutex::default(),
             reported: Mutex::default(),
+            listed: Listed::default(),
         }
     }
 
@@ -103,8 +110,20 @@ impl Core {
     /// Looks at everything.
     pub fn look(&self) -> Result<Scene<'_>> {
         let parts = self.parts()?;
+        let pools: Vec<&str> = self.places.values().map(|place| pool(&place.zfs)).collect();
+        let families = self
+            .listed
+            .or_list(&pools, || Ok(Arc::new(self.list(&parts)?)))?;
+        Ok(Scene {
+            core: self,
+            parts,
+            families,
+        })
+    }
+
+    fn list(&self, parts: &[Part]) -> Result<BTreeMap<DatasetName, Family>> {
         let mut rooms = Vec::new();
-        for part in &parts {
+        for part in parts {
             for dataset in &part.datasets {
                 let room = part.store.room(&self.role, dataset);
                 rooms.push((dataset, self.place(dataset)?.zfs.as_str(), room));
@@ -116,15 +135,11 @@ impl Core {
             .collect();
         let looked = Family::look(&of)?;
         let names = rooms.iter().map(|(dataset, ..)| (*dataset).clone());
-        let families: BTreeMap<_, _> = names.zip(looked).collect();
-        Ok(Scene {
-            core: self,
-            parts,
-            families,
-        })
+        Ok(names.zip(looked).collect())
     }
 
-    fn store(&self, live: &str) -> Result<Arc<Store>> {
+    /// That of the data beside a live dataset.
+    pub fn store(&self, live: &str) -> Result<Arc<Store>> {
         let parent = store::parent(live).ok_or_else(|| {
             let what = format!("{live} is a whole pool");
             Failure::new(Code::Usage, what).hint(format!(

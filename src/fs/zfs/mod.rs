@@ -45,6 +45,7 @@ mod header;
 mod key;
 mod live;
 mod look;
+mod mark;
 mod publish;
 mod receive;
 mod remove;

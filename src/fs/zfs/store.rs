@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::command::{trouble_of, zfs};
+use super::mark::Listed;
 use super::text::Trouble;
 use crate::error::{Code, Failure};
 use crate::fs::Result;
@@ -35,6 +36,8 @@ pub const SETTLED: &str = "standin:settled";
 pub struct Store {
     /// `tank/.standin`.
     pub name: String,
+    /// What the parent may still use, and uses, in bytes.
+    pub space: Listed<(u64, u64)>,
     dir: File,
     _mount: OwnedFd,
 }
@@ -67,6 +70,7 @@ impl Store {
         let dir = open_root(&mount).with_context(|| format!("open the dataset {name}"))?;
         Ok(Store {
             name,
+            space: Listed::default(),
             dir,
             _mount: mount,
         })

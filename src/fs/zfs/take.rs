@@ -328,15 +328,18 @@ pub fn since(core: &Core, point: &PointId) -> Result<Option<u64>> {
 pub fn space(core: &Core, dataset: &DatasetName) -> Result<Space> {
     let place = core.place(dataset)?;
     let of = store::parent(&place.zfs).unwrap_or(&place.zfs);
-    let said = zfs(&["list", "-Hp", "-o", "available,used", of])
-        .with_context(|| format!("ask for the space of {of}"))?;
-    let rows = text::rows(&said, 2)?;
-    let cell = |at: usize| {
-        rows.first()
-            .and_then(|row| text::number(row[at]).ok()?)
-            .unwrap_or(0)
-    };
-    let (free, used) = (cell(0), cell(1));
+    let store = core.store(&place.zfs)?;
+    let (free, used) = store.space.or_list(&[pool(of)], || {
+        let said = zfs(&["list", "-Hp", "-o", "available,used", of])
+            .with_context(|| format!("ask for the space of {of}"))?;
+        let rows = text::rows(&said, 2)?;
+        let cell = |at: usize| {
+            rows.first()
+                .and_then(|row| text::number(row[at]).ok()?)
+                .unwrap_or(0)
+        };
+        Ok((cell(0), cell(1)))
+    })?;
     Ok(Space {
         total: free.saturating_add(used),
         free,

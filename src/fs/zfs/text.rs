@@ -192,6 +192,22 @@ pub fn token(said: &str) -> Option<Token> {
     })
 }
 
+/// The open transaction group in a pool's `txgs`; none where one before it is not written yet, or nothing can be understood.
+/// Lines of numbers: `txg birth state ...` after two of headings; O is open, C committed (module/os/linux/zfs/spa_stats.c).
+pub fn settled_group(txgs: &str) -> Option<u64> {
+    let mut open = None;
+    for line in txgs.lines().skip(2).filter(|line| !line.trim().is_empty()) {
+        let mut cells = line.split_ascii_whitespace();
+        let (txg, _birth, state) = (cells.next()?, cells.next()?, cells.next()?);
+        match state {
+            "C" => {}
+            "O" if open.is_none() => open = Some(txg.parse().ok()?),
+            _ => return None,
+        }
+    }
+    open
+}
+
 /// Longest token taken from a peer, in bytes: a few hundred are usual.
 pub const TOKEN_BYTES_MAX: usize = 4096;
 

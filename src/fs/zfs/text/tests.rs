@@ -163,3 +163,27 @@ fn tokens() {
         assert!(!is_token(word), "{word}");
     }
 }
+
+#[test]
+fn the_open_group_when_all_before_it_are_written() {
+    let heading = "53 0 0x01 100 11200 86 79\ntxg birth state ndirty nread\n";
+    let is = |lines: &str, expected: Option<u64>| {
+        assert_eq!(
+            settled_group(&format!("{heading}{lines}")),
+            expected,
+            "{lines}"
+        );
+    };
+    is("7 10 C 0 0\n8 20 C 4096 0\n9 30 O 0 0\n", Some(9));
+    is("9 30 O 0 0\n", Some(9));
+    is("7 10 C 0 0\n8 20 S 4096 0\n9 30 O 0 0\n", None);
+    is("8 20 W 4096 0\n9 30 O 0 0\n", None);
+    is("8 20 Q 4096 0\n9 30 O 0 0\n", None);
+    is("8 20 C 0 0\n9 30 B 0 0\n", None);
+    is("8 20 O 0 0\n9 30 O 0 0\n", None);
+    is("8 20 C 0 0\n", None);
+    is("8 20\n9 30 O 0 0\n", None);
+    is("nine 30 O 0 0\n", None);
+    is("", None);
+    assert_eq!(settled_group(""), None);
+}
