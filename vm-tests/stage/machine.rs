@@ -28,6 +28,9 @@ const BOOTS_MAX: usize = 4;
 /// For a program in a machine, where nothing else is said.
 pub const LIMIT: Duration = Duration::from_secs(480);
 
+/// Shortest and longest pause between two looks at something that is waited for: as long as a look takes.
+const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+
 /// Of a disk, in bytes; it takes room only where it is written.
 const DISK_BYTES: u64 = 6 << 30;
 
@@ -406,7 +409,11 @@ impl Machine {
     #[track_caller]
     pub fn wait_until_here(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let began = Instant::now();
-        while !condition() {
+        loop {
+            let looks = Instant::now();
+            if condition() {
+                return;
+            }
             let late = began.elapsed() > LIMIT;
             assert!(
                 !late,
@@ -414,7 +421,9 @@ impl Machine {
                 self.name,
                 self.trouble()
             );
-            std::thread::sleep(Duration::from_millis(200));
+            // What is looked at is a program in the machine, which slows down what is waited for.
+            let pause = looks.elapsed();
+            std::thread::sleep(pause.clamp(LOOK_PAUSE.0, LOOK_PAUSE.1));
         }
     }
 

@@ -145,7 +145,7 @@ impl Plan<'_> {
         format!(
             "root=/dev/vda rw rootfstype=ext4 console=ttyS0 net.ifnames=0 mitigations=off nokaslr panic=-1 \
              random.trust_cpu=on cryptomgr.notests systemd.show_status=0 audit=0 nowatchdog no_timer_check \
-             rcupdate.rcu_expedited=1 systemd.hostname={} systemd.machine_id=5717a4d1000040008000000000000{number:03} \
+             rcupdate.rcu_expedited=1 init_on_alloc=0 apparmor=0 systemd.hostname={} systemd.machine_id=5717a4d1000040008000000000000{number:03} \
              stage.address=10.9.0.{number}/24{}{quiet}",
             self.name,
             counter()
@@ -176,7 +176,7 @@ fn accelerated(by_kvm: bool) -> Vec<String> {
             "-accel",
             "tcg,thread=multi,tb-size=512",
             "-cpu",
-            "max,la57=off,cx16=off",
+            "max,la57=off,cx16=off,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off,smap=off,smep=off",
         ]
     };
     words.map(String::from).to_vec()
