@@ -3,15 +3,43 @@
 //! Promise: arguments go to the program as they are, no shell reads them; what it says comes back as an error whose meaning
 //! [`trouble_of`] tells. Nothing is asked on a terminal: standard input is empty, so a command that wants a passphrase fails.
 //!
+//! A list is not made at one moment: what this process renames, promotes or destroys waits until nobody lists, or else snapshots
+//! that change their dataset meanwhile would be in neither.
+//!
 //! It deliberately does not know what the words mean (`text` does).
 
 use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use anyhow::Context;
 
 use super::text::{self, Trouble};
 use crate::fs::Result;
+
+/// Names stay as they are while somebody lists them.
+static NAMES: RwLock<()> = RwLock::new(());
+
+/// What a command does to names, for as long as it runs.
+#[expect(dead_code, reason = "held, never looked at")]
+enum Names {
+    Read(RwLockReadGuard<'static, ()>),
+    Changed(RwLockWriteGuard<'static, ()>),
+}
+
+impl Names {
+    fn of(verb: Option<&str>) -> Option<Names> {
+        match verb? {
+            "list" => Some(Names::Read(
+                NAMES.read().unwrap_or_else(PoisonError::into_inner),
+            )),
+            "rename" | "promote" | "destroy" => Some(Names::Changed(
+                NAMES.write().unwrap_or_else(PoisonError::into_inner),
+            )),
+            _ => None,
+        }
+    }
+}
 
 /// A command that failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -91,6 +119,7 @@ pub fn refused<S: AsRef<str>>(program: &str, arguments: &[S], said: &str) -> Ref
 }
 
 fn run<S: AsRef<str>>(program: &str, arguments: &[S]) -> Result<(String, String, bool)> {
+    let _names = Names::of(arguments.first().map(AsRef::as_ref));
     let begun = Instant::now();
     let output = command(program, arguments)
         .stdin(Stdio::null())
