@@ -25,7 +25,7 @@ pub enum Code {
     Diverged = 10,
     /// This node was fenced: another node holds a higher term.
     Fenced = 11,
-    /// Another run is already doing this.
+    /// Another run is already doing this, or the peer is not done with what it did before.
     Locked = 12,
     /// A peer cannot be reached now; the next cycle tries again.
     Unreachable = 13,

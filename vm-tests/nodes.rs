@@ -330,11 +330,5 @@ pub const PEER_IS_AWAY: [&str; 10] = [
     "could not store",
 ];
 
-/// What nodes say of one that has come back and is not done with what it did before.
-pub const RETURNS: [&str; 2] = [
-    "takes nothing of role web now: it is fencing",
-    "takes nothing of role web now: it is reconciling",
-];
-
 /// What a node says when the daemon of its peer was stopped by a person, or by a machine that goes down in order.
 pub const STOPPED: &str = "closed the link: the daemon stopped";

@@ -94,7 +94,8 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
     };
     if let Err(error) = result {
         let text = format!("could not {what} for {}: {error:#}", peer.peer.name);
-        match early {
+        // What somebody else is doing here now passes, and the peer asks again.
+        match early || Failure::code_of(&error) == Code::Locked {
             true => node.hub.note(None, text),
             false => node.hub.warn(None, text),
         }
@@ -312,7 +313,10 @@ fn unacceptable(
             format!("{} is active now", known.holder),
         ),
         Claim::BothActive => refused(
-            Code::Refused,
+            match record.part.state.passes() {
+                true => Code::Locked,
+                false => Code::Refused,
+            },
             format!(
                 "{ours} takes nothing of role {name} now: it is {} under term {known}",
                 record.part.state

@@ -141,8 +141,12 @@ pub fn catch_up(node: &Arc<Node>, run: &Arc<RoleRun>, peer: &NodeName) -> JoinHa
             words::exchange(&node, &run, &peer);
         }
         if let Some(error) = outcome.steps.iter().find_map(|step| step.error.as_ref()) {
-            if outcome.news {
-                node.hub.warn(Some(&run.name), first_line(error));
+            let text = first_line(error);
+            match outcome.code {
+                _ if !outcome.news => {}
+                // The peer is not done with what it did before: it is tried again.
+                Code::Locked => node.hub.note(Some(&run.name), text),
+                _ => node.hub.warn(Some(&run.name), text),
             }
         }
     })

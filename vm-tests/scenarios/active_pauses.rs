@@ -24,9 +24,6 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
-    for words in nodes::RETURNS {
-        stage.announce(words);
-    }
     stage.announce("fork");
     let (alder, birch) = (stage.machine("alder"), stage.machine("birch"));
     writer::wait_written(alder, 5);

@@ -89,9 +89,6 @@ fn comes_back(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
-    for words in nodes::RETURNS {
-        stage.announce(words);
-    }
     stage.announce("fork");
     let alder = stage.machine("alder");
     alder.standin(&["run", "web"]).ok();

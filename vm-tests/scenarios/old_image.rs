@@ -26,9 +26,6 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
-    for words in nodes::RETURNS {
-        stage.announce(words);
-    }
     stage.announce(nodes::STOPPED);
     stage.announce("kept as fork");
     stage.announce("the base so far is of no use");

@@ -31,9 +31,6 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
-    for words in nodes::RETURNS {
-        stage.announce(words);
-    }
     stage.announce("fork");
     writer::wait_written(stage.machine("alder"), 5);
     stage.machine("alder").standin(&["run", "web"]).ok();

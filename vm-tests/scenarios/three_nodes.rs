@@ -32,9 +32,6 @@ fn play(stage: &mut Stage) {
     for words in nodes::PEER_IS_AWAY {
         stage.announce(words);
     }
-    for words in nodes::RETURNS {
-        stage.announce(words);
-    }
     stage.announce("fork");
     stage.machine_mut("alder").cut_power();
 

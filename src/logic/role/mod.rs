@@ -88,6 +88,13 @@ pub enum State {
     Conflict { other: Term, step: Rise, up: bool },
 }
 
+impl State {
+    /// Whether it is on its way from what this node did before to standing in, which ends by itself.
+    pub fn passes(&self) -> bool {
+        matches!(self, State::Fencing { .. } | State::Reconciling { .. })
+    }
+}
+
 /// Steps up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
