@@ -25,11 +25,13 @@ use crate::logic::line::Line;
 use crate::logic::manifest::Manifest;
 use crate::logic::name::{DatasetName, NodeName, RoleName};
 use crate::logic::point::{RoleId, Term};
+use crate::logic::role::State;
 use crate::logic::transfer::Kind;
 use crate::peer::exchange::Exchange;
 use crate::peer::message::{Answer, Refusal, Request, plain};
 
-/// Answers one request; what it cannot do is told to the peer and, where it matters, to our log.
+/// Answers one request; what it cannot do is told to the peer and, where it matters, to our log. After what passes the peer asks
+/// again.
 pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut exchange: Exchange) {
     let what = asked_for(&request);
     let early = is_early(&node, &peer.peer.name, &request);
@@ -93,12 +95,17 @@ pub async fn serve(node: Arc<Node>, peer: Arc<PeerRun>, request: Request, mut ex
         }
     };
     if let Err(error) = result {
+        let passes = early || Failure::code_of(&error) == Code::Locked;
         let text = format!("could not {what} for {}: {error:#}", peer.peer.name);
-        // What somebody else is doing here now passes, and the peer asks again.
-        match early || Failure::code_of(&error) == Code::Locked {
-            true => node.hub.note(None, text),
-            false => node.hub.warn(None, text),
-        }
+        tell(&node, passes, text);
+    }
+}
+
+/// What passes is only noted.
+fn tell(node: &Node, passes: bool, text: String) {
+    match passes {
+        true => node.hub.note(None, text),
+        false => node.hub.warn(None, text),
     }
 }
 
@@ -271,6 +278,14 @@ pub fn permitted(
     Ok(run)
 }
 
+/// Why nothing is taken in a state in which the role is not stood in for.
+fn code_of(state: &State) -> Code {
+    match state.passes() {
+        true => Code::Locked,
+        false => Code::Refused,
+    }
+}
+
 /// Why a claim cannot be followed, in words for both sides.
 fn unacceptable(
     node: &Node,
@@ -313,10 +328,7 @@ fn unacceptable(
             format!("{} is active now", known.holder),
         ),
         Claim::BothActive => refused(
-            match record.part.state.passes() {
-                true => Code::Locked,
-                false => Code::Refused,
-            },
+            code_of(&record.part.state),
             format!(
                 "{ours} takes nothing of role {name} now: it is {} under term {known}",
                 record.part.state

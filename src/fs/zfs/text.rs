@@ -192,20 +192,22 @@ pub fn token(said: &str) -> Option<Token> {
     })
 }
 
-/// The open transaction group in a pool's `txgs`; none where one before it is not written yet, or nothing can be understood.
-/// Lines of numbers: `txg birth state ...` after two of headings; O is open, C committed (module/os/linux/zfs/spa_stats.c).
+/// The open transaction group in a pool's `txgs`; none where one before it is not written yet, or not in there, or nothing can be
+/// understood. Lines of numbers: `txg birth state ...` after two of headings; O is open, C committed (module/zfs/spa_stats.c,
+/// spa_txg_history_data). Groups are written in their order: the one before the open one tells of all.
 pub fn settled_group(txgs: &str) -> Option<u64> {
-    let mut open = None;
+    let (mut open, mut written) = (None, None::<u64>);
     for line in txgs.lines().skip(2).filter(|line| !line.trim().is_empty()) {
         let mut cells = line.split_ascii_whitespace();
         let (txg, _birth, state) = (cells.next()?, cells.next()?, cells.next()?);
+        let txg: u64 = txg.parse().ok()?;
         match state {
-            "C" => {}
-            "O" if open.is_none() => open = Some(txg.parse().ok()?),
+            "C" => written = written.max(Some(txg)),
+            "O" if open.is_none() => open = Some(txg),
             _ => return None,
         }
     }
-    open
+    open.filter(|open| written.and_then(|written| written.checked_add(1)) == Some(*open))
 }
 
 /// Longest token taken from a peer, in bytes: a few hundred are usual.

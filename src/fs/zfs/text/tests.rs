@@ -175,7 +175,8 @@ fn the_open_group_when_all_before_it_are_written() {
         );
     };
     is("7 10 C 0 0\n8 20 C 4096 0\n9 30 O 0 0\n", Some(9));
-    is("9 30 O 0 0\n", Some(9));
+    is("9 30 O 0 0\n", None);
+    is("7 10 C 0 0\n9 30 O 0 0\n", None);
     is("7 10 C 0 0\n8 20 S 4096 0\n9 30 O 0 0\n", None);
     is("8 20 W 4096 0\n9 30 O 0 0\n", None);
     is("8 20 Q 4096 0\n9 30 O 0 0\n", None);
@@ -183,6 +184,7 @@ fn the_open_group_when_all_before_it_are_written() {
     is("8 20 O 0 0\n9 30 O 0 0\n", None);
     is("8 20 C 0 0\n", None);
     is("8 20\n9 30 O 0 0\n", None);
+    is("18446744073709551615 20 C 0 0\n0 30 O 0 0\n", None);
     is("nine 30 O 0 0\n", None);
     is("", None);
     assert_eq!(settled_group(""), None);
