@@ -176,6 +176,9 @@ fn accelerated(by_kvm: bool) -> Vec<String> {
             "-accel",
             "tcg,thread=multi,tb-size=512",
             "-cpu",
+            // Without what makes an emulated kernel copy byte by byte (erms and its kin), and change its view of memory at every
+            // system call (smap, smep): on ZFS `standin run` took 8.0 s in place of 11.6 s, a hand-over 38 s in place of 42 s
+            // (single runs, with AppArmor and the clearing of pages off too).
             "max,la57=off,cx16=off,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off,smap=off,smep=off",
         ]
     };
