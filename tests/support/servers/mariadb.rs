@@ -39,12 +39,15 @@ fn template() -> PathBuf {
     let dir = tempfile::tempdir_in(kept).unwrap();
     let new = dir.path().join("data");
     let data = format!("--datadir={}", new.display());
+    // A server that starts removes every temporary table in its tmpdir, those of a server that runs among them.
+    let tmpdir = format!("--tmpdir={}", dir.path().display());
     run(
         "mariadb-install-db",
         [
             "--no-defaults",
             "--user=root",
             &data,
+            &tmpdir,
             "--auth-root-authentication-method=socket",
             "--skip-test-db",
             "--innodb-log-file-size=8M",
@@ -113,6 +116,7 @@ impl Maria {
         command.arg(format!("--datadir={}", datadir.display()));
         command.arg(format!("--socket={}", socket.display()));
         command.arg(format!("--pid-file={}", dir.path().join("pid").display()));
+        command.arg(format!("--tmpdir={}", dir.path().display()));
         command.args([
             "--innodb-buffer-pool-size=16M",
             "--innodb-log-file-size=8M",
