@@ -68,7 +68,7 @@ pub fn note(node: &Node, run: &RoleRun, peer: &NodeName, word: &RoleWord) {
         let (state, role, peer) = (node.state.clone(), run.name.clone(), peer.clone());
         // Who waits for what follows from the word does not wait for this.
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = state.record_heard(&role, &peer, at, &text) {
+            if let Err(error) = state.note_heard(&role, &peer, at, &text) {
                 tracing::debug!("could not remember what {peer} said: {error:#}");
             }
         });

@@ -1,13 +1,20 @@
-//! What happened lately, out of the state database.
+//! What happened lately, in the state database: notes and warnings, and how transfers went.
 //!
-//! Promise: looking changes nothing, and a row that makes no sense (of another version, or changed by hand) is left out
+//! Promise: the last of it may be lost with the power, and nothing is decided by it. Looking changes nothing, and a row that makes no sense (of another version, or changed by hand) is left out
 //! rather than keeping the others from being shown.
 
 use anyhow::Result;
 use jiff::Timestamp;
+use rusqlite::params;
 
-use super::state::State;
+use super::state::{State, TransferRecord, integer};
 use crate::logic::name::RoleName;
+
+/// Finished transfers kept for plots; older ones are dropped.
+const TRANSFERS_MAX: i64 = 100_000;
+
+/// Events kept for `status` and for people; older ones are dropped.
+const EVENTS_MAX: i64 = 10_000;
 
 /// One note or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +27,47 @@ pub struct EventRecord {
 }
 
 impl State {
+    pub fn record_event(
+        &self,
+        at: Timestamp,
+        role: Option<&RoleName>,
+        warning: bool,
+        text: &str,
+    ) -> Result<()> {
+        self.jot(|change| {
+            let add = "INSERT INTO event (at, role, warning, text) VALUES (?1, ?2, ?3, ?4)";
+            let role = role.map(RoleName::as_str);
+            let values = params![at.as_millisecond(), role, warning, text];
+            change.prepare_cached(add)?.execute(values)?;
+            let old = "DELETE FROM event WHERE id <= last_insert_rowid() - ?1";
+            change.prepare_cached(old)?.execute([EVENTS_MAX])?;
+            Ok(())
+        })
+    }
+
+    pub fn record_transfer(&self, record: &TransferRecord) -> Result<()> {
+        self.jot(|change| {
+            let add = "INSERT INTO transfer (role, dataset, peer, point, direction, started, ended, data_bytes,
+                 wire_bytes, resumed_at, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+            change.prepare_cached(add)?.execute(params![
+                record.role.as_str(),
+                record.dataset.as_str(),
+                record.peer.as_str(),
+                record.point,
+                record.direction,
+                record.started.as_millisecond(),
+                record.ended.as_millisecond(),
+                integer(record.data_bytes),
+                integer(record.wire_bytes),
+                integer(record.resumed_at),
+                record.error
+            ])?;
+            let old = "DELETE FROM transfer WHERE id <= last_insert_rowid() - ?1";
+            change.prepare_cached(old)?.execute([TRANSFERS_MAX])?;
+            Ok(())
+        })
+    }
+
     /// The newest `most` events, oldest first.
     pub fn events(&self, most: u32) -> Result<Vec<EventRecord>> {
         let connection = self.lock();

@@ -22,6 +22,9 @@ CREATE TABLE IF NOT EXISTS heard (
 ) STRICT;
 ";
 
+const HEARD: &str = "INSERT INTO heard (role, peer, at, word) VALUES (?1, ?2, ?3, ?4)
+     ON CONFLICT (role, peer) DO UPDATE SET at = ?3, word = ?4";
+
 /// Measurements kept of each step of a role.
 const SPANS_MAX: usize = 10;
 
@@ -29,15 +32,16 @@ impl State {
     /// A step of a move went well, and took so long.
     pub fn record_span(&self, role: &RoleName, step: &str, took: Duration) -> Result<()> {
         let ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
-        let values = params![role.as_str(), step, Timestamp::now().as_millisecond(), ms];
-        self.change(
-            "INSERT INTO span (role, step, at, ms) VALUES (?1, ?2, ?3, ?4)",
-            values,
-        )?;
-        let old = "DELETE FROM span WHERE role = ?1 AND step = ?2 AND id NOT IN
-             (SELECT id FROM span WHERE role = ?1 AND step = ?2 ORDER BY id DESC LIMIT ?3)";
+        let at = Timestamp::now().as_millisecond();
         let most = i64::try_from(SPANS_MAX).unwrap_or(i64::MAX);
-        self.change(old, params![role.as_str(), step, most])
+        self.jot(|change| {
+            let add = "INSERT INTO span (role, step, at, ms) VALUES (?1, ?2, ?3, ?4)";
+            change.execute(add, params![role.as_str(), step, at, ms])?;
+            let old = "DELETE FROM span WHERE role = ?1 AND step = ?2 AND id NOT IN
+                 (SELECT id FROM span WHERE role = ?1 AND step = ?2 ORDER BY id DESC LIMIT ?3)";
+            change.execute(old, params![role.as_str(), step, most])?;
+            Ok(())
+        })
     }
 
     /// Seconds that a step took, newest first; empty where it was never measured.
@@ -61,6 +65,19 @@ impl State {
         Ok(row.and_then(|(at, word)| Some((time(at)?, word))))
     }
 
+    /// Replaces the last word of a peer, where a power cut may take it away: the peer says it again.
+    pub fn note_heard(
+        &self,
+        role: &RoleName,
+        peer: &NodeName,
+        at: Timestamp,
+        word: &str,
+    ) -> Result<()> {
+        let values = params![role.as_str(), peer.as_str(), at.as_millisecond(), word];
+        self.jot(|change| change.prepare_cached(HEARD)?.execute(values).map(|_| ()))
+    }
+
+    /// The same; on disk when this returns.
     pub fn record_heard(
         &self,
         role: &RoleName,
@@ -68,11 +85,8 @@ impl State {
         at: Timestamp,
         word: &str,
     ) -> Result<()> {
-        self.change(
-            "INSERT INTO heard (role, peer, at, word) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (role, peer) DO UPDATE SET at = ?3, word = ?4",
-            params![role.as_str(), peer.as_str(), at.as_millisecond(), word],
-        )
+        let values = params![role.as_str(), peer.as_str(), at.as_millisecond(), word];
+        self.change(HEARD, values)
     }
 }
 

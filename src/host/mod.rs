@@ -25,6 +25,7 @@ pub mod reading;
 pub mod seed;
 pub mod service;
 pub mod state;
+mod statements;
 pub mod systemd;
 pub mod user;
 pub mod verified;

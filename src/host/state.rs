@@ -1,7 +1,8 @@
 //! The state database: what a node must remember and cannot read back from the filesystem.
 //!
 //! One SQLite file (WAL, `synchronous=FULL`) in the state directory, outside every replicated dataset. Promise: when a
-//! method that records returns Ok, the record survives a power cut; a crash inside one leaves the state before it. The
+//! method that records returns Ok, the record survives a power cut; a crash inside one leaves the state before it. Of what is
+//! only told (events, how cycles went, figures) the last may be lost with the power: nobody waits for a disk on its account. The
 //! catalogue of points is *not* here: it is rebuilt from the snapshots. Losing this file costs history and the names of
 //! the bases (which the next talk with the peer finds again), never a point.
 //!
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, params};
 use serde::{Deserialize, Serialize};
 
+use super::statements::Statements;
 use super::{absence, drill, figures, notes, part, seed, verified};
 use crate::error::{Code, Failure};
 use crate::logic::clock::Watch;
@@ -23,12 +25,6 @@ use crate::logic::point::PointId;
 
 /// Version of the tables, in SQLite's `user_version`.
 const SCHEMA_VERSION: i64 = 1;
-
-/// Finished transfers kept for plots; older ones are dropped.
-const TRANSFERS_MAX: i64 = 100_000;
-
-/// Events kept for `status` and for people; older ones are dropped.
-const EVENTS_MAX: i64 = 10_000;
 
 const SCHEMA: &str = "
 CREATE TABLE role (
@@ -95,7 +91,7 @@ pub struct TransferRecord {
 
 /// The open database. Calls are short and serialised.
 pub struct State {
-    connection: Mutex<Connection>,
+    connection: Mutex<Statements>,
     path: PathBuf,
 }
 
@@ -107,7 +103,7 @@ impl State {
             Connection::open(&path).with_context(|| format!("open {}", path.display()))?;
         prepare(&connection).with_context(|| format!("prepare {}", path.display()))?;
         Ok(State {
-            connection: Mutex::new(connection),
+            connection: Mutex::new(Statements::of(connection)),
             path,
         })
     }
@@ -116,6 +112,19 @@ impl State {
     pub(super) fn change(&self, sql: &str, values: impl Params) -> Result<()> {
         let changed = self.lock().execute(sql, values);
         changed.map(|_| ()).map_err(|error| self.told(error))
+    }
+
+    /// Changes of what is only told: together or not at all; a power cut may take the last of them away.
+    pub(super) fn jot(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<()> {
+        let written = self.lock().lazily(|connection| {
+            let change = connection.unchecked_transaction()?;
+            write(&change)?;
+            change.commit()
+        });
+        written.map_err(|error| self.told(error))
     }
 
     /// Says what could not be written, and why where people can do something about it.
@@ -130,7 +139,7 @@ impl State {
         anyhow::Error::new(error).context(what)
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Statements> {
         // A panic inside a call leaves SQLite consistent: its transaction rolls back.
         self.connection
             .lock()
@@ -212,18 +221,21 @@ impl State {
         })
     }
 
+    /// A cycle whose start was forgotten is due earlier.
     pub fn record_cycle(&self, role: &RoleName, record: &CycleRecord) -> Result<()> {
-        self.change(
-            "INSERT INTO cycle (role, started, good, error, peer) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (role) DO UPDATE SET started = ?2, good = ?3, error = ?4, peer = ?5",
-            params![
+        self.jot(|change| {
+            let sql =
+                "INSERT INTO cycle (role, started, good, error, peer) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (role) DO UPDATE SET started = ?2, good = ?3, error = ?4, peer = ?5";
+            let values = params![
                 role.as_str(),
                 record.started.map(Timestamp::as_millisecond),
                 record.good.map(Timestamp::as_millisecond),
                 record.error,
                 record.peer.as_ref().map(NodeName::as_str)
-            ],
-        )
+            ];
+            change.prepare_cached(sql)?.execute(values).map(|_| ())
+        })
     }
 
     /// The peer is up to date: that it was not is no trouble of the last cycle any more.
@@ -302,54 +314,6 @@ impl State {
         )
     }
 
-    pub fn record_transfer(&self, record: &TransferRecord) -> Result<()> {
-        let connection = self.lock();
-        connection.execute(
-            "INSERT INTO transfer (role, dataset, peer, point, direction, started, ended, data_bytes, wire_bytes,
-             resumed_at, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            params![
-                record.role.as_str(),
-                record.dataset.as_str(),
-                record.peer.as_str(),
-                record.point,
-                record.direction,
-                record.started.as_millisecond(),
-                record.ended.as_millisecond(),
-                integer(record.data_bytes),
-                integer(record.wire_bytes),
-                integer(record.resumed_at),
-                record.error
-            ],
-        )?;
-        let old = "DELETE FROM transfer WHERE id <= last_insert_rowid() - ?1";
-        connection.execute(old, [TRANSFERS_MAX])?;
-        Ok(())
-    }
-
-    pub fn record_event(
-        &self,
-        at: Timestamp,
-        role: Option<&RoleName>,
-        warning: bool,
-        text: &str,
-    ) -> Result<()> {
-        let connection = self.lock();
-        connection.execute(
-            "INSERT INTO event (at, role, warning, text) VALUES (?1, ?2, ?3, ?4)",
-            params![
-                at.as_millisecond(),
-                role.map(RoleName::as_str),
-                warning,
-                text
-            ],
-        )?;
-        connection.execute(
-            "DELETE FROM event WHERE id <= last_insert_rowid() - ?1",
-            [EVENTS_MAX],
-        )?;
-        Ok(())
-    }
-
     /// An invitation to pair, in the words of whoever recorded it.
     pub fn invite(&self, id: &str) -> Result<Option<String>> {
         let query = "SELECT body FROM invite WHERE id = ?1";
@@ -422,7 +386,7 @@ pub(super) fn time(millisecond: i64) -> Option<Timestamp> {
 }
 
 /// SQLite integers are signed; no count of bytes reaches 2^63.
-fn integer(bytes: u64) -> i64 {
+pub(super) fn integer(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 

@@ -3,8 +3,9 @@
 //! alder's live filesystem is encrypted. birch stores its points as they come, without the key: nothing it has can be opened
 //! there. Asked to take the role, it refuses before anything is touched, and alder goes on; so it does with a wrong key. Then a
 //! person puts the right one there: the role goes to birch, its data are readable, and by failback home again; both times as
-//! differences, still encrypted. At the end alder loses its power, and comes back with no key loaded, though the file is there:
-//! what it had not sent is in a fork.
+//! differences, still encrypted. Without the key at home the failback is refused, and birch goes on. At the end alder loses its
+//! power, birch takes over as soon as its key is where it was, not before, and alder comes back with no key loaded, though the
+//! file is there: what it had not sent is in a fork.
 
 use crate::nodes::{self, LIVE};
 use crate::stage::machine::Machine;
@@ -50,9 +51,12 @@ fn play(stage: &mut Stage) {
     }
     cannot_be_read(birch);
 
-    refused(alder, birch);
+    let handover = ["handover", "web", "--to", "birch"];
+    refused(alder, &handover);
+    cannot_be_read(birch);
     put(birch, "another passphrase");
-    refused(alder, birch);
+    refused(alder, &handover);
+    cannot_be_read(birch);
 
     put_key(birch);
     alder.standin(&["handover", "web", "--to", "birch"]).ok();
@@ -62,6 +66,9 @@ fn play(stage: &mut Stage) {
     let root = "zfs get -Hpo value encryption,keystatus tank/web | paste -sd ' '";
     assert_eq!(birch.sh(root).ok().text(), "aes-256-gcm available");
     birch.standin(&["run", "web"]).ok();
+    take_key(alder);
+    refused(birch, &["failback", "web"]);
+    put_key(alder);
     birch.standin(&["failback", "web"]).ok();
     alder.wait_state("active");
     birch.wait_state("standby");
@@ -70,16 +77,21 @@ fn play(stage: &mut Stage) {
     comes_back(stage);
 }
 
-/// The role does not go to birch, for want of a key; alder goes on.
+/// The role stays with the node that plays it, for want of a key.
 #[track_caller]
-fn refused(alder: &Machine, birch: &Machine) {
-    let said = alder.standin(&["handover", "web", "--to", "birch"]);
+fn refused(plays: &Machine, verb: &[&str]) {
+    says_key(plays, verb);
+    plays.wait_state("active");
+    writer::wait_written(plays, 3);
+}
+
+/// It is refused, and told why.
+#[track_caller]
+fn says_key(machine: &Machine, verb: &[&str]) {
+    let said = machine.standin(verb);
     assert_ne!(said.code, 0, "{}", said.text());
     let words = format!("{}{}", said.text(), said.errors());
     assert!(words.contains("key"), "it says what is missing: {words}");
-    alder.wait_state("active");
-    writer::wait_written(alder, 3);
-    cannot_be_read(birch);
 }
 
 /// alder loses its power with records that nobody else has. At boot nobody loads its key, so what was promised last can be in the
@@ -99,9 +111,12 @@ fn comes_back(stage: &mut Stage) {
     let birch = stage.machine("birch");
     let last = birch.points().pop().expect("the points that were sent");
     let accepted = ["--assert-stopped", "alder", "--accept-loss-after", &last];
-    birch
-        .standin(&[&["promote", "web"][..], &accepted].concat())
-        .ok();
+    let promote = [&["promote", "web"][..], &accepted].concat();
+    take_key(birch);
+    says_key(birch, &promote);
+    birch.wait_state("standby");
+    put_key(birch);
+    birch.standin(&promote).ok();
     birch.wait_state("active");
     writer::wait_written(birch, 3);
     stage.machine_mut("alder").boot();
@@ -133,6 +148,12 @@ fn put_key(machine: &Machine) {
 fn put(machine: &Machine, passphrase: &str) {
     machine.put(KEY, passphrase);
     machine.sh(&format!("chmod 600 {KEY}")).ok();
+}
+
+/// The file; what ZFS has loaded stays so.
+#[track_caller]
+fn take_key(machine: &Machine) {
+    machine.sh(&format!("rm {KEY}")).ok();
 }
 
 /// Everything it received is encrypted, and no key is loaded for it; its snapshots cannot be mounted.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use serde_json::Value;
 
@@ -61,6 +61,17 @@ impl Journal {
 
     /// Every whole line so far.
     pub fn lines(&self) -> Vec<Line> {
+        self.so_far().1.clone()
+    }
+
+    /// How many of them are from standin or about its units.
+    pub fn of_standin(&self) -> usize {
+        let lines = &self.so_far().1;
+        let ours = |line: &&Line| line.from.starts_with("standin");
+        lines.iter().filter(ours).count()
+    }
+
+    fn so_far(&self) -> MutexGuard<'_, (u64, Vec<Line>)> {
         let mut read = self.read.lock().unwrap();
         let (bytes, lines) = &mut *read;
         let mut news = Vec::new();
@@ -74,7 +85,7 @@ impl Journal {
         let words = news.split(|byte| *byte == b'\n');
         let values = words.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
         lines.extend(values.map(|value| line(&value)));
-        lines.clone()
+        read
     }
 }
 

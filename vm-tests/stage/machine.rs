@@ -28,8 +28,11 @@ const BOOTS_MAX: usize = 4;
 /// For a program in a machine, where nothing else is said.
 pub const LIMIT: Duration = Duration::from_secs(480);
 
-/// Shortest and longest pause between two looks at something that is waited for: as long as a look takes.
+/// Shortest and longest pause between two looks at something that is waited for.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+
+/// Between two looks at what came out of a journal, which costs the machine nothing.
+const HEAR_EVERY: Duration = Duration::from_millis(50);
 
 /// Of a disk, in bytes; it takes room only where it is written.
 const DISK_BYTES: u64 = 6 << 30;
@@ -269,7 +272,7 @@ impl Machine {
                 "{} does not go down",
                 self.name
             );
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(HEAR_EVERY);
         }
     }
 
@@ -410,7 +413,7 @@ impl Machine {
     pub fn wait_until_here(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let began = Instant::now();
         loop {
-            let looks = Instant::now();
+            let (looks, told) = (Instant::now(), self.journal.of_standin());
             if condition() {
                 return;
             }
@@ -421,9 +424,14 @@ impl Machine {
                 self.name,
                 self.trouble()
             );
-            // What is looked at is a program in the machine, which slows down what is waited for.
-            let pause = looks.elapsed();
-            std::thread::sleep(pause.clamp(LOOK_PAUSE.0, LOOK_PAUSE.1));
+            // A look is a program in the machine, which slows down what is waited for: the next one comes when standin has said
+            // something, or after three times what a look takes.
+            let pause = (looks.elapsed() * 3).clamp(LOOK_PAUSE.0, LOOK_PAUSE.1);
+            std::thread::sleep(LOOK_PAUSE.0);
+            let paused = Instant::now();
+            while paused.elapsed() < pause && self.journal.of_standin() == told {
+                std::thread::sleep(HEAR_EVERY);
+            }
         }
     }
 
@@ -443,7 +451,7 @@ impl Machine {
                 "{}: its journal is silent",
                 self.name
             );
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(HEAR_EVERY);
         }
     }
 
