@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -83,15 +84,17 @@ pub fn play(chosen: &[Play], given: Given, at_once: usize) -> ExitCode {
         }
     };
     let left: Mutex<VecDeque<Play>> = Mutex::new(chosen.iter().copied().collect());
-    let failed = Mutex::new(Vec::new());
+    let (failed, skipped) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
     // Not held while it plays.
     let next = || left.lock().unwrap().pop_front();
     thread::scope(|scope| {
         for _ in 0..at_once.min(chosen.len()) {
             scope.spawn(|| {
                 while let Some(play) = next() {
-                    if !passes(&image, play, given) {
-                        failed.lock().unwrap().push(play.name());
+                    match shown(&image, play, given) {
+                        Outcome::Passed => {}
+                        Outcome::Skipped => _ = skipped.fetch_add(1, Ordering::Relaxed),
+                        Outcome::Failed => failed.lock().unwrap().push(play.name()),
                     }
                 }
             });
@@ -102,8 +105,13 @@ pub fn play(chosen: &[Play], given: Given, at_once: usize) -> ExitCode {
     if !failed.is_empty() {
         println!("failed: {}", failed.join(" "));
     }
-    let passed = chosen.len() - failed.len();
-    println!("{passed} passed, {} failed", failed.len());
+    let skipped = skipped.into_inner();
+    let passed = chosen.len() - failed.len() - skipped;
+    print!("{passed} passed, {} failed", failed.len());
+    match skipped {
+        0 => println!(),
+        _ => println!(", {skipped} skipped"),
+    }
     if failed.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -111,23 +119,38 @@ pub fn play(chosen: &[Play], given: Given, at_once: usize) -> ExitCode {
     }
 }
 
+enum Outcome {
+    Passed,
+    Skipped,
+    Failed,
+}
+
 /// Plays it in a thread of its name, and says how it went.
-fn passes(image: &Image, play: Play, given: Given) -> bool {
+fn shown(image: &Image, play: Play, given: Given) -> Outcome {
     let name = play.name();
     println!("{name} ...");
     let began = Instant::now();
-    let outcome = thread::scope(|scope| {
+    let played = thread::scope(|scope| {
         let thread = thread::Builder::new().name(name.clone());
         let played = thread.spawn_scoped(scope, || one(image, play, given));
         played.expect("a thread can be started").join()
     });
-    let outcome = outcome.unwrap_or_else(|_| Err("the stage itself failed".to_owned()));
+    let played = played.unwrap_or_else(|_| Err("the stage itself failed".to_owned()));
     let took = began.elapsed().as_secs();
-    match &outcome {
-        Ok(()) => println!("{name}: passed, {took} s"),
-        Err(why) => println!("{name}: FAILED, {took} s\n{why}"),
+    match played {
+        Ok(None) => {
+            println!("{name}: passed, {took} s");
+            Outcome::Passed
+        }
+        Ok(Some(why)) => {
+            println!("SKIPPED {name}: {why}");
+            Outcome::Skipped
+        }
+        Err(why) => {
+            println!("{name}: FAILED, {took} s\n{why}");
+            Outcome::Failed
+        }
     }
-    outcome.is_ok()
 }
 
 /// A word in between, with the name of the scenario: others may be played at the same time.
@@ -147,12 +170,11 @@ pub fn target() -> ExitCode {
                 println!("SKIPPED {test}: no time is left for it (STANDIN_VM_UNTIL)");
                 Ok(())
             }
-            Ok(image) => one(&image, play, given()).map_err(Into::into),
-            Err(why) => {
-                println!("SKIPPED {test}: {why}");
-                let must = std::env::var_os("CI").is_some();
-                if must { Err(why.into()) } else { Ok(()) }
-            }
+            Ok(image) => match one(&image, play, given())? {
+                None => Ok(()),
+                Some(why) => skip(&test, why.to_owned()),
+            },
+            Err(why) => skip(&test, why),
         })
     });
     let arguments = libtest_mimic::Arguments {
@@ -165,6 +187,13 @@ pub fn target() -> ExitCode {
     conclusion.exit_code()
 }
 
+/// What cannot be played here; in CI it must.
+fn skip(test: &str, why: String) -> Result<(), libtest_mimic::Failed> {
+    println!("SKIPPED {test}: {why}");
+    let must = std::env::var_os("CI").is_some();
+    if must { Err(why.into()) } else { Ok(()) }
+}
+
 /// Whether the time is over by which scenarios may begin: `STANDIN_VM_UNTIL`, in seconds since 1970; not given: never.
 fn is_late() -> bool {
     let until = std::env::var("STANDIN_VM_UNTIL").ok();
@@ -172,13 +201,14 @@ fn is_late() -> bool {
     until.is_some_and(|until| jiff::Timestamp::now().as_second() > until)
 }
 
-/// Plays it to its end, and judges the journals; why it failed, and where its disks are.
-fn one(image: &Image, play: Play, given: Given) -> Result<(), String> {
+/// Plays it to its end, and judges the journals; why it could not be played. Or why it failed, and where its disks are.
+fn one(image: &Image, play: Play, given: Given) -> Result<Option<&'static str>, String> {
     let mut set = None;
     let played = catch_unwind(AssertUnwindSafe(|| {
         let stage = set.insert(Stage::set(image, play, given));
         (play.scenario.play)(stage);
         stage.judge();
+        stage.skipped
     }));
     if played.is_ok() && std::env::var_os(KEEP).is_some() {
         say(set.take().map(Stage::keep).unwrap_or_default());

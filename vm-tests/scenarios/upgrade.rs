@@ -22,9 +22,8 @@ pub const SCENARIO: Scenario = Scenario {
 
 fn play(stage: &mut Stage) {
     if image::before().is_none() {
-        println!(
-            "SKIPPED vm_upgrade: no program of before in the cache (docs/vm-tests.md says how to put one there)"
-        );
+        stage.skipped =
+            Some("no program of an older version is in the cache (scripts/vm-before builds one)");
         return;
     }
     stage.announce(STOPPED);

@@ -57,6 +57,8 @@ pub struct Stage {
     pub dice: Random,
     machines: Vec<Machine>,
     announced: Vec<&'static str>,
+    /// Why it cannot be played here, where a scenario says so.
+    pub skipped: Option<&'static str>,
     dir: TempDir,
     saved: Option<Arc<Saved>>,
 }
@@ -91,6 +93,7 @@ impl Stage {
             dice,
             machines,
             announced: Vec::new(),
+            skipped: None,
             dir,
             saved,
         };
