@@ -61,3 +61,48 @@ impl DerefMut for Statements {
         &mut self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn synchronous(connection: &Connection) -> i64 {
+        let value = connection.pragma_query_value(None, "synchronous", |row| row.get(0));
+        value.unwrap()
+    }
+
+    #[test]
+    fn only_what_is_lazy_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = Connection::open(dir.path().join("db")).unwrap();
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .unwrap();
+        connection
+            .pragma_update(None, "synchronous", "FULL")
+            .unwrap();
+        let connection = Statements::of(connection);
+        connection
+            .execute("CREATE TABLE one (n INTEGER) STRICT", [])
+            .unwrap();
+        let check = |sql: &str, is_well: bool| {
+            let done = connection.lazily(|connection| {
+                assert_eq!(synchronous(connection), 1, "{sql}");
+                connection.execute(sql, [])
+            });
+            assert_eq!(done.is_ok(), is_well, "{sql}: {done:?}");
+            assert_eq!(synchronous(&connection), 2, "after {sql}");
+        };
+        check("INSERT INTO one VALUES (1)", true);
+        check("INSERT INTO one VALUES ('no number')", false);
+        check("INSERT INTO none VALUES (1)", false);
+        // The same statement again, with other values.
+        for n in 2..5 {
+            connection
+                .execute("INSERT INTO one VALUES (?1)", [n])
+                .unwrap();
+        }
+        let sum = connection.query_row("SELECT sum(n) FROM one", [], |row| row.get::<_, i64>(0));
+        assert_eq!(sum.unwrap(), 1 + 2 + 3 + 4);
+    }
+}
