@@ -257,10 +257,11 @@ async fn copy_ahead(
         let begun = Instant::now();
         let record = cycle::active_record(node, run)?;
         let to = heir(&record)?;
+        let before = replicate::sent(run, &to);
         take::take(node, run, &record, Reason::Asked).await?;
         bring(node, run, &record, &to, cancel).await?;
-        let took = begun.elapsed();
-        rounds.push(took);
+        let (took, bytes) = (begun.elapsed(), replicate::sent(run, &to) - before);
+        rounds.push(ahead::Round { took, bytes });
         let text = format!(
             "copied ahead to {to}, round {}: {:.1} s",
             rounds.len(),

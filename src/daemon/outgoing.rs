@@ -64,7 +64,7 @@ struct Start {
     held: Already,
 }
 
-/// Sends the dataset. Errors carry a `Failure` where the peer refused.
+/// Sends the dataset; how many bytes of its data that were. Errors carry a `Failure` where the peer refused.
 pub async fn send_dataset(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
@@ -73,7 +73,7 @@ pub async fn send_dataset(
     ours: &Lineage,
     job: Job,
     cancel: &CancellationToken,
-) -> Result<()> {
+) -> Result<u64> {
     let _turn = node
         .sends
         .acquire()
@@ -97,8 +97,9 @@ pub async fn send_dataset(
     let mut exchange = link.open(&Request::Offer(Box::new(offer))).await?;
     let answered = answer(&job.what(peer), exchange.recv()).await?;
     let Some(held) = already(answered, peer)? else {
-        return Ok(());
+        return Ok(0);
     };
+    let bytes = measured.data_bytes.saturating_sub(held.offset);
     let tracked = node.hub.track(TransferFacts {
         role: run.name.clone(),
         dataset: job.dataset.clone(),
@@ -129,7 +130,7 @@ pub async fn send_dataset(
     };
     let result = carry(node, run, peer, exchange, start, &tracked, cancel).await;
     tracked.end(result.as_ref().err().map(|error| format!("{error:#}")));
-    result
+    result.map(|()| bytes)
 }
 
 /// Where the peer has it go on; none where it has all of it.

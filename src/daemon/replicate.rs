@@ -94,6 +94,13 @@ pub async fn replicate(
     }
 }
 
+/// Bytes of data that were sent to a peer so far.
+pub fn sent(run: &RoleRun, peer: &NodeName) -> u64 {
+    lock(&run.replicas)
+        .get(peer)
+        .map_or(0, |replica| replica.sent)
+}
+
 /// What a step towards a peer is about.
 pub fn bringing(peer: &NodeName) -> String {
     format!("bring {peer} up to date")
@@ -446,9 +453,12 @@ pub async fn send(
     while let Some(sent) = sends.join_next().await {
         // The others go on: what they finish is not sent again.
         let (dataset, sent) = sent?;
-        if let Err(error) = sent {
-            learn(run, peer, &step.to, dataset, &error);
-            first.get_or_insert(error);
+        match sent {
+            Ok(bytes) => lock(&run.replicas).entry(peer.clone()).or_default().sent += bytes,
+            Err(error) => {
+                learn(run, peer, &step.to, dataset, &error);
+                first.get_or_insert(error);
+            }
         }
     }
     if let Some(error) = first {

@@ -5,12 +5,12 @@
 //! with a test takes the next.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::Scenario;
 use crate::image::STANDIN;
 use crate::stage::machine::Machine;
 use crate::stage::{Kind, Stage, Start};
+use crate::{Scenario, run};
 
 /// Of one test, emulated.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -78,7 +78,10 @@ fn make_ready(machine: &Machine) -> String {
 fn keeps(machine: &Machine, given: &str, name: &str) {
     let words =
         format!("cd /tmp; {given} CI=true exec /tools/contract --test-threads 1 --exact {name}");
+    let began = Instant::now();
     let said = machine.run_for(&["bash", "-c", &words], b"", LIMIT);
+    let took = began.elapsed().as_secs();
+    run::say(format!("{}: {name}, {took} s", machine.name));
     let text = said.text();
     assert!(
         text.contains("test result: ok. 1 passed"),

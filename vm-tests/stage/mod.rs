@@ -143,12 +143,16 @@ impl Stage {
     /// The same on all machines at once.
     #[track_caller]
     pub fn everywhere(&self, act: impl Fn(&Machine) + Sync) {
+        // What they say is of this scenario.
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let act = &act;
         std::thread::scope(|scope| {
-            let begun: Vec<_> = self
-                .machines
-                .iter()
-                .map(|machine| scope.spawn(|| act(machine)))
-                .collect();
+            let begin = |machine| {
+                let thread = std::thread::Builder::new().name(name.clone());
+                let begun = thread.spawn_scoped(scope, move || act(machine));
+                begun.expect("a thread can be started")
+            };
+            let begun: Vec<_> = self.machines.iter().map(begin).collect();
             for one in begun {
                 if let Err(panic) = one.join() {
                     std::panic::resume_unwind(panic);

@@ -9,6 +9,7 @@
 //! It deliberately does not know what the words mean (`text` does).
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -19,6 +20,23 @@ use crate::fs::Result;
 
 /// Names stay as they are while somebody lists them.
 static NAMES: RwLock<()> = RwLock::new(());
+
+/// How many commands that may change something have begun or ended.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Two equal counts: between them this process changed nothing by a command, and none was running.
+pub fn changes() -> u64 {
+    CHANGES.load(Ordering::SeqCst)
+}
+
+/// A command that may change something begins, or has ended.
+pub fn changing() {
+    CHANGES.fetch_add(1, Ordering::SeqCst);
+}
+
+fn only_looks(verb: Option<&str>) -> bool {
+    matches!(verb, Some("list" | "get" | "holds" | "send" | "sync"))
+}
 
 /// What a command does to names, for as long as it runs.
 #[expect(dead_code, reason = "held, never looked at")]
@@ -119,12 +137,21 @@ pub fn refused<S: AsRef<str>>(program: &str, arguments: &[S], said: &str) -> Ref
 }
 
 fn run<S: AsRef<str>>(program: &str, arguments: &[S]) -> Result<(String, String, bool)> {
-    let _names = Names::of(arguments.first().map(AsRef::as_ref));
+    let verb = arguments.first().map(AsRef::as_ref);
+    let _names = Names::of(verb);
     let begun = Instant::now();
-    let output = command(program, arguments)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("run {program} (is it installed?)"))?;
+    let mut command = command(program, arguments);
+    command.stdin(Stdio::null());
+    let output = match only_looks(verb) {
+        true => command.output(),
+        false => {
+            changing();
+            let output = command.output();
+            changing();
+            output
+        }
+    };
+    let output = output.with_context(|| format!("run {program} (is it installed?)"))?;
     // Most of what a step takes on ZFS is these.
     tracing::debug!(
         ms = begun.elapsed().as_millis() as u64,
@@ -137,8 +164,9 @@ fn run<S: AsRef<str>>(program: &str, arguments: &[S]) -> Result<(String, String,
     Ok((text(output.stdout), said, ok))
 }
 
-/// Starts `zfs` with pipes: for streams.
+/// Starts `zfs` with pipes: for streams. Whoever waits for its end says so ([`changing`]).
 pub fn start(arguments: &[String], stdin: Stdio, stdout: Stdio) -> Result<Child> {
+    changing();
     command("zfs", arguments)
         .stdin(stdin)
         .stdout(stdout)

@@ -277,6 +277,7 @@ impl Running {
                 .context("hear what zfs says")?;
         }
         let status = self.0.wait().context("wait for zfs")?;
+        command::changing();
         Ok((
             status.success(),
             String::from_utf8_lossy(&said).into_owned(),
@@ -289,5 +290,6 @@ impl Drop for Running {
         // It may have ended; then there is nothing to end.
         let _ = self.0.kill();
         let _ = self.0.wait();
+        command::changing();
     }
 }
