@@ -307,7 +307,7 @@ fn play(fs: &Zfs, point: &PointId, keep: standin::logic::manifest::Manifest) -> 
     fs.restore_live(&dataset("web"), point, None, keep).unwrap()
 }
 
-fn reversals(plot: &Plot, here: &Place, there: &Place) {
+fn reversals(plot: &Plot, here: &Place, there: &Place, rounds: u64) {
     let nodes = [role(&[("web", here)]), role(&[("web", there)])];
     nodes.iter().for_each(|fs| fs.prepare().unwrap());
     let (web, paths) = (dataset("web"), [&here.path, &there.path]);
@@ -315,7 +315,7 @@ fn reversals(plot: &Plot, here: &Place, there: &Place) {
     let mut newest = take(&nodes[0], 1, 1);
     carry(&nodes[0], &nodes[1], &newest, None, None).unwrap();
     let (mut sequence, mut forks) = (1, 0);
-    for round in 0..10_u64 {
+    for round in 0..rounds {
         let active = usize::from(round % 2 == 1);
         let (old, new) = (&nodes[active], &nodes[1 - active]);
         let epoch = 2 + round;
@@ -412,7 +412,7 @@ fn ten_reversals_without_a_full_send() {
         &format!("{}/birch", plot.name),
     ]);
     let there = plot.place("birch/web");
-    reversals(&plot, &here, &there);
+    reversals(&plot, &here, &there, 10);
     assert_nothing_left(&plot);
 }
 

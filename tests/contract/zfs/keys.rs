@@ -10,6 +10,8 @@ fn encrypted(plot: &Plot, name: &str) -> (Place, PathBuf) {
     let options = [
         "encryption=on",
         "keyformat=passphrase",
+        // The fewest there may be: with as many as are usual, to load a key takes an emulated machine ten seconds.
+        "pbkdf2iters=100000",
         &location,
         "atime=off",
     ];
@@ -85,5 +87,5 @@ fn encrypted_data_change_sides() {
         key: key.clone(),
         ..beside(&plot)
     };
-    reversals(&plot, &Place { key, ..here }, &there);
+    reversals(&plot, &Place { key, ..here }, &there, 4);
 }
