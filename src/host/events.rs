@@ -1,7 +1,7 @@
 //! What happened lately, in the state database: notes and warnings, and how transfers went.
 //!
-//! Promise: the last of it may be lost with the power, and nothing is decided by it. Looking changes nothing, and a row that makes no sense (of another version, or changed by hand) is left out
-//! rather than keeping the others from being shown.
+//! Promise: the last of it may be lost with the power, and nothing is decided by it. Looking changes nothing, and a row that
+//! makes no sense (of another version, or changed by hand) is left out rather than keeping the others from being shown.
 
 use anyhow::Result;
 use jiff::Timestamp;
