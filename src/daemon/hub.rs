@@ -226,6 +226,11 @@ impl Tracked {
         self.running.figures().bottleneck = side;
     }
 
+    /// Bytes on the wire so far.
+    pub fn wire_bytes(&self) -> u64 {
+        self.running.figures().wire_bytes
+    }
+
     /// The attempt is over: records it, tells the watchers.
     pub fn end(mut self, error: Option<String>) {
         self.finish(error);

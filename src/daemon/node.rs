@@ -148,7 +148,7 @@ pub struct Replica {
     pub waiting: Option<Waiting>,
     /// What it lacked at the last attempt.
     pub lacking: Option<Lacking>,
-    /// Bytes of data sent to it since this daemon began.
+    /// Bytes on the wire that points took to it since this daemon began.
     pub sent: u64,
     /// Held by whoever brings the peer up to date: one conversation at a time.
     pub turn: Arc<tokio::sync::Mutex<()>>,

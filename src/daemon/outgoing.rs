@@ -64,7 +64,7 @@ struct Start {
     held: Already,
 }
 
-/// Sends the dataset; how many bytes of its data that were. Errors carry a `Failure` where the peer refused.
+/// Sends the dataset; how many bytes on the wire that took. Errors carry a `Failure` where the peer refused.
 pub async fn send_dataset(
     node: &Arc<Node>,
     run: &Arc<RoleRun>,
@@ -99,7 +99,6 @@ pub async fn send_dataset(
     let Some(held) = already(answered, peer)? else {
         return Ok(0);
     };
-    let bytes = measured.data_bytes.saturating_sub(held.offset);
     let tracked = node.hub.track(TransferFacts {
         role: run.name.clone(),
         dataset: job.dataset.clone(),
@@ -129,6 +128,7 @@ pub async fn send_dataset(
         held,
     };
     let result = carry(node, run, peer, exchange, start, &tracked, cancel).await;
+    let bytes = tracked.wire_bytes();
     tracked.end(result.as_ref().err().map(|error| format!("{error:#}")));
     result.map(|()| bytes)
 }

@@ -94,7 +94,7 @@ pub async fn replicate(
     }
 }
 
-/// Bytes of data that were sent to a peer so far.
+/// Bytes on the wire that points took to a peer so far.
 pub fn sent(run: &RoleRun, peer: &NodeName) -> u64 {
     lock(&run.replicas)
         .get(peer)

@@ -11,14 +11,14 @@ const ROUNDS_MAX: usize = 6;
 /// A round that took no longer leaves little for the last one.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// Bytes of data that are next to nothing: less than two seconds of a line of 2 Mbit/s.
+/// Bytes on the wire that are next to nothing: less than two seconds of a line of 2 Mbit/s.
 const LITTLE: u64 = 256 << 10;
 
 /// One round of copying ahead.
 #[derive(Debug, Clone, Copy)]
 pub struct Round {
     pub took: Duration,
-    /// Data that were sent in it.
+    /// What was sent in it, on the wire: changes that are no data, such as many new names, count too.
     pub bytes: u64,
 }
 
